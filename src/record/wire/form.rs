@@ -1,0 +1,602 @@
+//! Version 1 of the maps: what each key is called and how it maps to the model.
+//!
+//! The writing forms borrow from the model, the reading forms from the message.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::record::{
+    Body, BodyChunk, ConnectionId, Digest, Direction, Epoch, Exchange, Gap, GapReason, Headers,
+    Item, NodeId, Origin, Outcome, Protocol, Record, RecordId, Request, Response, Segment,
+    SegmentBatch, Sequence, Side, Stream, Timing, TlsFacts, UpstreamFailure,
+};
+
+use super::VERSION;
+
+/// The key whose value cannot be.
+type Illegal = &'static str;
+
+/// A byte string: MessagePack `bin`, which a text is read as too.
+#[derive(Clone, Copy)]
+pub(super) struct Bin<'a>(&'a [u8]);
+
+impl Serialize for Bin<'_> {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(self.0)
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Bin<'a> {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        <&[u8]>::deserialize(deserializer).map(Self)
+    }
+}
+
+type Fields<'a> = Vec<(Bin<'a>, Bin<'a>)>;
+
+#[derive(Serialize)]
+#[serde(untagged)]
+pub(super) enum Out<'a> {
+    Exchange(Box<ExchangeForm<'a>>),
+    Stream(Box<StreamForm<'a>>),
+    Chunk(ChunkForm<'a>),
+    Segments(SegmentsForm<'a>),
+    Gap(GapForm<'a>),
+}
+
+#[derive(Serialize, Deserialize)]
+pub(super) struct OriginForm<'a> {
+    node: &'a str,
+    epoch: u64,
+    seq: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct TimingForm {
+    started_us: i64,
+    monotonic_us: u64,
+    request_end_us: Option<u64>,
+    first_byte_us: Option<u64>,
+    end_us: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct TlsForm<'a> {
+    version: &'a str,
+    cipher: &'a str,
+    server_name: Option<&'a str>,
+    alpn: Option<&'a str>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct OutcomeForm<'a> {
+    end: &'a str,
+    #[serde(default)]
+    failure: Option<&'a str>,
+    #[serde(default)]
+    detail: Option<&'a str>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct BodyForm<'a> {
+    #[serde(borrow)]
+    inline: Bin<'a>,
+    chunks: u32,
+    bytes: u64,
+    truncated: bool,
+    #[serde(borrow)]
+    digest: Bin<'a>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct RequestForm<'a> {
+    method: &'a str,
+    target: &'a str,
+    version: &'a str,
+    #[serde(borrow)]
+    headers: Fields<'a>,
+    #[serde(borrow)]
+    body: BodyForm<'a>,
+    #[serde(borrow, default)]
+    trailers: Fields<'a>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct ResponseForm<'a> {
+    status: u16,
+    #[serde(borrow)]
+    headers: Fields<'a>,
+    #[serde(borrow)]
+    body: BodyForm<'a>,
+    #[serde(borrow, default)]
+    trailers: Fields<'a>,
+    #[serde(borrow, default)]
+    informational: Vec<(u16, Fields<'a>)>,
+}
+
+#[derive(Serialize, Deserialize)]
+pub(super) struct ExchangeForm<'a> {
+    v: u8,
+    kind: &'a str,
+    #[serde(borrow)]
+    id: Bin<'a>,
+    #[serde(borrow)]
+    origin: OriginForm<'a>,
+    service: &'a str,
+    protocol: &'a str,
+    connection: u64,
+    client: &'a str,
+    upstream: Option<&'a str>,
+    #[serde(borrow)]
+    tls: Option<TlsForm<'a>>,
+    timing: TimingForm,
+    #[serde(borrow)]
+    request: RequestForm<'a>,
+    #[serde(borrow)]
+    response: Option<ResponseForm<'a>>,
+    #[serde(borrow)]
+    outcome: OutcomeForm<'a>,
+    #[serde(borrow, default)]
+    redactions: Vec<&'a str>,
+}
+
+#[derive(Serialize, Deserialize)]
+pub(super) struct StreamForm<'a> {
+    v: u8,
+    kind: &'a str,
+    #[serde(borrow)]
+    id: Bin<'a>,
+    #[serde(borrow)]
+    origin: OriginForm<'a>,
+    service: &'a str,
+    protocol: &'a str,
+    connection: u64,
+    client: &'a str,
+    upstream: Option<&'a str>,
+    #[serde(borrow)]
+    tls: Option<TlsForm<'a>>,
+    timing: TimingForm,
+    client_bytes: u64,
+    server_bytes: u64,
+    batches: u32,
+    truncated: bool,
+    #[serde(borrow)]
+    outcome: OutcomeForm<'a>,
+}
+
+#[derive(Serialize, Deserialize)]
+pub(super) struct ChunkForm<'a> {
+    v: u8,
+    kind: &'a str,
+    #[serde(borrow)]
+    id: Bin<'a>,
+    #[serde(borrow)]
+    origin: OriginForm<'a>,
+    side: &'a str,
+    index: u32,
+    #[serde(borrow)]
+    bytes: Bin<'a>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct SegmentForm<'a> {
+    from: &'a str,
+    offset_us: u64,
+    #[serde(borrow)]
+    bytes: Bin<'a>,
+}
+
+#[derive(Serialize, Deserialize)]
+pub(super) struct SegmentsForm<'a> {
+    v: u8,
+    kind: &'a str,
+    #[serde(borrow)]
+    id: Bin<'a>,
+    #[serde(borrow)]
+    origin: OriginForm<'a>,
+    index: u32,
+    #[serde(borrow)]
+    segments: Vec<SegmentForm<'a>>,
+}
+
+#[derive(Serialize, Deserialize)]
+pub(super) struct GapForm<'a> {
+    v: u8,
+    kind: &'a str,
+    #[serde(borrow)]
+    origin: OriginForm<'a>,
+    count: u64,
+    reason: &'a str,
+}
+
+// ---- model -> form ----
+
+impl<'a> From<&'a Item> for Out<'a> {
+    fn from(item: &'a Item) -> Self {
+        match item {
+            Item::Record(Record::Exchange(exchange)) => {
+                Self::Exchange(Box::new(exchange.as_ref().into()))
+            }
+            Item::Record(Record::Stream(stream)) => Self::Stream(Box::new(stream.as_ref().into())),
+            Item::Chunk(chunk) => Self::Chunk(ChunkForm {
+                v: VERSION,
+                kind: "chunk",
+                id: Bin(chunk.record.as_bytes()),
+                origin: (&chunk.origin).into(),
+                side: side_name(chunk.side),
+                index: chunk.index,
+                bytes: Bin(&chunk.bytes),
+            }),
+            Item::Segments(batch) => Self::Segments(SegmentsForm {
+                v: VERSION,
+                kind: "segments",
+                id: Bin(batch.record.as_bytes()),
+                origin: (&batch.origin).into(),
+                index: batch.index,
+                segments: batch.segments.iter().map(SegmentForm::from).collect(),
+            }),
+            Item::Gap(gap) => Self::Gap(GapForm {
+                v: VERSION,
+                kind: "gap",
+                origin: (&gap.origin).into(),
+                count: gap.count,
+                reason: gap.reason.as_str(),
+            }),
+        }
+    }
+}
+
+impl<'a> From<&'a Exchange> for ExchangeForm<'a> {
+    fn from(exchange: &'a Exchange) -> Self {
+        Self {
+            v: VERSION,
+            kind: "exchange",
+            id: Bin(exchange.id.as_bytes()),
+            origin: (&exchange.origin).into(),
+            service: &exchange.service,
+            protocol: exchange.protocol.as_str(),
+            connection: exchange.connection.0,
+            client: &exchange.client,
+            upstream: exchange.upstream.as_deref(),
+            tls: exchange.tls.as_ref().map(TlsForm::from),
+            timing: exchange.timing.into(),
+            request: RequestForm {
+                method: &exchange.request.method,
+                target: &exchange.request.target,
+                version: &exchange.request.version,
+                headers: fields(&exchange.request.headers),
+                body: (&exchange.request.body).into(),
+                trailers: fields(&exchange.request.trailers),
+            },
+            response: exchange.response.as_ref().map(|response| ResponseForm {
+                status: response.status,
+                headers: fields(&response.headers),
+                body: (&response.body).into(),
+                trailers: fields(&response.trailers),
+                informational: response
+                    .informational
+                    .iter()
+                    .map(|(s, h)| (*s, fields(h)))
+                    .collect(),
+            }),
+            outcome: (&exchange.outcome).into(),
+            redactions: exchange.redactions.iter().map(AsRef::as_ref).collect(),
+        }
+    }
+}
+
+impl<'a> From<&'a Stream> for StreamForm<'a> {
+    fn from(stream: &'a Stream) -> Self {
+        Self {
+            v: VERSION,
+            kind: "stream",
+            id: Bin(stream.id.as_bytes()),
+            origin: (&stream.origin).into(),
+            service: &stream.service,
+            protocol: stream.protocol.as_str(),
+            connection: stream.connection.0,
+            client: &stream.client,
+            upstream: stream.upstream.as_deref(),
+            tls: stream.tls.as_ref().map(TlsForm::from),
+            timing: stream.timing.into(),
+            client_bytes: stream.client_bytes,
+            server_bytes: stream.server_bytes,
+            batches: stream.batches,
+            truncated: stream.truncated,
+            outcome: (&stream.outcome).into(),
+        }
+    }
+}
+
+impl<'a> From<&'a Origin> for OriginForm<'a> {
+    fn from(origin: &'a Origin) -> Self {
+        Self {
+            node: origin.node.as_str(),
+            epoch: origin.epoch.0,
+            seq: origin.seq.0,
+        }
+    }
+}
+
+impl From<Timing> for TimingForm {
+    fn from(timing: Timing) -> Self {
+        let Timing {
+            started_us,
+            monotonic_us,
+            request_end_us,
+            first_byte_us,
+            end_us,
+        } = timing;
+        Self {
+            started_us,
+            monotonic_us,
+            request_end_us,
+            first_byte_us,
+            end_us,
+        }
+    }
+}
+
+impl<'a> From<&'a TlsFacts> for TlsForm<'a> {
+    fn from(tls: &'a TlsFacts) -> Self {
+        Self {
+            version: &tls.version,
+            cipher: &tls.cipher,
+            server_name: tls.server_name.as_deref(),
+            alpn: tls.alpn.as_deref(),
+        }
+    }
+}
+
+impl<'a> From<&'a Outcome> for OutcomeForm<'a> {
+    fn from(outcome: &'a Outcome) -> Self {
+        let (failure, detail) = match outcome {
+            Outcome::Ok | Outcome::ClientClosed => (None, None),
+            Outcome::UpstreamFailed(failure, detail) => (Some(failure.as_str()), Some(detail)),
+            Outcome::ClientError(detail) | Outcome::ProxyClosed(detail) => (None, Some(detail)),
+        };
+        Self {
+            end: outcome.as_str(),
+            failure,
+            detail: detail.map(AsRef::as_ref),
+        }
+    }
+}
+
+impl<'a> From<&'a Body> for BodyForm<'a> {
+    fn from(body: &'a Body) -> Self {
+        Self {
+            inline: Bin(&body.inline),
+            chunks: body.chunks,
+            bytes: body.bytes,
+            truncated: body.truncated,
+            digest: Bin(body.digest.as_be_bytes()),
+        }
+    }
+}
+
+impl<'a> From<&'a Segment> for SegmentForm<'a> {
+    fn from(segment: &'a Segment) -> Self {
+        let from = match segment.direction {
+            Direction::Client => "c",
+            Direction::Server => "s",
+        };
+        Self {
+            from,
+            offset_us: segment.offset_us,
+            bytes: Bin(&segment.bytes),
+        }
+    }
+}
+
+fn fields(headers: &Headers) -> Fields<'_> {
+    headers
+        .iter()
+        .map(|(name, value)| (Bin(name), Bin(value)))
+        .collect()
+}
+
+const fn side_name(side: Side) -> &'static str {
+    match side {
+        Side::Request => "request",
+        Side::Response => "response",
+    }
+}
+
+// ---- form -> model ----
+
+pub(super) fn exchange(form: ExchangeForm<'_>, message: &Bytes) -> Result<Item, Illegal> {
+    let RequestForm {
+        method,
+        target,
+        version,
+        headers,
+        body: request_body,
+        trailers,
+    } = form.request;
+    let response = form.response.map(|response| -> Result<Response, Illegal> {
+        if !(100..=999).contains(&response.status) {
+            return Err("response.status");
+        }
+        let interim = response.informational.into_iter();
+        Ok(Response {
+            status: response.status,
+            headers: headers_of(response.headers, message),
+            body: body(&response.body, message)?,
+            trailers: headers_of(response.trailers, message),
+            informational: interim.map(|(s, h)| (s, headers_of(h, message))).collect(),
+        })
+    });
+    Ok(Item::Record(Record::Exchange(Box::new(Exchange {
+        id: record_id(form.id)?,
+        origin: origin(&form.origin)?,
+        service: form.service.into(),
+        protocol: Protocol::from_name(form.protocol).ok_or("protocol")?,
+        connection: ConnectionId(form.connection),
+        client: form.client.into(),
+        upstream: form.upstream.map(Arc::from),
+        tls: form.tls.map(tls),
+        timing: timing(&form.timing),
+        request: Request {
+            method: method.into(),
+            target: target.into(),
+            version: version.into(),
+            headers: headers_of(headers, message),
+            body: body(&request_body, message)?,
+            trailers: headers_of(trailers, message),
+        },
+        response: response.transpose()?,
+        outcome: outcome(&form.outcome)?,
+        redactions: form.redactions.into_iter().map(Arc::from).collect(),
+    }))))
+}
+
+pub(super) fn stream(form: StreamForm<'_>) -> Result<Item, Illegal> {
+    Ok(Item::Record(Record::Stream(Box::new(Stream {
+        id: record_id(form.id)?,
+        origin: origin(&form.origin)?,
+        service: form.service.into(),
+        protocol: Protocol::from_name(form.protocol).ok_or("protocol")?,
+        connection: ConnectionId(form.connection),
+        client: form.client.into(),
+        upstream: form.upstream.map(Arc::from),
+        tls: form.tls.map(tls),
+        timing: timing(&form.timing),
+        client_bytes: form.client_bytes,
+        server_bytes: form.server_bytes,
+        batches: form.batches,
+        truncated: form.truncated,
+        outcome: outcome(&form.outcome)?,
+    }))))
+}
+
+pub(super) fn chunk(form: &ChunkForm<'_>, message: &Bytes) -> Result<Item, Illegal> {
+    let side = match form.side {
+        "request" => Side::Request,
+        "response" => Side::Response,
+        _ => return Err("side"),
+    };
+    Ok(Item::Chunk(BodyChunk {
+        record: record_id(form.id)?,
+        origin: origin(&form.origin)?,
+        side,
+        index: form.index,
+        bytes: message.slice_ref(form.bytes.0),
+    }))
+}
+
+pub(super) fn segments(form: SegmentsForm<'_>, message: &Bytes) -> Result<Item, Illegal> {
+    let segment = |segment: SegmentForm<'_>| -> Result<Segment, Illegal> {
+        let direction = match segment.from {
+            "c" => Direction::Client,
+            "s" => Direction::Server,
+            _ => return Err("segments.from"),
+        };
+        let bytes = message.slice_ref(segment.bytes.0);
+        Ok(Segment {
+            direction,
+            offset_us: segment.offset_us,
+            bytes,
+        })
+    };
+    Ok(Item::Segments(SegmentBatch {
+        record: record_id(form.id)?,
+        origin: origin(&form.origin)?,
+        index: form.index,
+        segments: form
+            .segments
+            .into_iter()
+            .map(segment)
+            .collect::<Result<_, _>>()?,
+    }))
+}
+
+pub(super) fn gap(form: &GapForm<'_>) -> Result<Item, Illegal> {
+    let origin = origin(&form.origin)?;
+    if form.count == 0 || origin.seq.0.checked_add(form.count).is_none() {
+        return Err("count");
+    }
+    let reason = GapReason::from_name(form.reason).ok_or("reason")?;
+    Ok(Item::Gap(Gap {
+        origin,
+        count: form.count,
+        reason,
+    }))
+}
+
+fn record_id(bytes: Bin<'_>) -> Result<RecordId, Illegal> {
+    RecordId::from_slice(bytes.0).ok_or("id")
+}
+
+fn origin(form: &OriginForm<'_>) -> Result<Origin, Illegal> {
+    let node = NodeId::new(form.node).map_err(|_| "origin.node")?;
+    if form.seq == 0 || form.seq == u64::MAX {
+        return Err("origin.seq");
+    }
+    Ok(Origin {
+        node,
+        epoch: Epoch(form.epoch),
+        seq: Sequence(form.seq),
+    })
+}
+
+fn timing(form: &TimingForm) -> Timing {
+    let TimingForm {
+        started_us,
+        monotonic_us,
+        request_end_us,
+        first_byte_us,
+        end_us,
+    } = *form;
+    Timing {
+        started_us,
+        monotonic_us,
+        request_end_us,
+        first_byte_us,
+        end_us,
+    }
+}
+
+fn tls(form: TlsForm<'_>) -> TlsFacts {
+    TlsFacts {
+        version: form.version.into(),
+        cipher: form.cipher.into(),
+        server_name: form.server_name.map(Arc::from),
+        alpn: form.alpn.map(Arc::from),
+    }
+}
+
+fn outcome(form: &OutcomeForm<'_>) -> Result<Outcome, Illegal> {
+    let detail = || Arc::from(form.detail.unwrap_or_default());
+    Ok(match form.end {
+        "ok" => Outcome::Ok,
+        "client_closed" => Outcome::ClientClosed,
+        "upstream_failed" => {
+            let failure = form.failure.and_then(UpstreamFailure::from_name);
+            Outcome::UpstreamFailed(failure.ok_or("outcome.failure")?, detail())
+        }
+        "client_error" => Outcome::ClientError(detail()),
+        "proxy_closed" => Outcome::ProxyClosed(detail()),
+        _ => return Err("outcome.end"),
+    })
+}
+
+fn body(form: &BodyForm<'_>, message: &Bytes) -> Result<Body, Illegal> {
+    let digest = form.digest.0.try_into().map_err(|_| "body.digest")?;
+    Ok(Body {
+        inline: message.slice_ref(form.inline.0),
+        chunks: form.chunks,
+        bytes: form.bytes,
+        truncated: form.truncated,
+        digest: Digest::from_be_bytes(digest),
+    })
+}
+
+fn headers_of(fields: Fields<'_>, message: &Bytes) -> Headers {
+    fields
+        .into_iter()
+        .map(|(n, v)| (message.slice_ref(n.0), message.slice_ref(v.0)))
+        .collect()
+}

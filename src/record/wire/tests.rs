@@ -1,0 +1,225 @@
+use bytes::Bytes;
+use proptest::prelude::{any, prop, prop_assert, prop_assert_eq, proptest};
+
+use super::*;
+use crate::record::{
+    Body, BodyChunk, ConnectionId, Direction, Epoch, Exchange, Gap, GapReason, Headers, IdSource,
+    NodeId, Origin, Outcome, Protocol, Record, Request, Response, Segment, SegmentBatch, Sequence,
+    Side, Stream, Timing, TlsFacts, UpstreamFailure,
+};
+
+fn origin(seq: u64) -> Origin {
+    Origin {
+        node: NodeId::new("az1").unwrap(),
+        epoch: Epoch(7),
+        seq: Sequence(seq),
+    }
+}
+
+fn headers() -> Headers {
+    [("Host", "shop"), ("X-Raw", "\u{e9}")]
+        .into_iter()
+        .map(|(n, v)| (Bytes::from(n), Bytes::from(v)))
+        .collect()
+}
+
+fn items() -> Vec<Item> {
+    let id = IdSource::default().next_id(1_700_000_000_000_000);
+    let timing = Timing {
+        started_us: -5,
+        monotonic_us: 9,
+        end_us: 3,
+        ..Timing::default()
+    };
+    let tls = TlsFacts {
+        version: "TLSv1.3".into(),
+        alpn: Some("h2".into()),
+        ..TlsFacts::default()
+    };
+    let exchange = Exchange {
+        id,
+        origin: origin(1),
+        service: "shop".into(),
+        protocol: Protocol::Http1,
+        connection: ConnectionId(4),
+        client: "127.0.0.1:5".into(),
+        upstream: Some("http://u:1".into()),
+        tls: Some(tls.clone()),
+        timing,
+        request: Request {
+            method: "POST".into(),
+            target: "/a?b=1".into(),
+            version: "HTTP/1.1".into(),
+            headers: headers(),
+            body: Body::inline(Bytes::from_static(b"\0\xff")),
+            trailers: Headers::default(),
+        },
+        response: Some(Response {
+            status: 200,
+            headers: headers(),
+            body: Body {
+                chunks: 3,
+                bytes: 1 << 33,
+                truncated: true,
+                ..Body::empty()
+            },
+            trailers: headers(),
+            informational: vec![(103, headers())],
+        }),
+        outcome: Outcome::UpstreamFailed(UpstreamFailure::Reset, "gone".into()),
+        redactions: vec!["header:authorization".into()],
+    };
+    let stream = Stream {
+        id,
+        origin: origin(2),
+        service: "db".into(),
+        protocol: Protocol::Tcp,
+        connection: ConnectionId(4),
+        client: "127.0.0.1:5".into(),
+        upstream: None,
+        tls: None,
+        timing,
+        client_bytes: 1,
+        server_bytes: 2,
+        batches: 1,
+        truncated: false,
+        outcome: Outcome::ClientError("garbage".into()),
+    };
+    let bytes = Bytes::from(vec![5; 70_000]);
+    let segment = Segment {
+        direction: Direction::Server,
+        offset_us: 8,
+        bytes: bytes.clone(),
+    };
+    vec![
+        Item::Record(Record::Exchange(Box::new(exchange.clone()))),
+        Item::Record(Record::Exchange(Box::new(Exchange {
+            response: None,
+            tls: None,
+            ..exchange
+        }))),
+        Item::Record(Record::Stream(Box::new(stream))),
+        Item::Chunk(BodyChunk {
+            record: id,
+            origin: origin(3),
+            side: Side::Response,
+            index: 2,
+            bytes,
+        }),
+        Item::Segments(SegmentBatch {
+            record: id,
+            origin: origin(4),
+            index: 0,
+            segments: vec![segment],
+        }),
+        Item::Gap(Gap {
+            origin: origin(5),
+            count: 9,
+            reason: GapReason::SpoolLimit,
+        }),
+    ]
+}
+
+fn message(items: &[Item]) -> Bytes {
+    let mut out = Vec::new();
+    items.iter().for_each(|item| encode(item, &mut out));
+    out.into()
+}
+
+#[test]
+fn a_message_of_every_kind_reads_back_as_it_was() {
+    let items = items();
+    let message = message(&items);
+    let read: Vec<_> = decode_all(&message).map(|r| r.unwrap()).collect();
+    assert_eq!(
+        read.iter().map(|d| d.item.clone()).collect::<Vec<_>>(),
+        items
+    );
+    let raws: Vec<u8> = read.iter().flat_map(|d| d.raw.to_vec()).collect();
+    assert_eq!(raws, message);
+}
+
+#[test]
+fn bodies_are_slices_of_the_message() {
+    let message = message(&items());
+    let inside = message.as_ptr_range();
+    for decoded in decode_all(&message) {
+        if let Item::Chunk(chunk) = decoded.unwrap().item {
+            assert!(inside.contains(&chunk.bytes.as_ptr()));
+        }
+    }
+}
+
+#[test]
+fn every_prefix_of_an_item_is_refused_with_its_place() {
+    for item in items() {
+        let bytes = message(&[item]);
+        let step = (bytes.len() / 300).max(1);
+        for length in (1..bytes.len()).step_by(step) {
+            let result = decode_all(&bytes.slice(..length)).last().unwrap();
+            assert!(
+                matches!(result, Err(WireError::Broken { at: 0 })),
+                "{length}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_key_that_is_not_known_is_skipped_and_a_later_version_is_refused() {
+    #[derive(serde::Serialize)]
+    struct Later {
+        later: Vec<u8>,
+        v: u8,
+        kind: &'static str,
+        origin: std::collections::BTreeMap<&'static str, serde_json::Value>,
+        count: u64,
+        reason: &'static str,
+    }
+    let origin = [
+        ("node", "az1".into()),
+        ("epoch", 1.into()),
+        ("seq", 2.into()),
+    ];
+    let mut later = Later {
+        later: vec![1],
+        v: 1,
+        kind: "gap",
+        origin: origin.into_iter().collect(),
+        count: 1,
+        reason: "oversize",
+    };
+    let bytes = Bytes::from(rmp_serde::to_vec_named(&later).unwrap());
+    assert!(matches!(decode(&bytes), Ok(Item::Gap(_))));
+    later.v = 2;
+    let bytes = Bytes::from(rmp_serde::to_vec_named(&later).unwrap());
+    assert!(matches!(
+        decode(&bytes),
+        Err(WireError::Version { version: 2, .. })
+    ));
+}
+
+#[test]
+fn nesting_without_end_is_refused_not_followed() {
+    let deep = Bytes::from([vec![0x81, 0xa1, b'x'], vec![0x91; 100_000]].concat());
+    assert!(decode(&deep).is_err());
+}
+
+proptest! {
+    #[test]
+    fn mutated_messages_never_panic(at in any::<prop::sample::Index>(), byte in any::<u8>(), which in 0usize..6) {
+        let mut bytes = message(&items()[which..=which]).to_vec();
+        let at = at.index(bytes.len());
+        bytes[at] = byte;
+        let bytes = Bytes::from(bytes);
+        for decoded in decode_all(&bytes) {
+            prop_assert!(decoded.map_or(true, |d| d.raw.len() <= bytes.len()));
+        }
+    }
+
+    #[test]
+    fn garbage_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        let bytes = Bytes::from(bytes);
+        prop_assert_eq!(decode_all(&bytes).count() > 0, !bytes.is_empty());
+    }
+}

@@ -1,0 +1,248 @@
+//! Asking for records by time and by what they are.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use crate::record::{Origin, Record, RecordId};
+
+/// Which way a listing runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Order {
+    /// Newest start first.
+    #[default]
+    NewestFirst,
+    /// Oldest start first.
+    OldestFirst,
+}
+
+/// Where a listing goes on: after this id. Stays valid whatever is added, deleted or expired meanwhile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cursor(RecordId);
+
+impl Cursor {
+    /// The place behind `id`.
+    #[must_use]
+    pub const fn after(id: RecordId) -> Self {
+        Self(id)
+    }
+
+    /// The last id that was listed.
+    #[must_use]
+    pub const fn id(self) -> RecordId {
+        self.0
+    }
+}
+
+impl fmt::Display for Cursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0.as_u128())
+    }
+}
+
+/// A text that no listing gave out.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is no cursor: pass on what `next` of the page before said")]
+pub struct InvalidCursor(String);
+
+impl FromStr for Cursor {
+    type Err = InvalidCursor;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let valid = text.len() == 32 && text.bytes().all(|b| b.is_ascii_hexdigit());
+        let id = valid.then(|| u128::from_str_radix(text, 16).ok()).flatten();
+        id.map(|id| Self(RecordId::from_u128(id)))
+            .ok_or_else(|| InvalidCursor(text.to_owned()))
+    }
+}
+
+/// A status, or a class of them such as `5xx`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StatusFilter {
+    /// Just this one.
+    Exactly(u16),
+    /// Those whose first digit is this one.
+    Class(u16),
+}
+
+/// What a record must be to be listed; every part that is set must hold.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Filter {
+    /// The recorder's name.
+    pub node: Option<String>,
+    /// The service's name.
+    pub service: Option<String>,
+    /// `http`, `h2`, `grpc`, `ws`, `tcp`.
+    pub protocol: Option<String>,
+    /// The method, compared with case.
+    pub method: Option<String>,
+    /// The response's status.
+    pub status: Option<StatusFilter>,
+    /// The `Host`, compared without case.
+    pub host: Option<String>,
+    /// How the path starts.
+    pub path_prefix: Option<String>,
+    /// A text that the target contains.
+    pub text: Option<String>,
+    /// How it ended: `ok`, `client_closed`, `upstream_failed`, `client_error`, `proxy_closed`.
+    pub outcome: Option<String>,
+}
+
+impl Filter {
+    /// Whether a record with this summary is wanted.
+    #[must_use]
+    pub fn matches(&self, summary: &Summary) -> bool {
+        let same = |want: &Option<String>, have: &str| want.as_deref().is_none_or(|w| w == have);
+        same(&self.node, summary.origin.node.as_str())
+            && same(&self.service, &summary.service)
+            && same(&self.protocol, &summary.protocol)
+            && same(&self.method, &summary.method)
+            && same(&self.outcome, &summary.outcome)
+            && self
+                .host
+                .as_deref()
+                .is_none_or(|h| h.eq_ignore_ascii_case(&summary.host))
+            && self
+                .path_prefix
+                .as_deref()
+                .is_none_or(|p| summary.target.starts_with(p))
+            && self
+                .text
+                .as_deref()
+                .is_none_or(|t| summary.target.contains(t))
+            && self.status.is_none_or(|want| match want {
+                StatusFilter::Exactly(status) => summary.status == Some(status),
+                StatusFilter::Class(class) => summary.status.is_some_and(|s| s / 100 == class),
+            })
+    }
+}
+
+/// A listing's question.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Query {
+    /// Started at or after this, microseconds since the Unix epoch.
+    pub start_us: Option<i64>,
+    /// Started before this, microseconds since the Unix epoch.
+    pub end_us: Option<i64>,
+    /// What the records must be.
+    pub filter: Filter,
+    /// Which way.
+    pub order: Order,
+    /// Go on behind this one.
+    pub cursor: Option<Cursor>,
+    /// At most this many.
+    pub limit: usize,
+}
+
+impl Default for Query {
+    fn default() -> Self {
+        Self {
+            start_us: None,
+            end_us: None,
+            filter: Filter::default(),
+            order: Order::default(),
+            cursor: None,
+            limit: 100,
+        }
+    }
+}
+
+/// What a listing shows of a record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Summary {
+    /// The record.
+    pub id: RecordId,
+    /// Its place in its recorder's sequence.
+    pub origin: Origin,
+    /// The service's name.
+    pub service: Arc<str>,
+    /// `http`, `h2`, `grpc`, `ws`, `tcp`.
+    pub protocol: Arc<str>,
+    /// The method; empty for a stream.
+    pub method: Arc<str>,
+    /// The `Host`; empty for a stream.
+    pub host: Arc<str>,
+    /// The target, at most [`Summary::TARGET_BYTES`] of it; the upstream of a stream.
+    pub target: Arc<str>,
+    /// The response's status.
+    pub status: Option<u16>,
+    /// How it ended, by its name.
+    pub outcome: Arc<str>,
+    /// Start, microseconds since the Unix epoch.
+    pub started_us: i64,
+    /// How long it took, microseconds.
+    pub duration_us: u64,
+    /// Bytes from the client: content, or a stream's bytes.
+    pub request_bytes: u64,
+    /// Bytes to the client: content, or a stream's bytes.
+    pub response_bytes: u64,
+}
+
+impl Summary {
+    /// How much of a target a summary keeps.
+    pub const TARGET_BYTES: usize = 512;
+}
+
+impl From<&Record> for Summary {
+    fn from(record: &Record) -> Self {
+        match record {
+            Record::Exchange(exchange) => Self {
+                id: exchange.id,
+                origin: exchange.origin.clone(),
+                service: exchange.service.clone(),
+                protocol: exchange.protocol.as_str().into(),
+                method: exchange.request.method.clone(),
+                host: exchange.request.host().into(),
+                target: shortened(&exchange.request.target),
+                status: exchange.response.as_ref().map(|response| response.status),
+                outcome: exchange.outcome.as_str().into(),
+                started_us: exchange.timing.started_us,
+                duration_us: exchange.timing.end_us,
+                request_bytes: exchange.request.body.bytes,
+                response_bytes: exchange.response.as_ref().map_or(0, |r| r.body.bytes),
+            },
+            Record::Stream(stream) => Self {
+                id: stream.id,
+                origin: stream.origin.clone(),
+                service: stream.service.clone(),
+                protocol: stream.protocol.as_str().into(),
+                method: "".into(),
+                host: "".into(),
+                target: shortened(stream.upstream.as_deref().unwrap_or_default()),
+                status: None,
+                outcome: stream.outcome.as_str().into(),
+                started_us: stream.timing.started_us,
+                duration_us: stream.timing.end_us,
+                request_bytes: stream.client_bytes,
+                response_bytes: stream.server_bytes,
+            },
+        }
+    }
+}
+
+/// One page of a listing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page {
+    /// The records, in the order asked for.
+    pub items: Vec<Summary>,
+    /// Where the next page starts; `None` where this is the last.
+    pub next: Option<Cursor>,
+}
+
+fn shortened(text: &str) -> Arc<str> {
+    text[..text.floor_char_boundary(Summary::TARGET_BYTES)].into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cursor_reads_back_and_refuses_what_it_never_wrote() {
+        let cursor = Cursor::after(RecordId::from_u128(77));
+        assert_eq!(cursor.to_string().parse(), Ok(cursor));
+        for bad in ["", "+0000000000000000000000000000077", "xyz", "77"] {
+            assert!(bad.parse::<Cursor>().is_err(), "{bad}");
+        }
+    }
+}
