@@ -23,18 +23,30 @@ fn root() -> PathBuf {
 /// The rows `| module, module | may use |` of the table in ARCHITECTURE.md.
 fn table() -> BTreeMap<String, BTreeSet<String>> {
     let text = fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
-    let rows = text.split("| module | may use (of ours) |").nth(1).expect("the module table");
+    let rows = text
+        .split("| module | may use (of ours) |")
+        .nth(1)
+        .expect("the module table");
     let names = |cell: &str| -> BTreeSet<String> {
-        cell.split(',').map(|name| name.trim().trim_matches('`').to_owned()).collect()
+        cell.split(',')
+            .map(|name| name.trim().trim_matches('`').to_owned())
+            .collect()
     };
     let mut table = BTreeMap::new();
-    for row in rows.lines().skip(2).take_while(|line| line.starts_with('|')) {
+    for row in rows
+        .lines()
+        .skip(2)
+        .take_while(|line| line.starts_with('|'))
+    {
         let cells: Vec<&str> = row.trim_matches('|').split('|').collect();
         for module in names(cells[0]) {
             table.insert(module, names(cells[1]));
         }
     }
-    assert!(table.len() > 12, "the table in ARCHITECTURE.md could not be read: {table:?}");
+    assert!(
+        table.len() > 12,
+        "the table in ARCHITECTURE.md could not be read: {table:?}"
+    );
     table
 }
 
@@ -57,7 +69,10 @@ fn production_code(path: &Path) -> String {
         return String::new();
     }
     let text = fs::read_to_string(path).unwrap();
-    let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
+    let code = text
+        .split("#[cfg(test)]\nmod tests {")
+        .next()
+        .unwrap_or_default();
     code.lines()
         .filter(|line| !line.trim_start().starts_with("//"))
         .collect::<Vec<_>>()
@@ -67,7 +82,9 @@ fn production_code(path: &Path) -> String {
 /// The names of the modules that `code` reaches by `crate::name`, and by `crate::{a, b}`.
 fn modules_used(code: &str) -> BTreeSet<String> {
     let identifier = |text: &str| -> String {
-        text.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect()
+        text.chars()
+            .take_while(|c| c.is_alphanumeric() || *c == '_')
+            .collect()
     };
     let mut used = BTreeSet::new();
     for (at, _) in code.match_indices("crate::") {
@@ -105,7 +122,13 @@ fn modules_used(code: &str) -> BTreeSet<String> {
 /// The module that a file under `src/` belongs to.
 fn module_of(path: &Path) -> String {
     let inside = path.strip_prefix(root().join("src")).unwrap();
-    let first = inside.components().next().unwrap().as_os_str().to_str().unwrap();
+    let first = inside
+        .components()
+        .next()
+        .unwrap()
+        .as_os_str()
+        .to_str()
+        .unwrap();
     first.trim_end_matches(".rs").to_owned()
 }
 
@@ -136,7 +159,11 @@ fn every_import_follows_the_module_table() {
             wrong.push(format!("{module} uses {name} in {}", path.display()));
         }
     }
-    assert!(wrong.is_empty(), "arrows that ARCHITECTURE.md does not have:\n{}", wrong.join("\n"));
+    assert!(
+        wrong.is_empty(),
+        "arrows that ARCHITECTURE.md does not have:\n{}",
+        wrong.join("\n")
+    );
 }
 
 #[test]
@@ -165,12 +192,16 @@ fn the_mqtt_client_knows_nothing_of_the_rest() {
         }
     }
     let manifest = fs::read_to_string(root().join("mqtt/Cargo.toml")).unwrap();
-    assert!(!manifest.contains("broker-mock"), "qproxy-mqtt must not need the broker");
+    assert!(
+        !manifest.contains("broker-mock"),
+        "qproxy-mqtt must not need the broker"
+    );
 }
 
 #[test]
 fn the_reader_of_imports_sees_what_it_should() {
-    let code = "use crate::record::X; use crate::{store::{A, B}, sync};\nxcrate::no; crate::metrics::Y";
+    let code =
+        "use crate::record::X; use crate::{store::{A, B}, sync};\nxcrate::no; crate::metrics::Y";
     let used: Vec<String> = modules_used(code).into_iter().collect();
     assert_eq!(used, ["metrics", "record", "store", "sync"]);
 }
@@ -178,5 +209,9 @@ fn the_reader_of_imports_sees_what_it_should() {
 #[test]
 fn main_holds_no_logic() {
     let main = fs::read_to_string(root().join("src/main.rs")).unwrap();
-    assert!(main.lines().count() < 60, "src/main.rs has {} lines", main.lines().count());
+    assert!(
+        main.lines().count() < 60,
+        "src/main.rs has {} lines",
+        main.lines().count()
+    );
 }
