@@ -13,4 +13,5 @@
 pub mod record;
 pub mod segment;
 pub mod metrics;
+pub mod spool;
 pub mod store;
