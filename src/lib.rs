@@ -12,4 +12,5 @@
 
 pub mod record;
 pub mod metrics;
+pub mod service_discovery;
 pub mod store;
