@@ -10,6 +10,8 @@ mod metrics;
 mod stored;
 mod settled;
 pub mod redis;
+#[cfg(test)]
+mod contract;
 
 use async_trait::async_trait;
 use bytes::Bytes;

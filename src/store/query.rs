@@ -169,7 +169,7 @@ impl Default for Query {
     }
 }
 
-/// What a listing shows of a record.
+/// What a listing shows of a record; of each text at most [`Summary::TEXT_BYTES`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Summary {
     /// The record.
@@ -184,7 +184,7 @@ pub struct Summary {
     pub method: Arc<str>,
     /// The `Host`; empty for a stream.
     pub host: Arc<str>,
-    /// The target, at most [`Summary::TARGET_BYTES`] of it; the upstream of a stream.
+    /// The target; the upstream of a stream.
     pub target: Arc<str>,
     /// The response's status.
     pub status: Option<u16>,
@@ -201,8 +201,8 @@ pub struct Summary {
 }
 
 impl Summary {
-    /// How much of a target a summary keeps.
-    pub const TARGET_BYTES: usize = 512;
+    /// How much of any text a summary keeps; so that a summary is small whatever a peer sends.
+    pub const TEXT_BYTES: usize = 512;
 }
 
 impl From<&Record> for Summary {
@@ -211,10 +211,10 @@ impl From<&Record> for Summary {
             Record::Exchange(exchange) => Self {
                 id: exchange.id,
                 origin: exchange.origin.clone(),
-                service: exchange.service.clone(),
+                service: shortened(&exchange.service),
                 protocol: exchange.protocol.as_str().into(),
-                method: exchange.request.method.clone(),
-                host: exchange.request.host().into(),
+                method: shortened(&exchange.request.method),
+                host: shortened(exchange.request.host()),
                 target: shortened(&exchange.request.target),
                 status: exchange.response.as_ref().map(|response| response.status),
                 outcome: exchange.outcome.as_str().into(),
@@ -226,7 +226,7 @@ impl From<&Record> for Summary {
             Record::Stream(stream) => Self {
                 id: stream.id,
                 origin: stream.origin.clone(),
-                service: stream.service.clone(),
+                service: shortened(&stream.service),
                 protocol: stream.protocol.as_str().into(),
                 method: "".into(),
                 host: "".into(),
@@ -253,7 +253,7 @@ pub struct Page {
 }
 
 fn shortened(text: &str) -> Arc<str> {
-    text[..text.floor_char_boundary(Summary::TARGET_BYTES)].into()
+    text[..text.floor_char_boundary(Summary::TEXT_BYTES)].into()
 }
 
 #[cfg(test)]

@@ -77,7 +77,9 @@ impl Redis {
         name: impl Fn() -> String,
     ) -> Result<Option<Item>, Error> {
         let raw: Option<Vec<u8>> = self.ask(cmd("GET").arg(key)).await?;
-        let Some(raw) = raw else { return Ok(None) };
+        let Some(raw) = raw.filter(|raw| !raw.is_empty()) else {
+            return Ok(None);
+        };
         let item = wire::decode(&Bytes::from(raw)).map_err(|source| Error::Corrupt {
             key: name(),
             source: Box::new(source),
@@ -142,7 +144,7 @@ impl Redis {
         Ok(living)
     }
 
-    /// Those of `ids` whose record is there.
+    /// Those of `ids` whose record is there; an empty one was deleted.
     async fn present(
         &self,
         ids: impl Iterator<Item = RecordId>,
@@ -152,12 +154,15 @@ impl Redis {
             by_shard.entry(self.keys.shard(id)).or_default().push(id);
         }
         let asked = by_shard.into_values().map(async |ids| {
-            let mut exists = pipe();
+            let mut strlen = pipe();
             for id in &ids {
-                exists.cmd("EXISTS").arg(self.keys.record(*id));
+                strlen.cmd("STRLEN").arg(self.keys.record(*id));
             }
-            let there: Vec<bool> = self.run(&exists).await?;
-            let present = ids.into_iter().zip(there).filter(|(_, there)| *there);
+            let lengths: Vec<u64> = self.run(&strlen).await?;
+            let present = ids
+                .into_iter()
+                .zip(lengths)
+                .filter(|(_, length)| *length > 0);
             Ok::<_, Error>(present.map(|(id, _)| id).collect::<Vec<_>>())
         });
         Ok(try_join_all(asked).await?.into_iter().flatten().collect())

@@ -1,11 +1,12 @@
 //! Removing records: one by one, by age, and the oldest where memory runs short; and how full it is.
 
+use std::time::Duration;
+
 use futures_util::future::try_join_all;
-use redis::{Value, cmd, pipe};
+use redis::{Pipeline, Value, cmd, pipe};
 
 use super::Redis;
 use super::keys::{Shard, hour, id_from_hex, source_member, split_entry};
-use crate::metrics::Counter;
 use crate::record::RecordId;
 use crate::store::stored::Stored;
 use crate::store::{Error, Expired, Stats};
@@ -17,6 +18,17 @@ const STEP: usize = 256;
 const FORGET_HOUR: &str = "\
 if redis.call('EXISTS', KEYS[2]) == 0 and redis.call('EXISTS', KEYS[3]) == 0 then \
 return redis.call('ZREM', KEYS[1], ARGV[1]) end return 0";
+
+/// How long a deleted record is remembered, so that a late duplicate does not bring it back.
+const MEMORY: Duration = Duration::from_hours(24);
+
+/// What stays in the place of what is removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Leaves {
+    Nothing,
+    /// An empty string, for [`MEMORY`] or as long as records are kept.
+    Tombstone,
+}
 
 /// A record that is to go.
 struct Doomed {
@@ -37,8 +49,9 @@ impl Redis {
             .arg([b"[", digits.as_bytes(), b"\xff"].concat())
             .arg("BYLEX");
         let entries = self.ask(&range).await?;
+        let doomed = [Doomed { id, entries }];
         let removed = self
-            .remove(shard, hour(id), &[Doomed { id, entries }])
+            .remove(shard, hour(id), &doomed, Leaves::Tombstone)
             .await?;
         Ok(removed.records > 0)
     }
@@ -49,8 +62,7 @@ impl Redis {
         let by_bytes = self.make_room().await?;
         self.metrics.expired("bytes", by_bytes.records);
         let all = sum(by_age, by_bytes);
-        let bytes: &Counter = &self.metrics.expired_bytes;
-        bytes.inc_by(all.bytes);
+        self.metrics.expired_bytes.inc_by(all.bytes);
         Ok(all)
     }
 
@@ -151,7 +163,9 @@ impl Redis {
             self.forget_hour(shard, hour).await?;
             return Ok(None);
         }
-        self.remove(shard, hour, &doomed).await.map(Some)
+        self.remove(shard, hour, &doomed, Leaves::Nothing)
+            .await
+            .map(Some)
     }
 
     /// Ids of an hour that have pieces, but no record in the listing any more.
@@ -188,7 +202,13 @@ impl Redis {
     }
 
     /// Removes records of one hour with all that belongs to them.
-    async fn remove(&self, shard: Shard, hour: u64, doomed: &[Doomed]) -> Result<Expired, Error> {
+    async fn remove(
+        &self,
+        shard: Shard,
+        hour: u64,
+        doomed: &[Doomed],
+        leaves: Leaves,
+    ) -> Result<Expired, Error> {
         if doomed.is_empty() {
             return Ok(Expired::default());
         }
@@ -200,36 +220,54 @@ impl Redis {
         let mut all = pipe();
         all.atomic();
         for (record, pieces) in doomed.iter().zip(&pieces) {
-            let id = record.id;
-            let names = pieces.iter().map(|name| self.keys.named_piece(id, name));
-            let keys: Vec<_> = std::iter::once(self.keys.record(id)).chain(names).collect();
-            for key in &keys {
-                all.cmd("STRLEN").arg(key);
-            }
-            all.cmd("DEL").arg(self.keys.record(id));
-            all.cmd("DEL")
-                .arg(&keys[1..])
-                .arg(self.keys.pieces(id))
-                .ignore();
-            if !record.entries.is_empty() {
-                let listing = self.keys.listing(shard, hour);
-                all.cmd("ZREM").arg(listing).arg(&record.entries).ignore();
-            }
-            let owners = self.keys.owners(shard, hour);
-            all.cmd("SREM")
-                .arg(owners)
-                .arg(format!("{:032x}", id.as_u128()))
-                .ignore();
+            self.add_removal(&mut all, (shard, hour), record, pieces, leaves);
         }
         let replies: Vec<u64> = self.run(&all).await?;
-        let mut replies = replies.into_iter();
+        let mut lengths = replies.into_iter();
         let mut expired = Expired::default();
         for pieces in &pieces {
-            expired.bytes += replies.by_ref().take(1 + pieces.len()).sum::<u64>();
-            expired.records += replies.next().unwrap_or(0);
+            let record = lengths.next().unwrap_or(0);
+            expired.records += u64::from(record > 0);
+            expired.bytes += record + lengths.by_ref().take(pieces.len()).sum::<u64>();
         }
         self.forget_fingerprints(doomed).await?;
         Ok(expired)
+    }
+
+    /// The commands that remove one record; they answer with the lengths of the record and its pieces.
+    fn add_removal(
+        &self,
+        all: &mut Pipeline,
+        (shard, hour): (Shard, u64),
+        record: &Doomed,
+        pieces: &[String],
+        leaves: Leaves,
+    ) {
+        let id = record.id;
+        let names = pieces.iter().map(|name| self.keys.named_piece(id, name));
+        let keys: Vec<_> = std::iter::once(self.keys.record(id)).chain(names).collect();
+        for key in &keys {
+            all.cmd("STRLEN").arg(key);
+        }
+        let memory = self.config.max_age.map_or(MEMORY, |age| age.min(MEMORY));
+        for key in &keys {
+            match leaves {
+                Leaves::Nothing => all.cmd("DEL").arg(key),
+                Leaves::Tombstone => {
+                    let command = all.cmd("SET").arg(key).arg("").arg("PX");
+                    command.arg(memory.as_millis().max(1).to_string())
+                }
+            };
+            all.ignore();
+        }
+        all.cmd("DEL").arg(self.keys.pieces(id)).ignore();
+        if !record.entries.is_empty() {
+            let listing = self.keys.listing(shard, hour);
+            all.cmd("ZREM").arg(listing).arg(&record.entries).ignore();
+        }
+        let owners = self.keys.owners(shard, hour);
+        let command = all.cmd("SREM").arg(owners);
+        command.arg(format!("{:032x}", id.as_u128())).ignore();
     }
 
     async fn forget_fingerprints(&self, doomed: &[Doomed]) -> Result<(), Error> {
