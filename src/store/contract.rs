@@ -69,15 +69,15 @@ macro_rules! contract {
 pub(super) use contract;
 
 /// Makes records of one recorder.
-struct Source {
+pub(super) struct Source {
     node: NodeId,
     epoch: Epoch,
     ids: IdSource,
-    now_us: i64,
+    pub(super) now_us: i64,
 }
 
 impl Source {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self::named("az1", 7)
     }
 
@@ -102,7 +102,7 @@ impl Source {
     }
 
     /// An exchange that started so many microseconds from now.
-    fn exchange(&self, seq: u64, offset_us: i64) -> Exchange {
+    pub(super) fn exchange(&self, seq: u64, offset_us: i64) -> Exchange {
         let started_us = self.now_us + offset_us;
         let headers = [(Bytes::from("Host"), Bytes::from("shop.example"))];
         Exchange {
@@ -161,7 +161,7 @@ impl Source {
         }
     }
 
-    fn chunk(&self, record: RecordId, seq: u64, side: Side, index: u32) -> Item {
+    pub(super) fn chunk(&self, record: RecordId, seq: u64, side: Side, index: u32) -> Item {
         let bytes = Bytes::from(format!("{side:?} {index}").repeat(100));
         Item::Chunk(BodyChunk {
             record,
@@ -186,7 +186,7 @@ impl Source {
         }
     }
 
-    fn settled(&self, watermark: u64, above: &[SequenceRange]) -> Settled {
+    pub(super) fn settled(&self, watermark: u64, above: &[SequenceRange]) -> Settled {
         Settled {
             node: self.node.clone(),
             epoch: self.epoch,
@@ -195,7 +195,7 @@ impl Source {
     }
 }
 
-fn exchange(exchange: Exchange) -> Item {
+pub(super) fn exchange(exchange: Exchange) -> Item {
     Item::Record(Record::Exchange(Box::new(exchange)))
 }
 
@@ -210,14 +210,14 @@ fn arrival(item: &Item, fingerprint: Option<u128>) -> Arrival {
     }
 }
 
-fn batch(items: impl IntoIterator<Item = Item>) -> Batch {
+pub(super) fn batch(items: impl IntoIterator<Item = Item>) -> Batch {
     Batch {
         arrivals: items.into_iter().map(|item| arrival(&item, None)).collect(),
         settled: Vec::new(),
     }
 }
 
-fn receipt(records: u64, pieces: u64, duplicates: u64) -> Receipt {
+pub(super) fn receipt(records: u64, pieces: u64, duplicates: u64) -> Receipt {
     Receipt {
         records,
         pieces,
@@ -225,7 +225,7 @@ fn receipt(records: u64, pieces: u64, duplicates: u64) -> Receipt {
     }
 }
 
-async fn ids(store: &dyn Store, query: &Query) -> Vec<RecordId> {
+pub(super) async fn ids(store: &dyn Store, query: &Query) -> Vec<RecordId> {
     let page = store.list(query).await.unwrap();
     page.items.into_iter().map(|summary| summary.id).collect()
 }
@@ -389,7 +389,7 @@ pub(super) async fn each_filter_picks_its_records(bench: &dyn Bench) {
         node: NodeId::new("az2").unwrap(),
         ..Source::new()
     }
-    .exchange(2, 1);
+    .exchange(2, 1000);
     odd.service = "bank".into();
     odd.protocol = Protocol::Grpc;
     odd.request.method = "POST".into();
@@ -634,7 +634,7 @@ pub(super) async fn pieces_may_come_in_any_order(bench: &dyn Bench) {
         ..Body::empty()
     };
     for index in [2, 0, 1] {
-        let chunk = source.chunk(one.id, u64::from(index), Side::Request, index);
+        let chunk = source.chunk(one.id, 1 + u64::from(index), Side::Request, index);
         let segments = Item::Segments(source.segments(two.id, 5, index));
         let put = store.put(batch([chunk, segments])).await.unwrap();
         assert_eq!(put, receipt(0, 2, 0));
@@ -844,4 +844,41 @@ pub(super) async fn empty_questions_have_empty_answers(bench: &dyn Bench) {
     };
     assert_eq!(ids(&*store, &none).await, []);
     assert_eq!(ids(&*store, &Query::default()).await, [id]);
+}
+
+/// With a store that looks at so many records at most for one page.
+pub(super) async fn pages_are_bounded(store: &dyn Store, scan_limit: usize) {
+    let source = Source::new();
+    let total = scan_limit * 3;
+    let all = (1..=total).map(|seq| {
+        let mut one = source.exchange(seq as u64, 0);
+        if seq == 1 {
+            one.service = "rare".into();
+        }
+        exchange(one)
+    });
+    store.put(batch(all)).await.unwrap();
+    let rare = Filter {
+        service: Some("rare".to_owned()),
+        ..Filter::default()
+    };
+    let mut query = Query {
+        filter: rare,
+        limit: 1,
+        ..Query::default()
+    };
+    let page = store.list(&query).await.unwrap();
+    assert_eq!(page.items, [], "the rare one is the oldest");
+    let mut found = 0;
+    query.cursor = page.next;
+    for _ in 0..total {
+        assert!(query.cursor.is_some(), "the listing ended before its end");
+        let page = store.list(&query).await.unwrap();
+        found += page.items.len();
+        query.cursor = page.next;
+        if page.next.is_none() {
+            break;
+        }
+    }
+    assert_eq!((found, query.cursor), (1, None));
 }

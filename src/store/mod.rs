@@ -9,6 +9,7 @@ mod error;
 mod metrics;
 mod stored;
 mod settled;
+pub mod embedded;
 pub mod redis;
 #[cfg(test)]
 mod contract;

@@ -14,6 +14,9 @@ use crate::store::{Error, Expired, Stats};
 /// Records removed in one transaction.
 const STEP: usize = 256;
 
+/// Records removed, over all shards, before memory is measured again.
+const ROOM_STEP: usize = 64;
+
 /// Takes an hour off the list if nothing is left in it, in one step, so that no writer comes between.
 const FORGET_HOUR: &str = "\
 if redis.call('EXISTS', KEYS[2]) == 0 and redis.call('EXISTS', KEYS[3]) == 0 then \
@@ -97,22 +100,37 @@ impl Redis {
             return Ok(expired);
         };
         while self.used_memory().await? > max / 10 * 9 {
-            let Some((hour, shard)) = self.oldest_hour().await? else {
+            let Some(hour) = self.oldest_hour().await? else {
                 break;
             };
-            if let Some(step) = self.trim(shard, hour, None).await? {
-                expired = sum(expired, step);
+            let firsts = self
+                .keys
+                .shards()
+                .map(|shard| self.first_entries(shard, hour, "+", ROOM_STEP));
+            let lists = try_join_all(firsts).await?;
+            // The oldest of all shards go, however they are spread.
+            let mut oldest: Vec<_> = lists.iter().flatten().collect();
+            oldest.sort_unstable();
+            let end = oldest.get(ROOM_STEP - 1).map(|entry| (*entry).clone());
+            let none_listed = oldest.is_empty();
+            for (shard, mut list) in self.keys.shards().zip(lists) {
+                if none_listed {
+                    let step = self.trim(shard, hour, None).await?;
+                    expired = sum(expired, step.unwrap_or_default());
+                } else {
+                    list.retain(|entry| end.as_ref().is_none_or(|end| entry <= end));
+                    expired = sum(expired, self.remove_entries(shard, hour, list).await?);
+                }
             }
         }
         Ok(expired)
     }
 
-    async fn oldest_hour(&self) -> Result<Option<(u64, Shard)>, Error> {
+    async fn oldest_hour(&self) -> Result<Option<u64>, Error> {
         let asked = self.keys.shards().map(async |shard| {
-            let first: Vec<u64> = self
-                .ask(cmd("ZRANGE").arg(self.keys.hours(shard)).arg(0).arg(0))
-                .await?;
-            Ok::<_, Error>(first.first().map(|hour| (*hour, shard)))
+            let mut range = cmd("ZRANGE");
+            range.arg(self.keys.hours(shard)).arg(0).arg(0);
+            self.ask::<Vec<u64>>(&range).await
         });
         Ok(try_join_all(asked).await?.into_iter().flatten().min())
     }
@@ -124,22 +142,43 @@ impl Redis {
         hour: u64,
         below: Option<RecordId>,
     ) -> Result<Option<Expired>, Error> {
-        let listing = self.keys.listing(shard, hour);
-        let max = below.map_or_else(|| "+".to_owned(), |id| format!("({:032x}", id.as_u128()));
+        let end = below.map_or_else(|| "+".to_owned(), |id| format!("({:032x}", id.as_u128()));
+        let entries = self.first_entries(shard, hour, &end, STEP).await?;
+        if !entries.is_empty() {
+            return self.remove_entries(shard, hour, entries).await.map(Some);
+        }
+        let orphans = self.orphans(shard, hour, below).await?;
+        if orphans.is_empty() {
+            self.forget_hour(shard, hour).await?;
+            return Ok(None);
+        }
+        let removed = self.remove(shard, hour, &orphans, Leaves::Nothing).await;
+        removed.map(Some)
+    }
+
+    /// The oldest entries of an hour's listing, up to `end` as `ZRANGE` has it.
+    async fn first_entries(
+        &self,
+        shard: Shard,
+        hour: u64,
+        end: &str,
+        count: usize,
+    ) -> Result<Vec<Vec<u8>>, Error> {
         let mut range = cmd("ZRANGE");
-        range
-            .arg(&listing)
-            .arg("-")
-            .arg(max)
-            .arg("BYLEX")
-            .arg("LIMIT")
-            .arg(0)
-            .arg(STEP);
-        let entries: Vec<Vec<u8>> = self.ask(&range).await?;
+        range.arg(self.keys.listing(shard, hour)).arg("-").arg(end);
+        range.arg("BYLEX").arg("LIMIT").arg(0).arg(count);
+        self.ask(&range).await
+    }
+
+    /// Removes the records that entries of a listing name.
+    async fn remove_entries(
+        &self,
+        shard: Shard,
+        hour: u64,
+        entries: Vec<Vec<u8>>,
+    ) -> Result<Expired, Error> {
         let mut doomed: Vec<Doomed> = Vec::with_capacity(entries.len());
-        let mut unreadable = cmd("ZREM");
-        unreadable.arg(&listing);
-        let mut any_unreadable = false;
+        let mut unreadable = Vec::new();
         for entry in entries {
             match (split_entry(&entry).map(|(id, _)| id), doomed.last_mut()) {
                 (Some(id), Some(last)) if last.id == id => last.entries.push(entry),
@@ -147,25 +186,15 @@ impl Redis {
                     id,
                     entries: vec![entry],
                 }),
-                (None, _) => {
-                    unreadable.arg(entry);
-                    any_unreadable = true;
-                }
+                (None, _) => unreadable.push(entry),
             }
         }
-        if any_unreadable {
-            self.ask::<()>(&unreadable).await?;
+        if !unreadable.is_empty() {
+            let mut remove = cmd("ZREM");
+            remove.arg(self.keys.listing(shard, hour)).arg(unreadable);
+            self.ask::<()>(&remove).await?;
         }
-        if doomed.is_empty() {
-            doomed = self.orphans(shard, hour, below).await?;
-        }
-        if doomed.is_empty() && !any_unreadable {
-            self.forget_hour(shard, hour).await?;
-            return Ok(None);
-        }
-        self.remove(shard, hour, &doomed, Leaves::Nothing)
-            .await
-            .map(Some)
+        self.remove(shard, hour, &doomed, Leaves::Nothing).await
     }
 
     /// Ids of an hour that have pieces, but no record in the listing any more.

@@ -4,6 +4,7 @@
 //! says what to install.
 
 use std::net::TcpListener;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -11,70 +12,83 @@ use std::time::{Duration, Instant};
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A running redis-server.
-pub struct RedisServer {
+pub(crate) struct RedisServer {
     process: Child,
     port: u16,
     bus_port: u16,
-    _dir: tempfile::TempDir,
+    options: Vec<String>,
+    dir: tempfile::TempDir,
 }
 
 impl RedisServer {
-    /// Starts a server and waits until it answers.
-    pub async fn start(options: &[&str]) -> Self {
+    /// Starts a server and waits until it answers. `BUS_PORT` in an option stands for a second free port.
+    pub(crate) async fn start(options: &[&str]) -> Self {
         // Between our letting go of a free port and the server's taking it somebody else may be quicker.
         for _ in 0..5 {
-            if let Some(server) = Self::try_start(options).await {
+            let dir = tempfile::tempdir().expect("a temporary directory");
+            let (port, bus_port) = free_ports();
+            let bus = bus_port.to_string();
+            let options: Vec<_> = options
+                .iter()
+                .map(|o| o.replace("BUS_PORT", &bus))
+                .collect();
+            let process = spawn(dir.path(), port, &options);
+            let mut server = Self {
+                process,
+                port,
+                bus_port,
+                options,
+                dir,
+            };
+            if server.answers().await {
                 return server;
             }
         }
         panic!("redis-server did not start on any of five ports");
     }
 
-    async fn try_start(options: &[&str]) -> Option<Self> {
-        let dir = tempfile::tempdir().expect("a temporary directory");
-        let (port, bus_port) = free_ports();
-        let spawned = Command::new("redis-server")
-            .args(["--port", &port.to_string(), "--bind", "127.0.0.1"])
-            .args(["--save", "", "--appendonly", "no", "--daemonize", "no"])
-            .arg("--dir")
-            .arg(dir.path())
-            .args(
-                options
-                    .iter()
-                    .map(|option| option.replace("BUS_PORT", &bus_port.to_string())),
-            )
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn();
-        let process = spawned.expect(
-            "redis-server must be installed for this test: apt-get install -y redis-server",
-        );
-        let mut server = Self {
-            process,
-            port,
-            bus_port,
-            _dir: dir,
-        };
+    /// Starts it again on the same port, empty.
+    pub(crate) async fn restart(&mut self) {
+        self.kill();
+        self.process = spawn(self.dir.path(), self.port, &self.options);
+        assert!(self.answers().await, "redis-server did not start again");
+    }
+
+    /// Waits for the server; tells whether it came up or ended.
+    async fn answers(&mut self) -> bool {
         let deadline = Instant::now() + PATIENCE;
         while Instant::now() < deadline {
-            if server.try_command::<String>(&["PING"]).await.is_ok() {
-                return Some(server);
+            if self.process.try_wait().is_ok_and(|ended| ended.is_some()) {
+                return false;
             }
-            if server.process.try_wait().is_ok_and(|ended| ended.is_some()) {
-                return None;
+            if self.try_command::<String>(&["PING"]).await.is_ok() {
+                return true;
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        panic!("redis-server did not answer on port {port} within {PATIENCE:?}");
+        panic!(
+            "redis-server did not answer on port {} within {PATIENCE:?}",
+            self.port
+        );
+    }
+
+    /// The port it listens on.
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The port that `BUS_PORT` stands for.
+    pub(crate) fn bus_port(&self) -> u16 {
+        self.bus_port
     }
 
     /// Where it listens.
-    pub fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
     /// Sends one command.
-    pub async fn command<T: redis::FromRedisValue>(&self, words: &[&str]) -> T {
+    pub(crate) async fn command<T: redis::FromRedisValue>(&self, words: &[&str]) -> T {
         let answer = self.try_command(words).await;
         answer.unwrap_or_else(|error| panic!("redis refused {words:?}: {error}"))
     }
@@ -87,7 +101,7 @@ impl RedisServer {
     }
 
     /// Stops it at once, as a crash would.
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         drop(self.process.kill());
         drop(self.process.wait());
     }
@@ -100,14 +114,14 @@ impl Drop for RedisServer {
 }
 
 /// A Redis Cluster of three masters.
-pub struct RedisCluster {
+pub(crate) struct RedisCluster {
     /// The masters.
-    pub nodes: Vec<RedisServer>,
+    pub(crate) nodes: Vec<RedisServer>,
 }
 
 impl RedisCluster {
     /// Starts three servers, joins them, and waits until every one says that the cluster works.
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let options = ["--cluster-enabled", "yes", "--cluster-port", "BUS_PORT"];
         let mut nodes = Vec::new();
         for _ in 0..3 {
@@ -150,9 +164,22 @@ impl RedisCluster {
     }
 
     /// Where its masters listen.
-    pub fn urls(&self) -> Vec<String> {
+    pub(crate) fn urls(&self) -> Vec<String> {
         self.nodes.iter().map(RedisServer::url).collect()
     }
+}
+
+fn spawn(dir: &Path, port: u16, options: &[String]) -> Child {
+    let spawned = Command::new("redis-server")
+        .args(["--port", &port.to_string(), "--bind", "127.0.0.1"])
+        .args(["--save", "", "--appendonly", "no", "--daemonize", "no"])
+        .arg("--dir")
+        .arg(dir)
+        .args(options)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn();
+    spawned.expect("redis-server must be installed for this test: apt-get install -y redis-server")
 }
 
 /// Two ports that nobody uses right now.
