@@ -13,4 +13,5 @@
 pub mod record;
 pub mod metrics;
 pub mod service_discovery;
+pub mod capture;
 pub mod store;
