@@ -14,4 +14,5 @@ pub mod record;
 pub mod metrics;
 pub mod service_discovery;
 pub mod capture;
+pub mod proxy;
 pub mod store;
