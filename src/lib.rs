@@ -15,5 +15,7 @@ pub mod segment;
 pub mod metrics;
 pub mod spool;
 pub mod service_discovery;
+pub mod capture;
+pub mod proxy;
 pub mod store;
 pub mod app;
