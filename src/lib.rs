@@ -19,3 +19,4 @@ pub mod capture;
 pub mod proxy;
 pub mod store;
 pub mod app;
+pub mod playback;
