@@ -107,7 +107,7 @@ impl Tree {
     }
 
     #[cfg(test)]
-    fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.root.is_empty()
     }
 }

@@ -117,8 +117,7 @@ impl MockBroker {
     /// Stops as [`RunningBroker::shutdown`] does, and returns the transcript.
     pub async fn shutdown(self) -> Vec<Entry> {
         self.broker.shutdown().await;
-        let entries = lock(&self.shared.record).entries();
-        entries
+        lock(&self.shared.record).entries()
     }
 }
 
