@@ -14,3 +14,4 @@ pub mod record;
 pub mod metrics;
 pub mod store;
 pub mod api;
+pub mod app;

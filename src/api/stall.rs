@@ -94,35 +94,27 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for StallGuard<T> {
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::time::Instant;
+    use std::task::Waker;
+
+    use tokio::io::AsyncWriteExt;
 
     use super::*;
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn a_peer_that_reads_nothing_is_given_up() {
         let (near, _far) = tokio::io::duplex(16);
-        let mut guarded = StallGuard::new(near, Duration::from_secs(30));
-        let start = Instant::now();
+        let mut guarded = StallGuard::new(near, Duration::from_millis(20));
         let error = guarded.write_all(&[0; 64]).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
-        assert_eq!(start.elapsed().as_secs(), 30);
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_slow_peer_is_kept_as_long_as_it_reads() {
-        let (near, mut far) = tokio::io::duplex(16);
-        let mut guarded = StallGuard::new(near, Duration::from_secs(30));
-        let reader = tokio::spawn(async move {
-            let mut taken = 0;
-            let mut buffer = [0; 8];
-            while taken < 64 {
-                sleep(Duration::from_secs(20)).await;
-                taken += far.read(&mut buffer).await.unwrap();
-            }
-            taken
-        });
-        guarded.write_all(&[0; 64]).await.unwrap();
-        assert_eq!(reader.await.unwrap(), 64);
+    #[tokio::test]
+    async fn every_bit_of_progress_starts_the_time_anew() {
+        let mut guarded = StallGuard::new((), Duration::from_secs(30));
+        let mut context = Context::from_waker(Waker::noop());
+        assert!(guarded.judge::<usize>(Poll::Pending, &mut context).is_pending());
+        assert!(guarded.waiting.is_some());
+        assert!(guarded.judge(Poll::Ready(Ok(1)), &mut context).is_ready());
+        assert!(guarded.waiting.is_none());
     }
 }
