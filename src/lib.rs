@@ -18,5 +18,6 @@ pub mod service_discovery;
 pub mod capture;
 pub mod proxy;
 pub mod store;
+pub mod api;
 pub mod app;
 pub mod playback;
