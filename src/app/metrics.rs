@@ -1,0 +1,36 @@
+//! The counters of every module, on one page.
+
+use crate::metrics::{Counter, Registry};
+use crate::{api, capture, playback, proxy, service_discovery, spool, store, sync};
+
+/// Every module's counters.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Metrics {
+    pub(super) service_discovery: service_discovery::Metrics,
+    pub(super) capture: capture::Metrics,
+    pub(super) proxy: proxy::Metrics,
+    pub(super) spool: spool::Metrics,
+    pub(super) store: store::Metrics,
+    pub(super) sync: sync::Metrics,
+    pub(super) playback: playback::Metrics,
+    pub(super) api: api::Metrics,
+    /// Results of replays that found no room on the way to the broker.
+    pub(super) unpublished: Counter,
+}
+
+impl Metrics {
+    pub(super) fn registry(&self) -> Registry {
+        let mut registry = Registry::default();
+        self.service_discovery.register(&mut registry);
+        self.capture.register(&mut registry);
+        self.proxy.register(&mut registry);
+        self.spool.register(&mut registry);
+        self.store.register(&mut registry);
+        self.sync.register(&mut registry);
+        self.playback.register(&mut registry);
+        self.api.register(&mut registry);
+        let help = "Results of replays that found no room on the way to the broker";
+        registry.add("replay_results_unpublished", help, &self.unpublished);
+        registry
+    }
+}

@@ -1,0 +1,169 @@
+//! The playing half of a node: the store, and what answers and replays from it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use secrecy::ExposeSecret;
+use tokio_util::sync::CancellationToken;
+
+use super::error::Error;
+use super::limits;
+use super::metrics::Metrics;
+use super::responder::FromRecords;
+use super::results::Results;
+use super::Listening;
+use crate::api::Events;
+use crate::config::{self, Settings};
+use crate::playback::{Answerer, Live, LiveConfig, Runs, Sending};
+use crate::proxy;
+use crate::store::embedded::Embedded;
+use crate::store::redis::{Redis, Server};
+use crate::store::{Store, Summary};
+use crate::sync::{Feed, Heard};
+
+/// How often retention is applied.
+const EXPIRE_EVERY: Duration = Duration::from_secs(10);
+
+/// The store and its users.
+pub(super) struct Player {
+    pub(super) store: Arc<dyn Store>,
+    pub(super) runs: Runs,
+    pub(super) live: Option<Arc<Live>>,
+}
+
+/// Opens the store that the configuration names.
+pub(super) async fn open_store(
+    settings: &Settings,
+    metrics: &Metrics,
+) -> Result<Arc<dyn Store>, Error> {
+    let redis = async |server: Server, prefix: &str| -> Result<Arc<dyn Store>, Error> {
+        let limits = limits::redis(server, prefix, &settings.retention);
+        Ok(Arc::new(Redis::open(limits, metrics.store.clone()).await?))
+    };
+    match &settings.store {
+        config::Store::Embedded { path, fsync } => {
+            let limits = limits::embedded(path.clone(), *fsync, &settings.retention);
+            let metrics = metrics.store.clone();
+            let opened = tokio::task::spawn_blocking(move || Embedded::open(limits, metrics)).await;
+            Ok(Arc::new(opened.expect("opening the store does not panic")?))
+        }
+        config::Store::Redis { url, prefix } => {
+            redis(Server::single(url.expose_secret()), prefix).await
+        }
+        config::Store::RedisCluster { urls, prefix } => {
+            let urls = urls.iter().map(|url| url.expose_secret().to_owned());
+            redis(Server::cluster(urls), prefix).await
+        }
+    }
+}
+
+impl Player {
+    /// Sets up replay, and live replay where it is configured.
+    pub(super) fn new(
+        settings: &Settings,
+        store: Arc<dyn Store>,
+        results: Arc<Results>,
+        metrics: &Metrics,
+    ) -> Result<Self, Error> {
+        let replay = limits::replay(&settings.playback);
+        let live = match &settings.playback.auto {
+            None => None,
+            Some(auto) => {
+                let target = limits::target("playback.auto.target", &auto.target)?;
+                let mut sending = Sending::to(target);
+                sending.concurrency = auto.concurrency;
+                let live = Live::start(
+                    store.clone(),
+                    LiveConfig::new(sending),
+                    &replay,
+                    results.clone(),
+                    metrics.playback.clone(),
+                )?;
+                Some(Arc::new(live))
+            }
+        };
+        let runs = Runs::new(store.clone(), replay, results, metrics.playback.clone());
+        Ok(Self { store, runs, live })
+    }
+
+    /// Binds the listener that answers from the records.
+    pub(super) async fn bind(
+        &self,
+        settings: &Settings,
+        metrics: &Metrics,
+        listening: &mut Vec<Listening>,
+    ) -> Result<Option<proxy::http::Bound>, Error> {
+        let Some((address, tls)) = &settings.playback.answer else {
+            return Ok(None);
+        };
+        let answerer = limits::answerer(&settings.playback)?;
+        let answerer = Answerer::new(self.store.clone(), answerer, metrics.playback.clone())?;
+        let limits = limits::answering(limits::resolve(address).await?, tls.as_ref());
+        let scheme = if limits.tls.is_some() { "https" } else { "http" };
+        let responder = Arc::new(FromRecords(Arc::new(answerer)));
+        let key = address.key.trim_end_matches(".port").to_owned();
+        // Counted apart: the proxy's own figures are those of recorded traffic.
+        let bound = proxy::http::bind_responder(limits, responder, proxy::Metrics::default())
+            .map_err(|source| Error::Proxy { key, source })?;
+        let address = format!("{scheme}://{}", bound.local_addr());
+        listening.push(Listening::new("answer", address, "from the records".to_owned()));
+        Ok(Some(bound))
+    }
+}
+
+/// Hands what was stored to live replay, for as long as the feed lasts.
+pub(super) async fn feed_live(live: Arc<Live>, feed: Feed, shutdown: CancellationToken) {
+    let mut listener = feed.listen();
+    drop(feed);
+    loop {
+        let heard = tokio::select! {
+            heard = listener.next() => heard,
+            () = shutdown.cancelled() => return,
+        };
+        match heard {
+            Some(Heard::Record(record)) => live.offer(record),
+            // The feed counts what a slow listener misses.
+            Some(Heard::Missed(missed)) => tracing::warn!(missed, "live replay is too slow"),
+            None => return,
+        }
+    }
+}
+
+/// Tells the dashboard what was stored.
+pub(super) async fn announce(feed: Feed, events: Events, shutdown: CancellationToken) {
+    let mut listener = feed.listen();
+    drop(feed);
+    loop {
+        let heard = tokio::select! {
+            heard = listener.next() => heard,
+            () = shutdown.cancelled() => return,
+        };
+        match heard {
+            Some(Heard::Record(record)) if events.watched() => {
+                events.publish(Summary::from(record.as_ref()));
+            }
+            Some(_) => {}
+            None => return,
+        }
+    }
+}
+
+/// Applies retention until told to stop.
+pub(super) async fn expire(store: Arc<dyn Store>, shutdown: CancellationToken) {
+    let mut ticks = tokio::time::interval(EXPIRE_EVERY);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => {}
+            () = shutdown.cancelled() => return,
+        }
+        match store.expire(Timestamp::now().as_microsecond()).await {
+            Ok(expired) if expired.records > 0 => {
+                tracing::info!(records = expired.records, bytes = expired.bytes, "expired");
+            }
+            Ok(_) => {}
+            Err(error) => tracing::warn!(%error, "could not expire old records"),
+        }
+    }
+}

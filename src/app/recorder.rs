@@ -1,0 +1,86 @@
+//! The recording half of a node: capture in front of the spool, and the proxies that use it.
+
+use std::sync::Arc;
+
+use super::error::Error;
+use super::limits;
+use super::metrics::Metrics;
+use super::outlet::SpoolOutlet;
+use super::Listening;
+use crate::capture::Capture;
+use crate::config::Settings;
+use crate::proxy::{self, Running};
+use crate::record::NodeId;
+use crate::spool::Spool;
+
+/// The spool, and capture in front of it.
+pub(super) struct Recorder {
+    pub(super) spool: Spool,
+    pub(super) capture: Capture,
+}
+
+impl Recorder {
+    /// Opens the spool and starts capture.
+    pub(super) async fn open(
+        settings: &Settings,
+        node: &NodeId,
+        metrics: &Metrics,
+    ) -> Result<Self, Error> {
+        let limits = limits::spool(node.clone(), &settings.spool);
+        let spool_metrics = metrics.spool.clone();
+        let spool = tokio::task::spawn_blocking(move || Spool::open(limits, spool_metrics))
+            .await
+            .expect("opening the spool does not panic")?;
+        let limits = limits::capture(node.clone(), &settings.capture)?;
+        let outlet = Box::new(SpoolOutlet(spool.clone()));
+        let capture = Capture::start(limits, metrics.capture.clone(), outlet)?;
+        Ok(Self { spool, capture })
+    }
+}
+
+/// A proxy that is bound and does not accept yet.
+pub(super) enum Bound {
+    Http(proxy::http::Bound),
+    Tcp(proxy::tcp::Bound),
+}
+
+impl Bound {
+    pub(super) fn serve(self) -> Running {
+        match self {
+            Self::Http(bound) => bound.serve(),
+            Self::Tcp(bound) => bound.serve(),
+        }
+    }
+}
+
+/// Binds every proxy of the configuration.
+pub(super) async fn bind_proxies(
+    settings: &Settings,
+    capture: &Capture,
+    metrics: &Metrics,
+    listening: &mut Vec<Listening>,
+) -> Result<Vec<Bound>, Error> {
+    let mut bound = Vec::new();
+    let label = if settings.mode.records() { "record" } else { "forward" };
+    if let Some(http) = &settings.http {
+        let limits = limits::http(http, limits::resolve(&http.listen).await?);
+        let scheme = if limits.tls.is_some() { "https" } else { "http" };
+        let pool = limits::pool("http", &http.downstream, &metrics.service_discovery)?;
+        let proxy = proxy::http::bind(limits, pool, capture.clone(), metrics.proxy.clone())
+            .map_err(|source| Error::Proxy { key: "http".into(), source })?;
+        let address = format!("{scheme}://{}", proxy.local_addr());
+        listening.push(Listening::new(label, address, format!("-> {}", http.downstream.join(", "))));
+        bound.push(Bound::Http(proxy));
+    }
+    for tcp in &settings.tcp {
+        let key = tcp.listen.key.trim_end_matches(".port").to_owned();
+        let limits = limits::tcp(tcp, limits::resolve(&tcp.listen).await?);
+        let pool = limits::pool(&key, &tcp.downstream, &metrics.service_discovery)?;
+        let proxy = proxy::tcp::bind(limits, Arc::clone(&pool), capture.clone(), metrics.proxy.clone())
+            .map_err(|source| Error::Proxy { key, source })?;
+        let address = proxy.local_addr().to_string();
+        listening.push(Listening::new("tcp", address, format!("-> {}", tcp.downstream.join(", "))));
+        bound.push(Bound::Tcp(proxy));
+    }
+    Ok(bound)
+}

@@ -1,0 +1,183 @@
+//! How the parts of the node fare, gathered for the API and for RPC.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+
+use crate::api::dto::Counts;
+use crate::api::{Sections, StatusSource};
+use crate::capture::Capture;
+use crate::config::Mode;
+use crate::record::{GapReason, NodeId};
+use crate::spool::Spool;
+use crate::store::Store;
+use crate::sync::{Control, LiveSettings, PublisherHandle, StationHandle, SubscriberHandle};
+
+/// The parts of a running node that can be asked.
+#[derive(Default)]
+pub(super) struct Parts {
+    pub(super) recorder: Option<(Capture, Spool, PublisherHandle)>,
+    pub(super) player: Option<(Arc<dyn Store>, SubscriberHandle)>,
+    pub(super) station: Option<StationHandle>,
+    pub(super) live: Option<Arc<crate::playback::Live>>,
+}
+
+/// The node as others see it.
+pub(super) struct NodeStatus {
+    node: NodeId,
+    mode: Mode,
+    broker: String,
+    parts: Parts,
+    /// Parts that ended by themselves, and why.
+    failures: Mutex<Vec<String>>,
+}
+
+impl NodeStatus {
+    pub(super) fn new(node: NodeId, mode: Mode, broker: String, parts: Parts) -> Self {
+        Self { node, mode, broker, parts, failures: Mutex::default() }
+    }
+
+    /// A part of the node ended by itself.
+    pub(super) fn failed(&self, part: &str, why: &str) {
+        tracing::error!(part, why, "a part of the node has ended");
+        self.failures.lock().push(format!("{part}: {why}"));
+    }
+
+    fn ledger(&self) -> Value {
+        let mut ledger = json!({});
+        if let Some((capture, spool, publisher)) = &self.parts.recorder {
+            let (captured, spooled, published) = (capture.stats(), spool.stats(), publisher.status());
+            let dropped: BTreeMap<&str, u64> =
+                GapReason::ALL.iter().map(|r| r.as_str()).zip(captured.dropped).collect();
+            let mut recorder = serde_json::to_value(&published).unwrap_or_default();
+            recorder["captured"] = captured.sequence.into();
+            recorder["records"] = captured.records.into();
+            recorder["spooled"] = captured.appended.into();
+            recorder["waiting_bytes"] = captured.waiting_bytes.into();
+            recorder["truncated"] = captured.truncated.into();
+            recorder["skipped"] = captured.skipped.into();
+            recorder["dropped"] = json!(dropped);
+            recorder["unsent"] = spooled.unsent.into();
+            recorder["highest"] = spooled.highest.0.into();
+            recorder["spool_bytes"] = spooled.bytes.into();
+            ledger["recorder"] = recorder;
+        }
+        if let Some((_, subscriber)) = &self.parts.player {
+            ledger["player"] = serde_json::to_value(subscriber.status()).unwrap_or_default();
+        }
+        if let Some(live) = &self.parts.live {
+            ledger["live_replay"] = serde_json::to_value(live.totals()).unwrap_or_default();
+        }
+        ledger
+    }
+
+    fn counts(&self) -> Counts {
+        let mut counts = Counts::default();
+        if let Some((capture, spool, publisher)) = &self.parts.recorder {
+            let captured = capture.stats();
+            counts.recorded = captured.records;
+            counts.spooled = spool.stats().unsent;
+            counts.published = publisher.status().acknowledged;
+            counts.dropped = captured.dropped.iter().sum();
+        }
+        if let Some((_, subscriber)) = &self.parts.player {
+            for life in subscriber.status().recorders {
+                counts.missing += life.missing;
+                counts.lost += life.lost;
+                // What the recorder of this very node dropped is counted above.
+                if self.parts.recorder.is_none() {
+                    counts.dropped += life.dropped;
+                }
+            }
+        }
+        counts
+    }
+
+    fn broker(&self) -> Value {
+        let Some(station) = &self.parts.station else {
+            return Value::Null;
+        };
+        let nodes = serde_json::to_value(station.nodes()).unwrap_or_default();
+        json!({ "address": self.broker, "connected": station.is_connected(), "nodes": nodes })
+    }
+}
+
+#[async_trait]
+impl StatusSource for NodeStatus {
+    fn node(&self) -> &NodeId {
+        &self.node
+    }
+
+    fn mode(&self) -> &str {
+        self.mode.as_str()
+    }
+
+    async fn sections(&self) -> Sections {
+        let mut lag = BTreeMap::new();
+        if let Some((_, spool, _)) = &self.parts.recorder
+            && let Some((epoch, _)) = spool.stats().oldest_unsent
+        {
+            // The epoch is when this life began: an upper bound for the age of what waits.
+            let now = u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap_or(0);
+            lag.insert("unsent_at_most".to_owned(), now.saturating_sub(epoch.0) as f64 / 1000.0);
+        }
+        Sections { counts: self.counts(), lag, ledger: self.ledger(), broker: self.broker() }
+    }
+
+    async fn health(&self) -> Vec<String> {
+        let mut reasons = self.failures.lock().clone();
+        if let Some(station) = &self.parts.station
+            && !station.is_connected()
+        {
+            reasons.push(format!("no connection to the MQTT server {}", self.broker));
+        }
+        if let Some((store, subscriber)) = &self.parts.player {
+            if let Err(error) = store.stats().await {
+                reasons.push(error.to_string());
+            }
+            reasons.extend(subscriber.status().blocked.map(|why| format!("nothing is stored: {why}")));
+        }
+        reasons
+    }
+}
+
+/// What other nodes may ask this one for.
+pub(super) struct Remote {
+    pub(super) status: Arc<NodeStatus>,
+    pub(super) capture: Capture,
+}
+
+impl Control for Remote {
+    fn status(&self) -> Value {
+        json!({
+            "node": self.status.node.as_str(),
+            "mode": self.status.mode.as_str(),
+            "ledger": self.status.ledger(),
+        })
+    }
+
+    fn pause(&self) {
+        tracing::info!("recording is paused by RPC");
+        self.capture.pause();
+    }
+
+    fn resume(&self) {
+        tracing::info!("recording is resumed by RPC");
+        self.capture.resume();
+    }
+
+    fn apply(&self, settings: LiveSettings) {
+        tracing::info!(?settings, "live settings");
+        match settings.enabled {
+            Some(true) => self.capture.resume(),
+            Some(false) => self.capture.pause(),
+            None => {}
+        }
+        if let Some(sample) = settings.sample {
+            self.capture.set_sample(sample);
+        }
+    }
+}
