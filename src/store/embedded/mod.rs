@@ -261,9 +261,12 @@ fn failure(config: &Config, error: segment::Error) -> Error {
             key: path.display().to_string(),
             source: Box::new(error),
         },
-        segment::Error::Locked { .. }
-        | segment::Error::TooLarge { .. }
-        | segment::Error::SegmentBytes(_) => Error::Io {
+        segment::Error::TooLarge { .. } => Error::Io {
+            action: "append the batch",
+            path: config.path.clone(),
+            source: std::io::Error::new(std::io::ErrorKind::InvalidInput, error),
+        },
+        segment::Error::Locked { .. } | segment::Error::SegmentBytes(_) => Error::Io {
             action: "use the directory",
             path: config.path.clone(),
             source: std::io::Error::other(error),

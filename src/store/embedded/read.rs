@@ -11,6 +11,7 @@ use crate::record::{
     Fingerprint, Item, NodeId, Origin, Record, RecordId, SegmentBatch, Side, wire,
 };
 use crate::segment::{self, Header};
+use crate::store::query::behind;
 use crate::store::settled;
 use crate::store::stored::Stored;
 use crate::store::{Cursor, Error, Order, Page, Query, Settled};
@@ -206,12 +207,8 @@ impl Open {
             }
             ControlFlow::Continue(())
         };
-        if let Some(ids) = self.bounds(query) {
-            let order = match query.order {
-                Order::NewestFirst => segment::Order::Newest,
-                Order::OldestFirst => segment::Order::Oldest,
-            };
-            self.scan_past_damage(ids, order, visit)?;
+        if let Some(ids) = query.ids(self.first_visible()) {
+            self.scan_past_damage(ids, query.order, visit)?;
         }
         Ok(page)
     }
@@ -220,16 +217,20 @@ impl Open {
     pub(super) fn scan_past_damage(
         &self,
         mut ids: segment::Ids,
-        order: segment::Order,
+        order: Order,
         visit: &mut dyn FnMut(Header<'_>) -> ControlFlow<()>,
     ) -> Result<(), Error> {
+        let in_log = match order {
+            Order::NewestFirst => segment::Order::Newest,
+            Order::OldestFirst => segment::Order::Oldest,
+        };
         loop {
             let mut last = None;
             let mut note = |header: Header<'_>| {
                 last = Some(header.id);
                 visit(header)
             };
-            match self.log.scan(kind::RECORD, ids.clone(), order, &mut note) {
+            match self.log.scan(kind::RECORD, ids.clone(), in_log, &mut note) {
                 Ok(()) => return Ok(()),
                 Err(segment::Error::Damaged { .. }) => self.metrics.unreadable.inc(),
                 Err(error) => return Err(self.failed(error)),
@@ -237,46 +238,13 @@ impl Open {
             let rest = last.map_or(Some(ids.clone()), |last| behind(&ids, last, order));
             let Some(rest) = rest else { return Ok(()) };
             // The first of the rest is the one that cannot be read.
-            let damaged = self.log.ids(kind::RECORD, rest.clone(), order, 1);
+            let damaged = self.log.ids(kind::RECORD, rest.clone(), in_log, 1);
             let Some(rest) = damaged.first().and_then(|id| behind(&rest, *id, order)) else {
                 return Ok(());
             };
             ids = rest;
         }
     }
-
-    /// The ids that can have started in the query's window and lie behind its cursor.
-    ///
-    /// Ids hold whole milliseconds; the exact start is compared on the summary.
-    fn bounds(&self, query: &Query) -> Option<segment::Ids> {
-        let start = query
-            .start_us
-            .map_or(0, |us| RecordId::floor_at(us).as_u128());
-        let mut low = start.max(self.first_visible());
-        let mut high = match query.end_us {
-            None => u128::MAX,
-            Some(us) => RecordId::floor_at(us.saturating_add(1000))
-                .as_u128()
-                .checked_sub(1)?,
-        };
-        if let Some(cursor) = query.cursor {
-            let id = cursor.id().as_u128();
-            match query.order {
-                Order::NewestFirst => high = high.min(id.checked_sub(1)?),
-                Order::OldestFirst => low = low.max(id.checked_add(1)?),
-            }
-        }
-        (low <= high).then_some(low..=high)
-    }
-}
-
-/// The part of `ids` behind `id`; `None` where nothing is left.
-fn behind(ids: &segment::Ids, id: u128, order: segment::Order) -> Option<segment::Ids> {
-    let rest = match order {
-        segment::Order::Oldest => id.checked_add(1)?..=*ids.end(),
-        segment::Order::Newest => *ids.start()..=id.checked_sub(1)?,
-    };
-    (!rest.is_empty()).then_some(rest)
 }
 
 fn misplaced(key: String) -> Error {
