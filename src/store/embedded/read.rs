@@ -1,56 +1,17 @@
 //! Reading records, pieces, listings and coverage.
 
-use std::collections::HashMap;
 use std::ops::ControlFlow;
 
 use bytes::Bytes;
 
-use super::write::{chunk_id, searchable, segments_id};
+use super::write::{chunk_id, segments_id};
 use super::{Open, kind};
-use crate::record::{
-    Fingerprint, Item, NodeId, Origin, Record, RecordId, SegmentBatch, Side, wire,
-};
+use crate::record::{Item, Record, RecordId, SegmentBatch, Side, wire};
 use crate::segment::{self, Header};
 use crate::store::query::behind;
 use crate::store::settled;
 use crate::store::stored::Stored;
 use crate::store::{Cursor, Error, Order, Page, Query, Settled};
-
-/// So many places are remembered; past it the memory starts anew.
-const MAX_PLACES: usize = 1 << 18;
-
-/// Where records stand in their recorder's sequence, for those that a lookup has found: finding the
-/// next one of many equal requests must not read all of them again.
-#[derive(Debug, Default)]
-pub(super) struct SourcePlaces {
-    of: HashMap<u128, SourcePlace>,
-    /// Few nodes, many records: names are kept once.
-    nodes: Vec<NodeId>,
-}
-
-/// Node (its place in the list of names), epoch, sequence.
-#[derive(Debug, Clone, Copy)]
-struct SourcePlace(usize, u64, u64);
-
-impl SourcePlaces {
-    fn insert(&mut self, id: u128, origin: &Origin) {
-        if self.of.len() >= MAX_PLACES {
-            *self = Self::default();
-        }
-        let known = self.nodes.iter().position(|node| *node == origin.node);
-        let node = known.unwrap_or_else(|| {
-            self.nodes.push(origin.node.clone());
-            self.nodes.len() - 1
-        });
-        let place = SourcePlace(node, origin.epoch.0, origin.seq.0);
-        self.of.insert(id, place);
-    }
-
-    fn get(&self, id: u128) -> Option<(NodeId, u64, u64)> {
-        let SourcePlace(node, epoch, seq) = *self.of.get(&id)?;
-        Some((self.nodes[node].clone(), epoch, seq))
-    }
-}
 
 impl Open {
     pub(super) fn record(&self, id: RecordId) -> Result<Option<Record>, Error> {
@@ -129,49 +90,6 @@ impl Open {
         }
         settled.sort_by(|a, b| (&a.node, a.epoch).cmp(&(&b.node, b.epoch)));
         Ok(settled)
-    }
-
-    pub(super) fn find(&self, print: Fingerprint, limit: usize) -> Result<Vec<RecordId>, Error> {
-        let mut ids = self.log.find(kind::RECORD, searchable(print.0));
-        ids.retain(|id| *id >= self.first_visible());
-        if ids.len() > 1 {
-            let mut placed = Vec::with_capacity(ids.len());
-            for id in ids {
-                // What went meanwhile, or cannot be read, is not found.
-                if let Some(place) = self.source_place(id)? {
-                    placed.push((place, id));
-                }
-            }
-            placed.sort_unstable();
-            ids = placed.into_iter().map(|(_, id)| id).collect();
-        }
-        ids.truncate(limit);
-        Ok(ids.into_iter().map(RecordId::from_u128).collect())
-    }
-
-    fn source_place(&self, id: u128) -> Result<Option<(NodeId, u64, u64)>, Error> {
-        if let Some(place) = self.places.lock().get(id) {
-            return Ok(Some(place));
-        }
-        let mut origin = None;
-        let mut read = |header: Header<'_>| {
-            origin = Stored::read(header.meta)
-                .and_then(|stored| stored.origin())
-                .ok();
-            ControlFlow::Break(())
-        };
-        match self
-            .log
-            .scan(kind::RECORD, id..=id, segment::Order::Oldest, &mut read)
-        {
-            Err(segment::Error::Damaged { .. }) => {}
-            other => other.map_err(|e| self.failed(e))?,
-        }
-        let mut places = self.places.lock();
-        Ok(origin.and_then(|origin| {
-            places.insert(id, &origin);
-            places.get(id)
-        }))
     }
 
     pub(super) fn page(&self, query: &Query) -> Result<Page, Error> {
