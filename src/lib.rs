@@ -14,4 +14,5 @@ pub mod record;
 pub mod segment;
 pub mod metrics;
 pub mod service_discovery;
+pub mod spool;
 pub mod store;
