@@ -55,6 +55,7 @@ macro_rules! contract {
             an_unreadable_record_is_named_and_breaks_nothing_else
             empty_questions_have_empty_answers
             writers_at_once_store_each_item_once
+            texts_of_any_length_are_kept
             agrees_with_a_model
         }
     };
@@ -880,6 +881,34 @@ pub(super) async fn writers_at_once_store_each_item_once(bench: &dyn Bench) {
     }
     assert_eq!(sum, receipt(200, 0, 600));
     assert_eq!(store.stats().await.unwrap().records, 200);
+}
+
+pub(super) async fn texts_of_any_length_are_kept(bench: &dyn Bench) {
+    let store = bench.open(Retention::default()).await;
+    let source = Source::new();
+    let mut one = source.exchange(1, 0);
+    let long = "ü".repeat(100_000);
+    one.service = long.as_str().into();
+    one.request.method = long.as_str().into();
+    one.request.target = format!("/{long}").into();
+    one.request.headers = Headers::from_iter([("host".into(), long.clone().into())]);
+    let record = Record::Exchange(Box::new(one.clone()));
+    store.put(batch([exchange(one)])).await.unwrap();
+    assert_eq!(store.get(record.id()).await.unwrap(), Some(record));
+    let listed = store.list(&Query::default()).await.unwrap().items;
+    let texts = [
+        &listed[0].service,
+        &listed[0].method,
+        &listed[0].host,
+        &listed[0].target,
+    ];
+    for text in texts {
+        assert!(
+            (500..=Summary::TEXT_BYTES).contains(&text.len()),
+            "{}",
+            text.len()
+        );
+    }
 }
 
 /// What a store should hold, in memory.
