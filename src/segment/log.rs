@@ -33,7 +33,7 @@ pub struct Log {
     /// Ends its thread when dropped.
     _syncer: Option<Syncer>,
     /// Held as long as the log is open.
-    _lock: fs::File,
+    _lock: Lock,
 }
 
 #[derive(Debug)]
@@ -80,7 +80,7 @@ impl Log {
         let made = files.create_dir(&config.dir);
         made.map_err(|source| Error::io("make the directory", &config.dir, source))?;
         let lock = lock(&config.dir)?;
-        let mut recovered = recover(&*files, &config.dir)?;
+        let mut recovered = recover(&*files, &config)?;
         let last = recovered.index.segments.last_key_value();
         let writer = match last {
             Some((_, segment)) if recovered.appendable => Writer::new(segment),
@@ -369,13 +369,25 @@ fn create(config: &Config, files: &dyn Files, number: u64) -> Result<Segment, Er
     Ok(Segment::empty(handle, SystemTime::now()))
 }
 
-fn lock(dir: &Path) -> Result<fs::File, Error> {
+/// The directory is ours until this is dropped.
+#[derive(Debug)]
+struct Lock(fs::File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Closing the file is not enough: a process that is just being forked has a copy of it until it runs
+        // its program, and would keep the lock that long.
+        let _ = self.0.unlock();
+    }
+}
+
+fn lock(dir: &Path) -> Result<Lock, Error> {
     let path = dir.join("lock");
     let mut options = fs::OpenOptions::new();
     let opened = options.write(true).create(true).truncate(false).open(&path);
     let file = opened.map_err(|source| Error::io("open", &path, source))?;
     match file.try_lock() {
-        Ok(()) => Ok(file),
+        Ok(()) => Ok(Lock(file)),
         Err(fs::TryLockError::WouldBlock) => Err(Error::Locked { path }),
         Err(fs::TryLockError::Error(source)) => Err(Error::io("lock", &path, source)),
     }

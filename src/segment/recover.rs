@@ -2,6 +2,7 @@
 //!
 //! It never refuses to start because of damage and never deletes any of it.
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, SystemTime};
@@ -12,7 +13,7 @@ use super::frame::{BadHeader, FILE_HEADER, FileHeader, Head, TOMBSTONE};
 use super::index::{Handle, Index, Segment};
 use super::rows::{Rows, Slot};
 use super::scan::{Depth, Scanner, Step, goes_on};
-use super::{Damage, Recovery};
+use super::{Config, Damage, Fsync, Recovery};
 
 /// The index of a directory, and what was found wrong with it.
 #[derive(Debug)]
@@ -23,6 +24,7 @@ pub(super) struct Recovered {
     pub(super) appendable: bool,
     /// The number of the last file, in the index or set aside; 0 where there is none.
     pub(super) last: u64,
+    fsync: Fsync,
 }
 
 /// The name of file `number`.
@@ -37,7 +39,8 @@ fn number_of(path: &Path) -> Option<u64> {
 }
 
 /// Reads the whole directory.
-pub(super) fn recover(files: &dyn Files, dir: &Path) -> Result<Recovered, Error> {
+pub(super) fn recover(files: &dyn Files, config: &Config) -> Result<Recovered, Error> {
+    let dir = &config.dir;
     let listed = files.list(dir);
     let mut found: Vec<(u64, PathBuf)> = listed
         .map_err(|source| Error::io("list", dir, source))?
@@ -51,6 +54,7 @@ pub(super) fn recover(files: &dyn Files, dir: &Path) -> Result<Recovered, Error>
         report: Recovery::default(),
         appendable: false,
         last,
+        fsync: config.fsync,
     };
     for (number, path) in found {
         recovered.read(files, number, path, number == last)?;
@@ -124,7 +128,7 @@ impl Recovered {
                 self.appendable = false;
                 self.report.damage.push(damage);
             }
-            End::Broken(at) => match cut(files, &handle, good, at, length) {
+            End::Broken(at) => match cut(files, self.fsync, &handle, good..length, at) {
                 Ok(Cut::Torn) => {
                     self.report.cut_bytes += length - good;
                     bytes = good;
@@ -233,35 +237,38 @@ enum Cut {
     Copied(PathBuf),
 }
 
-/// Cuts the active file at `good`, its last whole batch; the frame at `at` is broken.
+/// Cuts off `tail`, what follows the last whole batch of the active file; the frame at `at` is broken.
 fn cut(
     files: &dyn Files,
+    fsync: Fsync,
     handle: &Handle,
-    good: u64,
+    tail: Range<u64>,
     at: u64,
-    length: u64,
 ) -> std::io::Result<Cut> {
-    let done = if goes_on(&*handle.file, at, length)? {
-        let aside = handle
-            .path
-            .with_extension(format!("seg.from-{good}.damaged"));
+    let file = &*handle.file;
+    let sync = |file: &dyn File| match fsync {
+        Fsync::Never => Ok(()),
+        Fsync::Always | Fsync::Interval(_) => file.sync(),
+    };
+    let mut done = Cut::Torn;
+    if goes_on(file, at, tail.end)? {
+        let extension = format!("seg.from-{}.damaged", tail.start);
+        let aside = handle.path.with_extension(extension);
         let copy = files.create(&aside)?;
         let mut window = vec![0; 1 << 20];
-        let mut from = good;
-        while from < length {
-            let read = read_full(&*handle.file, &mut window, from)?;
+        let mut from = tail.start;
+        while from < tail.end {
+            let read = read_full(file, &mut window, from)?;
             if read == 0 {
                 break;
             }
-            write_full(&*copy, &window[..read], from - good)?;
+            write_full(&*copy, &window[..read], from - tail.start)?;
             from += read as u64;
         }
-        copy.sync()?;
-        Cut::Copied(aside)
-    } else {
-        Cut::Torn
-    };
-    handle.file.truncate(good)?;
-    handle.file.sync()?;
+        sync(&*copy)?;
+        done = Cut::Copied(aside);
+    }
+    file.truncate(tail.start)?;
+    sync(file)?;
     Ok(done)
 }

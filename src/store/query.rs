@@ -1,6 +1,7 @@
 //! Asking for records by time and by what they are.
 
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -156,6 +157,44 @@ pub struct Query {
     pub limit: usize,
 }
 
+/// How far an id may run ahead of its record's start. Ids of one recorder never go back, so they do after its wall
+/// clock was set back; without a bound, each question for an old window would look at everything newer.
+const ID_LEAD_US: i64 = 5_000_000;
+
+impl Query {
+    /// The ids, from `floor` on, that can lie in the window and behind the cursor; `None` where none can.
+    /// The exact start has to be compared as well: ids hold whole milliseconds.
+    pub(super) fn ids(&self, floor: u128) -> Option<RangeInclusive<u128>> {
+        let bound = |us: i64| RecordId::floor_at(us).as_u128();
+        let mut low = self.start_us.map_or(0, bound).max(floor);
+        let mut high = match self.end_us {
+            None => u128::MAX,
+            Some(end) => bound(end.saturating_add(ID_LEAD_US)).checked_sub(1)?,
+        };
+        if let Some(cursor) = self.cursor {
+            let id = cursor.id().as_u128();
+            match self.order {
+                Order::NewestFirst => high = high.min(id.checked_sub(1)?),
+                Order::OldestFirst => low = low.max(id.checked_add(1)?),
+            }
+        }
+        (low <= high).then_some(low..=high)
+    }
+}
+
+/// The part of `ids` behind `id`; `None` where nothing is left.
+pub(super) fn behind(
+    ids: &RangeInclusive<u128>,
+    id: u128,
+    order: Order,
+) -> Option<RangeInclusive<u128>> {
+    let rest = match order {
+        Order::OldestFirst => id.checked_add(1)?..=*ids.end(),
+        Order::NewestFirst => *ids.start()..=id.checked_sub(1)?,
+    };
+    (!rest.is_empty()).then_some(rest)
+}
+
 impl Default for Query {
     fn default() -> Self {
         Self {
@@ -259,6 +298,34 @@ fn shortened(text: &str) -> Arc<str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_window_bounds_ids_and_a_cursor_narrows_them() {
+        let second = 1_000_000;
+        let query = Query {
+            start_us: Some(10 * second + 7),
+            end_us: Some(20 * second),
+            ..Query::default()
+        };
+        let at = |ms: u128| ms << 80;
+        assert_eq!(query.ids(0), Some(at(10_000)..=at(25_000) - 1));
+        assert_eq!(query.ids(at(12_000)), Some(at(12_000)..=at(25_000) - 1));
+        assert_eq!(query.ids(at(30_000)), None);
+        let id = at(15_000) + 3;
+        let cursor = Some(Cursor::after(RecordId::from_u128(id)));
+        let newest = Query {
+            cursor,
+            ..query.clone()
+        };
+        assert_eq!(newest.ids(0), Some(at(10_000)..=id - 1));
+        let order = Order::OldestFirst;
+        let oldest = Query { order, ..newest };
+        assert_eq!(oldest.ids(0), Some(id + 1..=at(25_000) - 1));
+        assert_eq!(behind(&(1..=5), 5, order), None);
+        assert_eq!(behind(&(1..=5), 4, order), Some(5..=5));
+        assert_eq!(behind(&(1..=5), 1, Order::NewestFirst), None);
+        assert_eq!(behind(&(0..=5), 0, Order::NewestFirst), None);
+    }
 
     #[test]
     fn cursor_reads_back_and_refuses_what_it_never_wrote() {

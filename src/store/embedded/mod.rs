@@ -12,6 +12,7 @@
 
 mod read;
 mod retention;
+mod sequence;
 mod write;
 
 use std::path::PathBuf;
@@ -23,7 +24,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 
-use self::read::SourcePlaces;
+use self::sequence::Orders;
 use super::{Batch, Error, Expired, Metrics, Page, Query, Receipt, Settled, Stats, Store};
 use crate::record::{Fingerprint, Record, RecordId, SegmentBatch, Side};
 use crate::segment::{self, Log};
@@ -97,7 +98,7 @@ struct Open {
     hidden_before_ms: AtomicU64,
     /// How many records are hidden, but still in a file; counted anew whenever retention runs.
     hidden: AtomicU64,
-    places: Mutex<SourcePlaces>,
+    orders: Mutex<Orders>,
 }
 
 impl Embedded {
@@ -130,7 +131,7 @@ impl Embedded {
             metrics: metrics.clone(),
             hidden_before_ms: AtomicU64::new(0),
             hidden: AtomicU64::new(0),
-            places: Mutex::default(),
+            orders: Mutex::default(),
         };
         let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
         let now = i64::try_from(since.unwrap_or_default().as_micros()).unwrap_or(i64::MAX);
@@ -261,9 +262,12 @@ fn failure(config: &Config, error: segment::Error) -> Error {
             key: path.display().to_string(),
             source: Box::new(error),
         },
-        segment::Error::Locked { .. }
-        | segment::Error::TooLarge { .. }
-        | segment::Error::SegmentBytes(_) => Error::Io {
+        segment::Error::TooLarge { .. } => Error::Io {
+            action: "append the batch",
+            path: config.path.clone(),
+            source: std::io::Error::new(std::io::ErrorKind::InvalidInput, error),
+        },
+        segment::Error::Locked { .. } | segment::Error::SegmentBytes(_) => Error::Io {
             action: "use the directory",
             path: config.path.clone(),
             source: std::io::Error::other(error),

@@ -8,9 +8,9 @@ use std::time::{Duration, SystemTime};
 
 use super::{Open, kind};
 use crate::record::RecordId;
-use crate::segment::{Limits, Order};
+use crate::segment::{self, Limits};
 use crate::store::stored::Stored;
-use crate::store::{Error, Expired, Stats};
+use crate::store::{Error, Expired, Order, Stats};
 
 /// How many ids are counted under one hold of the log's lock.
 const COUNT_STEP: usize = 4096;
@@ -43,7 +43,7 @@ impl Open {
         let records = stats.entries.get(&kind::RECORD).copied().unwrap_or(0);
         let mut oldest_us = None;
         let ids = self.first_visible()..=u128::MAX;
-        self.scan_past_damage(ids, Order::Oldest, &mut |header| {
+        self.scan_past_damage(ids, Order::OldestFirst, &mut |header| {
             let summary = Stored::read(header.meta)
                 .and_then(|stored| stored.summary(RecordId::from_u128(header.id)));
             match summary {
@@ -82,9 +82,12 @@ impl Open {
     fn count(&self, mut low: u128, high: u128) -> u64 {
         let mut count = 0;
         while low < high {
-            let ids = self
-                .log
-                .ids(kind::RECORD, low..=high - 1, Order::Oldest, COUNT_STEP);
+            let ids = self.log.ids(
+                kind::RECORD,
+                low..=high - 1,
+                segment::Order::Oldest,
+                COUNT_STEP,
+            );
             count += ids.len() as u64;
             match ids.last() {
                 Some(last) if ids.len() == COUNT_STEP => low = last + 1,

@@ -1,6 +1,7 @@
 //! Reading records, pieces, listings and coverage. What an index names and nobody has is skipped.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::ops::RangeInclusive;
 
 use bytes::Bytes;
 use futures_util::future::try_join_all;
@@ -9,6 +10,7 @@ use redis::{cmd, pipe};
 use super::Redis;
 use super::keys::{Piece, Shard, hour, split_entry, split_source_member};
 use crate::record::{Fingerprint, Item, Record, RecordId, SegmentBatch, Side, wire};
+use crate::store::query::behind;
 use crate::store::settled;
 use crate::store::stored::Stored;
 use crate::store::{Cursor, Error, Order, Page, Query, Settled, Summary};
@@ -16,18 +18,14 @@ use crate::store::{Cursor, Error, Order, Page, Query, Settled, Summary};
 /// Entries fetched at once from one shard's listing, at most.
 const FETCH: usize = 1024;
 
-/// Which ids a listing may show; both ends included.
-#[derive(Debug, Clone, Copy)]
-struct Bounds {
-    low: RecordId,
-    high: RecordId,
-}
+/// What a round trip counts against the scan limit, however few entries it brought.
+const ROUND_TRIP: usize = 64;
 
 /// Some of an hour's entries, in order.
 struct Stretch {
     entries: Vec<Vec<u8>>,
     /// Where the next stretch begins; `None` where the hour is done.
-    next: Option<Bounds>,
+    next: Option<RangeInclusive<u128>>,
 }
 
 impl Redis {
@@ -173,21 +171,24 @@ impl Redis {
             items: Vec::new(),
             next: query.cursor,
         };
-        let Some(bounds) = bounds(query).filter(|_| query.limit > 0) else {
-            page.next = page.next.filter(|_| query.limit == 0);
+        if query.limit == 0 {
+            return Ok(page);
+        }
+        page.next = None;
+        let Some(ids) = query.ids(0) else {
             return Ok(page);
         };
-        let mut hours: VecDeque<u64> = self.hours(bounds).await?.into();
+        let mut hours = self.hours(&ids).await?;
         if query.order == Order::NewestFirst {
-            hours.make_contiguous().reverse();
+            hours.reverse();
         }
         let mut looked_at = 0;
         let mut last_seen = None;
         for hour in hours {
-            let mut rest = Some(bounds);
-            while let Some(from) = rest {
+            let mut rest = Some(ids.clone());
+            while let Some(from) = rest.take() {
                 let stretch = self.stretch(hour, from, query).await?;
-                looked_at += stretch.entries.len();
+                looked_at += stretch.entries.len().max(ROUND_TRIP);
                 rest = stretch.next;
                 let wanted = self.wanted(&stretch.entries, query, &mut last_seen).await?;
                 page.items.extend(wanted);
@@ -202,16 +203,20 @@ impl Redis {
                 }
             }
         }
-        page.next = None;
         Ok(page)
     }
 
-    /// The hours within bounds that any shard has, oldest first.
-    async fn hours(&self, bounds: Bounds) -> Result<Vec<u64>, Error> {
+    /// The hours of these ids that any shard has, oldest first.
+    async fn hours(&self, ids: &RangeInclusive<u128>) -> Result<Vec<u64>, Error> {
+        let (first, last) = (
+            RecordId::from_u128(*ids.start()),
+            RecordId::from_u128(*ids.end()),
+        );
+        let (first, last) = (hour(first), hour(last));
         let asked = self.keys.shards().map(async |shard| {
             let mut range = cmd("ZRANGE");
-            range.arg(self.keys.hours(shard)).arg(hour(bounds.low));
-            range.arg(hour(bounds.high)).arg("BYSCORE");
+            range.arg(self.keys.hours(shard)).arg(first).arg(last);
+            range.arg("BYSCORE");
             self.ask::<Vec<u64>>(&range).await
         });
         let all: BTreeSet<u64> = try_join_all(asked).await?.into_iter().flatten().collect();
@@ -219,13 +224,18 @@ impl Redis {
     }
 
     /// The next entries of an hour from all shards, merged.
-    async fn stretch(&self, hour: u64, bounds: Bounds, query: &Query) -> Result<Stretch, Error> {
+    async fn stretch(
+        &self,
+        hour: u64,
+        ids: RangeInclusive<u128>,
+        query: &Query,
+    ) -> Result<Stretch, Error> {
         let newest_first = query.order == Order::NewestFirst;
         let shards = self.keys.shards().count();
         let count = (query.limit.saturating_add(1) / shards + 32).min(FETCH);
-        let low = format!("[{:032x}", bounds.low.as_u128());
+        let low = format!("[{:032x}", ids.start());
         // Behind the digits comes a summary, which never starts with 0xff.
-        let mut high = format!("[{:032x}", bounds.high.as_u128()).into_bytes();
+        let mut high = format!("[{:032x}", ids.end()).into_bytes();
         high.push(0xff);
         let asked = self.keys.shards().map(async |shard| {
             let mut range = cmd("ZRANGE");
@@ -262,7 +272,7 @@ impl Redis {
             entries.truncate(entries.partition_point(within));
         }
         let last = end.as_deref().and_then(split_entry).map(|(id, _)| id);
-        let next = last.and_then(|last| bounds.behind(last, query.order));
+        let next = last.and_then(|last| behind(&ids, last.as_u128(), query.order));
         Ok(Stretch { entries, next })
     }
 
@@ -297,48 +307,6 @@ impl Redis {
             .await?;
         wanted.retain(|summary| present.contains(&summary.id));
         Ok(wanted)
-    }
-}
-
-impl Bounds {
-    /// What is left behind `last`; `None` where nothing is.
-    fn behind(self, last: RecordId, order: Order) -> Option<Self> {
-        let (mut low, mut high) = (self.low.as_u128(), self.high.as_u128());
-        match order {
-            Order::NewestFirst => high = last.as_u128().checked_sub(1)?,
-            Order::OldestFirst => low = last.as_u128().checked_add(1)?,
-        }
-        let (low, high) = (RecordId::from_u128(low), RecordId::from_u128(high));
-        (low <= high).then_some(Self { low, high })
-    }
-}
-
-/// The ids that can have started in the query's window and lie behind its cursor; `None` where there are none.
-///
-/// Ids hold whole milliseconds; the exact start is compared on the summary.
-fn bounds(query: &Query) -> Option<Bounds> {
-    let low = query
-        .start_us
-        .map_or(0, |start| RecordId::floor_at(start).as_u128());
-    let high = query.end_us.map_or(u128::MAX, |end| {
-        RecordId::floor_at(end.saturating_add(1000))
-            .as_u128()
-            .saturating_sub(1)
-    });
-    let all = Bounds {
-        low: RecordId::from_u128(low),
-        high: RecordId::from_u128(high),
-    };
-    match query.cursor {
-        None => (low <= high).then_some(all),
-        Some(cursor) => {
-            let (id, all) = (cursor.id(), all);
-            match query.order {
-                Order::NewestFirst if id > all.high => (low <= high).then_some(all),
-                Order::OldestFirst if id < all.low => (low <= high).then_some(all),
-                order => all.behind(id, order),
-            }
-        }
     }
 }
 

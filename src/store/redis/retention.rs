@@ -283,7 +283,7 @@ impl Redis {
             match leaves {
                 Leaves::Nothing => all.cmd("DEL").arg(key),
                 Leaves::Tombstone => {
-                    let command = all.cmd("SET").arg(key).arg("").arg("PX");
+                    let command = all.cmd("SET").arg(key).arg("").arg("XX").arg("PX");
                     command.arg(memory.as_millis().max(1).to_string())
                 }
             };

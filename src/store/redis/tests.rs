@@ -225,6 +225,38 @@ async fn keys_expire_by_themselves_and_indexes_last() {
 }
 
 #[tokio::test]
+async fn retention_leaves_no_key_behind() {
+    let server = RedisServer::start(&[]).await;
+    server.command::<()>(&["SET", "qproxy:shape", "1 4"]).await;
+    let store = open(single(&server)).await;
+    let source = Source::new();
+    let mut deleted = Vec::new();
+    for seq in 1..=600 {
+        // Every third has pieces, every fifth is nothing but pieces.
+        let (id, mut batch) = one(&source);
+        let chunk = source.chunk(id, seq, Side::Request, 0);
+        if seq % 5 == 0 {
+            batch = contract::batch([chunk]);
+        } else if seq % 3 == 0 {
+            batch.arrivals.extend(contract::batch([chunk]).arrivals);
+        }
+        store.put(batch.clone()).await.unwrap();
+        if seq % 50 == 1 {
+            store.delete(id).await.unwrap();
+            // A late duplicate lists what is gone, until it goes for good.
+            store.put(batch).await.unwrap();
+            deleted.push(Keys::new("qproxy", 4).record(id));
+        }
+    }
+    let day = 86_400_000_000;
+    let expired = store.expire(source.now_us + 2 * day).await.unwrap();
+    assert_eq!(expired.records, 480 - 12);
+    let mut left: Vec<String> = server.command(&["KEYS", "*"]).await;
+    left.sort();
+    assert_eq!(left, ["qproxy:shape", "qproxy:{0}:coverage"], "{deleted:?}");
+}
+
+#[tokio::test]
 async fn stores_with_different_prefixes_do_not_meet() {
     let server = RedisServer::start(&[]).await;
     let prefixed = |prefix: &str| Config {
