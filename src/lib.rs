@@ -13,3 +13,4 @@
 pub mod record;
 pub mod metrics;
 pub mod store;
+pub mod sync;
