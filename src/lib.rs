@@ -11,6 +11,8 @@
 //! The modules stand in the order in which data flows. `ARCHITECTURE.md` has the table of who may use whom.
 
 pub mod record;
+pub mod segment;
 pub mod metrics;
+pub mod spool;
 pub mod store;
 pub mod sync;
