@@ -14,5 +14,6 @@ pub mod record;
 pub mod segment;
 pub mod metrics;
 pub mod spool;
+pub mod service_discovery;
 pub mod store;
 pub mod sync;
