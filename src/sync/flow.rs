@@ -56,15 +56,15 @@ struct Player {
 
 /// A player as a recorder sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PlayerView {
+pub(super) struct PlayerView {
     /// Its name.
-    pub player: NodeId,
+    pub(super) player: NodeId,
     /// Its last acknowledgement for the recorder's present life.
-    pub ack: Option<Ack>,
+    pub(super) ack: Option<Ack>,
     /// Messages on their way to it.
-    pub ahead: u64,
+    pub(super) ahead: u64,
     /// Whether it is waited for.
-    pub live: bool,
+    pub(super) live: bool,
 }
 
 /// The window of messages over all players.

@@ -77,9 +77,10 @@ impl Intake {
             let decoded = decoded?;
             let range = place(&decoded.item, node)?;
             let fingerprint = match &decoded.item {
-                Item::Record(Record::Exchange(exchange)) => {
-                    Some(self.rules.fingerprint(&RequestView::from(&exchange.request)))
-                }
+                Item::Record(Record::Exchange(exchange)) => Some(
+                    self.rules
+                        .fingerprint(&RequestView::from(&exchange.request)),
+                ),
                 _ => None,
             };
             arrivals.push((

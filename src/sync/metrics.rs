@@ -108,37 +108,129 @@ impl Metrics {
     }
 
     fn register_recorder(&self, r: &mut Registry) {
-        r.add("sync_published_messages", "Messages given to the broker.", &self.published_messages);
-        r.add("sync_published_items", "Items in them.", &self.published_items);
-        r.add("sync_published_bytes", "Bytes of them.", &self.published_bytes);
-        r.add("sync_acked_messages", "Messages that the broker acknowledged.", &self.acked_messages);
-        r.add("sync_unacked_messages", "Messages not acknowledged yet.", &self.unacked_messages);
-        r.add("sync_republished_messages", "Messages sent again after a failure.", &self.republished_messages);
-        r.add("sync_oversize_items", "Items larger than any message.", &self.oversize_items);
-        r.add("sync_resends_served", "Requests to send again.", &self.resends_served);
+        r.add(
+            "sync_published_messages",
+            "Messages given to the broker.",
+            &self.published_messages,
+        );
+        r.add(
+            "sync_published_items",
+            "Items in them.",
+            &self.published_items,
+        );
+        r.add(
+            "sync_published_bytes",
+            "Bytes of them.",
+            &self.published_bytes,
+        );
+        r.add(
+            "sync_acked_messages",
+            "Messages that the broker acknowledged.",
+            &self.acked_messages,
+        );
+        r.add(
+            "sync_unacked_messages",
+            "Messages not acknowledged yet.",
+            &self.unacked_messages,
+        );
+        r.add(
+            "sync_republished_messages",
+            "Messages sent again after a failure.",
+            &self.republished_messages,
+        );
+        r.add(
+            "sync_oversize_items",
+            "Items larger than any message.",
+            &self.oversize_items,
+        );
+        r.add(
+            "sync_resends_served",
+            "Requests to send again.",
+            &self.resends_served,
+        );
         r.add("sync_resent_items", "Items sent again.", &self.resent_items);
-        r.add("sync_resend_gone", "Numbers asked for that are gone.", &self.resend_gone);
-        r.add("sync_player_lag", "Numbers that the slowest live player lacks.", &self.player_lag);
-        r.add("sync_players_ignored", "Acknowledgements of too many players.", &self.players_ignored);
+        r.add(
+            "sync_resend_gone",
+            "Numbers asked for that are gone.",
+            &self.resend_gone,
+        );
+        r.add(
+            "sync_player_lag",
+            "Numbers that the slowest live player lacks.",
+            &self.player_lag,
+        );
+        r.add(
+            "sync_players_ignored",
+            "Acknowledgements of too many players.",
+            &self.players_ignored,
+        );
     }
 
     fn register_player(&self, r: &mut Registry) {
-        r.add("sync_received_messages", "Messages that arrived.", &self.received_messages);
-        r.add("sync_received_bytes", "Bytes of them.", &self.received_bytes);
+        r.add(
+            "sync_received_messages",
+            "Messages that arrived.",
+            &self.received_messages,
+        );
+        r.add(
+            "sync_received_bytes",
+            "Bytes of them.",
+            &self.received_bytes,
+        );
         r.add("sync_stored_items", "Items stored.", &self.stored_items);
-        r.add("sync_duplicates", "Items that were there already.", &self.duplicates);
+        r.add(
+            "sync_duplicates",
+            "Items that were there already.",
+            &self.duplicates,
+        );
         r.add("sync_missing", "Numbers missing now.", &self.missing);
         r.add("sync_lost", "Numbers that nobody has any more.", &self.lost);
-        r.add("sync_dropped_told", "Numbers that a recorder said it dropped.", &self.dropped_told);
-        r.add("sync_unaccounted", "Items stored without a place in the ledger.", &self.unaccounted);
-        r.add("sync_quarantined", "Messages that could not be read.", &self.quarantined);
-        r.add("sync_resends_asked", "Requests to recorders to send again.", &self.resends_asked);
-        r.add("sync_store_failures", "Commits that the store refused.", &self.store_failures);
-        r.add("sync_commit_seconds", "How long a commit takes.", &self.commit_seconds);
+        r.add(
+            "sync_dropped_told",
+            "Numbers that a recorder said it dropped.",
+            &self.dropped_told,
+        );
+        r.add(
+            "sync_unaccounted",
+            "Items stored without a place in the ledger.",
+            &self.unaccounted,
+        );
+        r.add(
+            "sync_quarantined",
+            "Messages that could not be read.",
+            &self.quarantined,
+        );
+        r.add(
+            "sync_resends_asked",
+            "Requests to recorders to send again.",
+            &self.resends_asked,
+        );
+        r.add(
+            "sync_store_failures",
+            "Commits that the store refused.",
+            &self.store_failures,
+        );
+        r.add(
+            "sync_commit_seconds",
+            "How long a commit takes.",
+            &self.commit_seconds,
+        );
         r.add("sync_commit_items", "Items per commit.", &self.commit_items);
-        r.add("sync_delay_seconds", "From a record's start to its commit.", &self.sync_delay_seconds);
-        r.add("sync_feed_skipped", "Records missed by slow listeners.", &self.feed_skipped);
-        r.add("sync_notices_refused", "Notices that could not be read.", &self.notices_refused);
+        r.add(
+            "sync_delay_seconds",
+            "From a record's start to its commit.",
+            &self.sync_delay_seconds,
+        );
+        r.add(
+            "sync_feed_skipped",
+            "Records missed by slow listeners.",
+            &self.feed_skipped,
+        );
+        r.add(
+            "sync_notices_refused",
+            "Notices that could not be read.",
+            &self.notices_refused,
+        );
     }
 }
 

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::record::SequenceRange;
 
 /// The largest number that a sequence may reach: every JSON reader takes it without loss.
-pub const MAX_SEQUENCE: u64 = (1 << 53) - 1;
+pub(super) const MAX_SEQUENCE: u64 = (1 << 53) - 1;
 
 /// No notice is longer than this.
 const MAX_NOTICE_BYTES: usize = 64 << 10;
@@ -29,7 +29,7 @@ pub enum NoticeError {
 ///
 /// # Errors
 /// [`NoticeError`] where it is too long or not of this form.
-pub fn read<'a, T: Deserialize<'a>>(payload: &'a [u8]) -> Result<T, NoticeError> {
+pub(super) fn read<'a, T: Deserialize<'a>>(payload: &'a [u8]) -> Result<T, NoticeError> {
     if payload.len() > MAX_NOTICE_BYTES {
         return Err(NoticeError::TooLong(payload.len()));
     }
@@ -38,7 +38,7 @@ pub fn read<'a, T: Deserialize<'a>>(payload: &'a [u8]) -> Result<T, NoticeError>
 
 /// Writes a notice.
 #[must_use]
-pub fn write<T: Serialize>(notice: &T) -> bytes::Bytes {
+pub(super) fn write<T: Serialize>(notice: &T) -> bytes::Bytes {
     serde_json::to_vec(notice)
         .expect("notices have string keys and writing to memory cannot fail")
         .into()
@@ -217,7 +217,8 @@ mod tests {
             ],
         };
         let json = write(&ack);
-        let expected = r#"{"epoch":7,"watermark":10,"highest":20,"missing_count":2,"missing":[[11,12]]}"#;
+        let expected =
+            r#"{"epoch":7,"watermark":10,"highest":20,"missing_count":2,"missing":[[11,12]]}"#;
         assert_eq!(json, expected);
         assert_eq!(read::<Ack>(&json).unwrap(), ack);
     }
@@ -232,7 +233,10 @@ mod tests {
     #[test]
     fn live_settings_name_what_is_wrong() {
         let settings = LiveSettings::parse(br#"{"enabled":false,"sample":0.5}"#).unwrap();
-        assert_eq!((settings.enabled, settings.sample), (Some(false), Some(0.5)));
+        assert_eq!(
+            (settings.enabled, settings.sample),
+            (Some(false), Some(0.5))
+        );
         for (bad, word) in [
             (r#"{"sample":2}"#, "sample"),
             (r#"{"enable":true}"#, "enable"),

@@ -38,6 +38,8 @@ pub(super) struct Message<S> {
     pub(super) epoch: Epoch,
     /// The largest number in it.
     pub(super) last: u64,
+    /// The last number of each item.
+    lasts: Vec<u64>,
     parts: Vec<Bytes>,
     bytes: usize,
 }
@@ -49,6 +51,7 @@ impl<S> Message<S> {
             slots: vec![item.slot],
             epoch: item.epoch,
             last: item.last,
+            lasts: vec![item.last],
             bytes: item.payload.len(),
             parts: vec![item.payload],
         }
@@ -61,8 +64,35 @@ impl<S> Message<S> {
     fn add(&mut self, item: Waiting<S>) {
         self.bytes += item.payload.len();
         self.last = self.last.max(item.last);
+        self.lasts.push(item.last);
         self.slots.push(item.slot);
         self.parts.push(item.payload);
+    }
+
+    /// Its items in messages of their own.
+    pub(super) fn split(self) -> Vec<Self> {
+        let items = self.slots.into_iter().zip(self.lasts).zip(self.parts);
+        items
+            .map(|((slot, last), part)| Self {
+                topic: self.topic.clone(),
+                slots: vec![slot],
+                epoch: self.epoch,
+                last,
+                lasts: vec![last],
+                bytes: part.len(),
+                parts: vec![part],
+            })
+            .collect()
+    }
+
+    /// The message with another content for the same items.
+    pub(super) fn replaced(self, topic: Arc<str>, payload: Bytes) -> Self {
+        Self {
+            topic,
+            bytes: payload.len(),
+            parts: vec![payload],
+            ..self
+        }
     }
 
     /// The payload, packed; a single item that is not packed is not copied.
@@ -75,7 +105,10 @@ impl<S> Message<S> {
 }
 
 /// Joins items into messages of at most `limit` bytes before compression; a larger item stands alone.
-pub(super) fn pack<S>(items: impl IntoIterator<Item = Waiting<S>>, limit: usize) -> Vec<Message<S>> {
+pub(super) fn pack<S>(
+    items: impl IntoIterator<Item = Waiting<S>>,
+    limit: usize,
+) -> Vec<Message<S>> {
     let mut messages: Vec<Message<S>> = Vec::new();
     let mut open: HashMap<Arc<str>, usize> = HashMap::new();
     for item in items {
@@ -112,7 +145,10 @@ mod tests {
         let items = [("a", 1), ("b", 2), ("a", 3), ("b", 4)];
         let messages = pack(items.map(|(topic, n)| waiting(n, topic, 10)), 100);
         assert_eq!(messages.len(), 2);
-        assert_eq!((messages[0].slots.as_slice(), messages[0].last), (&[1, 3][..], 3));
+        assert_eq!(
+            (messages[0].slots.as_slice(), messages[0].last),
+            (&[1, 3][..], 3)
+        );
         let payload = messages[1].payload(Compression::None);
         assert_eq!(payload, [[2; 10], [4; 10]].concat());
     }
@@ -134,6 +170,17 @@ mod tests {
             ..waiting(1, "a", 1)
         };
         assert_eq!(pack([waiting(1, "a", 1), other], 100).len(), 2);
+    }
+
+    #[test]
+    fn splits_into_its_items_each_with_its_own_number() {
+        let message = pack([waiting(1, "a", 3), waiting(7, "a", 4)], 100).remove(0);
+        let parts = message.split();
+        let seen: Vec<_> = parts
+            .iter()
+            .map(|p| (p.slots[0], p.last, p.bytes))
+            .collect();
+        assert_eq!(seen, [(1, 1, 3), (7, 7, 4)]);
     }
 
     proptest! {

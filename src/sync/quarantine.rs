@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use serde::Serialize;
 
 /// Messages kept.
-pub const CAPACITY: usize = 100;
+pub(super) const CAPACITY: usize = 100;
 const TOPIC_BYTES: usize = 256;
 const FIRST_BYTES: usize = 64;
 

@@ -267,11 +267,17 @@ mod tests {
     fn a_long_past_is_fetched_piece_by_piece_as_it_arrives() {
         let now = Instant::now();
         let mut repair = Repair::new(RepairConfig::default());
-        assert_eq!(asked(&repair.plan(&[gap(1, 2500, now)], now)), [(1501, 2500)]);
+        assert_eq!(
+            asked(&repair.plan(&[gap(1, 2500, now)], now)),
+            [(1501, 2500)]
+        );
         assert!(repair.plan(&[gap(1, 2500, now)], now).is_empty());
         assert!(repair.answered(&key(), &answer(1000, &[]), now).is_empty());
         assert!(repair.plan(&[gap(1, 2000, now)], now).is_empty());
-        assert_eq!(asked(&repair.plan(&[gap(1, 1500, now)], now)), [(501, 1500)]);
+        assert_eq!(
+            asked(&repair.plan(&[gap(1, 1500, now)], now)),
+            [(501, 1500)]
+        );
     }
 
     #[test]
@@ -295,7 +301,11 @@ mod tests {
     fn only_what_was_asked_for_can_be_lost() {
         let now = Instant::now();
         let mut repair = Repair::new(RepairConfig::default());
-        assert!(repair.answered(&key(), &answer(0, &[(1, 9)]), now).is_empty());
+        assert!(
+            repair
+                .answered(&key(), &answer(0, &[(1, 9)]), now)
+                .is_empty()
+        );
         repair.plan(&[gap(10, 20, now)], now);
         let lost = repair.answered(&key(), &answer(0, &[(1, 12), (19, 500), (30, 40)]), now);
         let lost: Vec<_> = lost.iter().map(|r| (r.first, r.last)).collect();

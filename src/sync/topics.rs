@@ -240,7 +240,7 @@ fn stands_for_itself(byte: u8) -> bool {
 
 /// Remembers the topic of each subject, since the same few come again and again.
 #[derive(Debug)]
-pub struct TopicCache {
+pub(super) struct TopicCache {
     topics: Topics,
     node: NodeId,
     known: HashMap<Subject, Arc<str>>,
@@ -248,11 +248,11 @@ pub struct TopicCache {
 
 impl TopicCache {
     /// More subjects than this are forgotten at once: clients choose methods, and so could fill memory.
-    pub const CAPACITY: usize = 4096;
+    pub(super) const CAPACITY: usize = 4096;
 
     /// A cache for what `node` publishes.
     #[must_use]
-    pub fn new(topics: Topics, node: NodeId) -> Self {
+    pub(super) fn new(topics: Topics, node: NodeId) -> Self {
         Self {
             topics,
             node,
@@ -261,7 +261,7 @@ impl TopicCache {
     }
 
     /// The topic of a subject.
-    pub fn topic(&mut self, subject: &Subject) -> Arc<str> {
+    pub(super) fn topic(&mut self, subject: &Subject) -> Arc<str> {
         if let Some(topic) = self.known.get(subject) {
             return topic.clone();
         }
@@ -301,10 +301,7 @@ mod tests {
     fn a_topic_looks_as_documented() {
         let topic = topics().items(&node(), &traffic("shop", "GET"));
         assert_eq!(topic, "qproxy/traffic/az1-rec/shop/http/GET/200");
-        assert_eq!(
-            topics().items(&node(), &Subject::Gap),
-            "qproxy/gap/az1-rec"
-        );
+        assert_eq!(topics().items(&node(), &Subject::Gap), "qproxy/gap/az1-rec");
         let [all, ..] = topics().item_filters(None, Some("a.b"));
         assert_eq!(all, "qproxy/traffic/+/a%2Eb/#");
         assert_eq!(shared("g", "a/#"), "$share/g/a/#");

@@ -45,17 +45,15 @@ impl<P: Copy> Unacked<P> {
         }
     }
 
-    /// Releases the unbroken front; the position of its last item, if it moved.
+    /// Releases the first slot, if it is done; call it until it says `None`.
     pub(super) fn release(&mut self) -> Option<P> {
-        let mut last = None;
-        while let Some((position, _)) = self.slots.pop_front_if(|(_, done)| *done) {
-            self.base += 1;
-            last = Some(position);
-        }
-        last
+        let (position, _) = self.slots.pop_front_if(|(_, done)| *done)?;
+        self.base += 1;
+        Some(position)
     }
 
     /// How many slots are taken.
+    #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.slots.len()
     }
@@ -74,7 +72,8 @@ mod tests {
         unacked.done(&slots[1..3]);
         assert_eq!(unacked.release(), None);
         unacked.done(&slots[..1]);
-        assert_eq!(unacked.release(), Some(3));
+        let released: Vec<_> = std::iter::from_fn(|| unacked.release()).collect();
+        assert_eq!(released, [1, 2, 3]);
         unacked.done(&slots[..3]);
         assert_eq!((unacked.release(), unacked.len()), (None, 1));
     }
@@ -89,9 +88,10 @@ mod tests {
             for index in order {
                 done[index] = true;
                 unacked.done(&[slots[index]]);
-                if let Some(last) = unacked.release() {
-                    prop_assert!(done[..=last].iter().all(|d| *d));
-                    released = last + 1;
+                while let Some(position) = unacked.release() {
+                    prop_assert!(done[position]);
+                    prop_assert_eq!(position, released);
+                    released += 1;
                 }
                 prop_assert_eq!(unacked.len(), 50 - released);
             }
