@@ -13,3 +13,5 @@
 pub mod record;
 pub mod metrics;
 pub mod store;
+
+pub use qproxy_mqtt as mqtt_client;
