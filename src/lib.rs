@@ -17,3 +17,5 @@ pub mod spool;
 pub mod service_discovery;
 pub mod store;
 pub mod sync;
+
+pub use qproxy_mqtt as mqtt_client;

@@ -1,1 +1,5 @@
-//! x
+//! Integration tests, in one binary.
+
+mod support;
+mod mqtt_test;
+mod mqtt_integration_test;
