@@ -17,8 +17,12 @@ pub mod service_discovery;
 pub mod capture;
 pub mod proxy;
 pub mod spool;
+pub mod service_discovery;
 pub mod store;
 pub mod playback;
 pub mod api;
 pub mod config;
 pub mod app;
+pub mod sync;
+
+pub use qproxy_mqtt as mqtt_client;

@@ -107,7 +107,7 @@ pub enum ConfigError {
     #[error("token without app_id [MQTT-3.1.2-22]")]
     TokenAlone,
     /// A limit that lets nothing through.
-    #[error("window, queue_messages and inbound_messages have to be at least 1")]
+    #[error("windows, queue_messages and inbound_messages have to be at least 1")]
     Zero,
     /// Outside of 64 to 268,435,460.
     #[error("max_packet_size {0} is not between 64 and 268435460")]

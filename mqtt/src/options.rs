@@ -38,6 +38,9 @@ pub struct MqttConfig {
     pub takeover: Takeover,
     /// Publishes of QoS 1 and 2 in flight at once. Default 100.
     pub window: u16,
+    /// How many of those may be of QoS 2. Default 20: Mosquitto completes further ones, and loses them without a
+    /// word (2.0.11 at its default `max_inflight_messages`).
+    pub window_exactly_once: u16,
     /// Largest packet in either direction, in bytes. Default 16 MiB.
     pub max_packet_size: usize,
     /// Publishes that wait for the connection or the window. Default 10,000.
@@ -76,6 +79,7 @@ impl Default for MqttConfig {
             reconnect: Backoff::default(),
             takeover: Takeover::default(),
             window: 100,
+            window_exactly_once: 20,
             max_packet_size: 16 << 20,
             queue_messages: 10_000,
             queue_bytes: 64 << 20,
@@ -102,7 +106,8 @@ impl MqttConfig {
         if self.token.is_some() && self.app_id.is_none() {
             return Err(ConfigError::TokenAlone);
         }
-        if self.window == 0 || self.queue_messages == 0 || self.inbound_messages == 0 {
+        let windows = [self.window, self.window_exactly_once];
+        if windows.contains(&0) || self.queue_messages == 0 || self.inbound_messages == 0 {
             return Err(ConfigError::Zero);
         }
         if !(64..=MAX_REMAINING_LENGTH + 5).contains(&self.max_packet_size) {

@@ -7,10 +7,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Notify, oneshot};
 
-use crate::codec::{Publish, QoS, SubscribeCode, Subscription, Text};
+use crate::codec::{Publish, SubscribeCode, Subscription, Text};
 use crate::error::Error;
 use crate::options::Overflow;
-use crate::session::{AckId, Settled};
+use crate::session::{AckId, Settled, WindowFree};
 
 /// Where the outcome of a publish goes, if somebody waits for it.
 pub(crate) type Published = Option<oneshot::Sender<Result<(), Error>>>;
@@ -50,7 +50,7 @@ pub(crate) struct Batch {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Room {
     /// Publishes of QoS 1 and 2.
-    pub(crate) window: usize,
+    pub(crate) window: WindowFree,
     /// Bytes of publishes of any kind.
     pub(crate) bytes: usize,
 }
@@ -233,12 +233,10 @@ impl Queue {
         batch.settled.append(&mut state.settled);
         let mut taken = false;
         while let Some(next) = state.publishes.front() {
-            let acknowledged = usize::from(next.publish.qos != QoS::AtMostOnce);
-            if room.bytes == 0 || room.window < acknowledged {
+            if room.bytes == 0 || !room.window.take(next.publish.qos) {
                 break;
             }
             room.bytes = room.bytes.saturating_sub(next.cost());
-            room.window -= acknowledged;
             batch.publishes.extend(state.pop());
             taken = true;
         }
@@ -294,11 +292,20 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
+    use crate::codec::QoS;
 
-    const ALL: Room = Room {
-        window: 100,
-        bytes: usize::MAX,
-    };
+    const ALL: Room = room(100);
+
+    const fn room(acknowledged: usize) -> Room {
+        let window = WindowFree {
+            acknowledged,
+            exactly_once: acknowledged,
+        };
+        Room {
+            window,
+            bytes: 1 << 20,
+        }
+    }
 
     fn queued(number: u8, qos: QoS) -> Queued {
         let payload = Bytes::copy_from_slice(&[number]);
@@ -367,12 +374,9 @@ mod tests {
         let queue = queue(Overflow::Refuse);
         queue.try_publish(queued(1, QoS::AtLeastOnce)).unwrap();
         queue.try_publish(queued(2, QoS::AtMostOnce)).unwrap();
-        let (window, bytes) = (0, 1000);
-        assert!(
-            taken(&queue, Room { window, bytes }).is_empty(),
-            "QoS 0 does not overtake"
-        );
-        assert_eq!(taken(&queue, Room { window: 1, bytes }), [1, 2]);
+
+        assert!(taken(&queue, room(0)).is_empty(), "QoS 0 does not overtake");
+        assert_eq!(taken(&queue, room(1)), [1, 2]);
     }
 
     #[tokio::test]

@@ -63,7 +63,7 @@ counters! {
     received,
     /// Messages received that nobody listens for.
     unclaimed,
-    /// Times reading stood still because the program was slow.
+    /// Turns of the driver in which reading stood still because the program was slow.
     pauses,
     /// Answers of the server that belonged to nothing.
     ignored,

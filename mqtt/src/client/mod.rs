@@ -136,6 +136,7 @@ impl MqttClient {
         let config = &self.shared().config;
         session::Config {
             window: config.window,
+            window_exactly_once: config.window_exactly_once,
             clean_session: config.clean_session,
             keep_alive: std::time::Duration::from_secs(config.keep_alive.into()),
             ack_mode: config.ack_mode,

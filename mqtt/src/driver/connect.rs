@@ -12,7 +12,7 @@ use tokio::net::{TcpStream, lookup_host};
 use tokio_rustls::client::TlsStream;
 
 use crate::codec::{self, Connect, ConnectCode, Packet, Text};
-use crate::error::{ConfigError, ConnectError};
+use crate::error::{ConfigError, ConnectError, TlsError};
 use crate::options::MqttConfig;
 
 use super::tls;
@@ -57,10 +57,16 @@ async fn attempt(
     *stage = "the answer to CONNECT";
     let mut buf = BytesMut::with_capacity(1024);
     codec::encode(&connect_packet(config), &mut buf).map_err(ConfigError::Connect)?;
-    stream.write_all(&buf).await.map_err(closed)?;
-    stream.flush().await.map_err(closed)?;
+    stream
+        .write_all(&buf)
+        .await
+        .map_err(|error| closed(config, error))?;
+    stream
+        .flush()
+        .await
+        .map_err(|error| closed(config, error))?;
     buf.clear();
-    let session_present = await_connack(&mut stream, &mut buf, config.max_packet_size).await?;
+    let session_present = await_connack(&mut stream, &mut buf, config).await?;
     Ok(Connection {
         stream,
         received: buf,
@@ -123,10 +129,10 @@ fn connect_packet(config: &MqttConfig) -> Packet {
 async fn await_connack(
     stream: &mut Transport,
     buf: &mut BytesMut,
-    limit: usize,
+    config: &MqttConfig,
 ) -> Result<bool, ConnectError> {
     loop {
-        match codec::decode(buf, limit).map_err(ConnectError::Protocol)? {
+        match codec::decode(buf, config.max_packet_size).map_err(ConnectError::Protocol)? {
             Some(Packet::ConnAck(connack)) if connack.code == ConnectCode::Accepted => {
                 return Ok(connack.session_present);
             }
@@ -134,14 +140,23 @@ async fn await_connack(
             Some(_) => return Err(ConnectError::NotConnAck),
             None => {}
         }
-        if stream.read_buf(buf).await.map_err(closed)? == 0 {
+        if stream
+            .read_buf(buf)
+            .await
+            .map_err(|error| closed(config, error))?
+            == 0
+        {
             return Err(ConnectError::Closed(None));
         }
     }
 }
 
-fn closed(error: io::Error) -> ConnectError {
-    ConnectError::Closed(Some(Arc::new(error)))
+/// With TLS 1.3 a server judges the client's certificate only after the handshake: then this is where we hear of it.
+fn closed(config: &MqttConfig, error: io::Error) -> ConnectError {
+    match tls::explain(&config.host, error) {
+        TlsError::Io(error) => ConnectError::Closed(Some(error)),
+        error => ConnectError::Tls(error),
+    }
 }
 
 impl AsyncRead for Transport {

@@ -110,20 +110,38 @@ impl Driver {
 
     /// Decodes until nothing is left or a receiver is full, and hands everything on.
     fn decode(&mut self, received: &mut BytesMut) -> Result<(), Disconnected> {
-        self.unpark();
+        // What the resumed session reported before anything came.
+        self.hand_on();
         let now = Instant::now().into_std();
         let limit = self.shared.config.max_packet_size;
-        while self.parked.is_none() {
+        while self.unpark(now) {
             let Some(packet) = codec::decode(received, limit)? else {
                 break;
             };
             self.session.receive(packet, now)?;
             self.hand_on();
         }
-        // What the resumed session reported before anything came.
-        self.hand_on();
         self.shared.counters.ignored.set(self.session.ignored());
         Ok(())
+    }
+
+    /// Tries the parked message again; whether there is none any more. The second try comes after asking to be
+    /// woken, as its receiver may have moved in between.
+    fn unpark(&mut self, now: std::time::Instant) -> bool {
+        let Some(message) = self.parked.take() else {
+            return true;
+        };
+        self.deliver(message);
+        let Some(message) = self.parked.take() else {
+            return true;
+        };
+        self.shared.inbox.pause();
+        self.deliver(message);
+        if self.parked.is_some() {
+            self.shared.counters.pauses.add(1);
+            self.session.reading_paused(now);
+        }
+        self.parked.is_none()
     }
 
     fn hand_on(&mut self) {
@@ -188,20 +206,6 @@ impl Driver {
             Delivery::Queued => {}
             Delivery::Unclaimed => self.shared.counters.unclaimed.add(1),
             Delivery::Full(message) => self.parked = Some(message),
-        }
-    }
-
-    /// Tries the parked message again, once more after asking to be woken: its receiver may have moved in between.
-    fn unpark(&mut self) {
-        let Some(message) = self.parked.take() else {
-            return;
-        };
-        self.session.reading_paused(Instant::now().into_std());
-        self.deliver(message);
-        if let Some(message) = self.parked.take() {
-            self.shared.counters.pauses.add(1);
-            self.shared.inbox.pause();
-            self.deliver(message);
         }
     }
 

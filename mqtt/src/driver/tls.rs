@@ -81,7 +81,7 @@ fn file_error(path: &Path, what: &'static str, reason: &dyn std::fmt::Display) -
 }
 
 /// tokio-rustls wraps the reason into an I/O error; this takes it out again and says what to look at.
-fn explain(name: &str, error: io::Error) -> TlsError {
+pub(super) fn explain(name: &str, error: io::Error) -> TlsError {
     let reason = error
         .get_ref()
         .and_then(|inner| inner.downcast_ref::<rustls::Error>())
@@ -102,7 +102,7 @@ fn certificate_hint(error: &rustls::Error) -> &'static str {
         return "see the cause";
     };
     match reason {
-        CertificateError::UnknownIssuer => {
+        CertificateError::UnknownIssuer | CertificateError::BadSignature => {
             "no trusted authority has signed it; is the right `ca` set?"
         }
         CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {

@@ -30,6 +30,8 @@ use outgoing::Outgoing;
 pub struct Config {
     /// Publishes of QoS 1 and 2 in flight at once; 1 to 65,535 (a 0 counts as 1).
     pub window: u16,
+    /// How many of those may be of QoS 2; 1 at least.
+    pub window_exactly_once: u16,
     /// Whether the server is told to forget everything (3.1.2.4).
     pub clean_session: bool,
     /// Longest silence in either direction; zero switches pings off.
@@ -70,6 +72,32 @@ pub enum Event<P, S> {
     Message(Publish, Option<AckId>),
     /// The server refused to renew this filter after it had lost the session.
     RenewalRefused(Text),
+}
+
+/// Room for publishes in flight.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WindowFree {
+    /// Of QoS 1 and 2 together.
+    pub acknowledged: usize,
+    /// Of QoS 2 among them.
+    pub exactly_once: usize,
+}
+
+impl WindowFree {
+    /// Takes room for one publish; whether there was any.
+    pub fn take(&mut self, qos: QoS) -> bool {
+        let (acknowledged, exactly_once) = match qos {
+            QoS::AtMostOnce => (0, 0),
+            QoS::AtLeastOnce => (1, 0),
+            QoS::ExactlyOnce => (1, 1),
+        };
+        let fits = self.acknowledged >= acknowledged && self.exactly_once >= exactly_once;
+        if fits {
+            self.acknowledged -= acknowledged;
+            self.exactly_once -= exactly_once;
+        }
+        fits
+    }
 }
 
 /// What [`Session::connected`] did.
@@ -123,7 +151,7 @@ impl<P, S> Session<P, S> {
             clean_session: config.clean_session,
             outbox: Outbox::default(),
             events: Vec::new(),
-            outgoing: Outgoing::new(config.window),
+            outgoing: Outgoing::new(config.window, config.window_exactly_once),
             incoming: Incoming::new(config.ack_mode),
             subscriptions: BTreeMap::new(),
             keep_alive: KeepAlive::new(config.keep_alive),
@@ -164,9 +192,9 @@ impl<P, S> Session<P, S> {
         self.keep_alive.stop();
     }
 
-    /// How many publishes of QoS 1 and 2 may be handed over now.
+    /// How many publishes may be handed over now.
     #[must_use]
-    pub fn window_free(&self) -> usize {
+    pub fn window_free(&self) -> WindowFree {
         self.outgoing.window_free()
     }
 

@@ -11,7 +11,7 @@ use crate::codec::{
     Unsubscribe,
 };
 
-use super::{Event, Outbox, Violation};
+use super::{Event, Outbox, Violation, WindowFree};
 
 /// Subscribes and unsubscribes in flight at once; more wait.
 const CONTROL_WINDOW: u16 = 16;
@@ -21,10 +21,13 @@ const RENEW_FILTERS: usize = 8;
 #[derive(Debug)]
 pub(super) struct Outgoing<P, S> {
     window: u16,
+    window_exactly_once: u16,
     entries: Vec<Option<Entry<P, S>>>,
     free: VecDeque<PacketId>,
     next_stamp: u64,
     publishes: usize,
+    /// Of those, of QoS 2.
+    exactly_once: usize,
     controls: u16,
     /// Subscribes and unsubscribes that have no id yet.
     waiting: VecDeque<Control<S>>,
@@ -54,24 +57,30 @@ enum Control<S> {
 }
 
 impl<P, S> Outgoing<P, S> {
-    pub(super) fn new(window: u16) -> Self {
-        let window = window.max(1);
+    pub(super) fn new(window: u16, window_exactly_once: u16) -> Self {
         Self {
-            window,
+            window: window.max(1),
+            window_exactly_once: window_exactly_once.max(1),
             entries: Vec::new(),
             free: VecDeque::new(),
             next_stamp: 0,
             publishes: 0,
+            exactly_once: 0,
             controls: 0,
             waiting: VecDeque::new(),
         }
     }
 
-    pub(super) fn window_free(&self) -> usize {
+    pub(super) fn window_free(&self) -> WindowFree {
         let ids_left = usize::from(u16::MAX) - self.publishes - usize::from(self.controls);
-        usize::from(self.window)
+        let acknowledged = usize::from(self.window)
             .saturating_sub(self.publishes)
-            .min(ids_left)
+            .min(ids_left);
+        let exactly_once = usize::from(self.window_exactly_once);
+        WindowFree {
+            acknowledged,
+            exactly_once: exactly_once.saturating_sub(self.exactly_once),
+        }
     }
 
     pub(super) fn open(&self) -> usize {
@@ -94,6 +103,7 @@ impl<P, S> Outgoing<P, S> {
         publish.id = Some(id);
         outbox.push_publish(&publish);
         self.publishes += 1;
+        self.exactly_once += usize::from(publish.qos == QoS::ExactlyOnce);
         self.put(id, State::Publish(publish, token));
         None
     }
@@ -126,8 +136,12 @@ impl<P, S> Outgoing<P, S> {
     fn remove(&mut self, id: PacketId) -> Option<State<P, S>> {
         let entry = self.entries.get_mut(index(id))?.take()?;
         self.free.push_back(id);
-        match entry.state {
-            State::Publish(..) | State::Release(_) => self.publishes -= 1,
+        match &entry.state {
+            State::Publish(publish, _) if publish.qos == QoS::AtLeastOnce => self.publishes -= 1,
+            State::Publish(..) | State::Release(_) => {
+                self.publishes -= 1;
+                self.exactly_once -= 1;
+            }
             State::Control(_) => self.controls -= 1,
         }
         Some(entry.state)

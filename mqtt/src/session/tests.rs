@@ -17,9 +17,12 @@ type Tested = Session<Option<u32>, Option<u32>>;
 
 fn session(window: u16, ack_mode: AckMode) -> Tested {
     let keep_alive = Duration::from_secs(60);
+    let window_exactly_once = window.div_ceil(2);
+    let clean_session = false;
     Session::new(&Config {
         window,
-        clean_session: false,
+        window_exactly_once,
+        clean_session,
         keep_alive,
         ack_mode,
     })
@@ -123,7 +126,7 @@ impl Pair {
     }
 
     fn publish(&mut self, qos: QoS) {
-        if self.sender.window_free() == 0 {
+        if !self.sender.window_free().take(qos) {
             return;
         }
         let token = self
@@ -354,7 +357,7 @@ fn window_is_respected_and_fills_the_whole_id_space() {
     };
     session.subscribe(vec![filter], None);
     let mut published = 0;
-    while session.window_free() > 0 {
+    while session.window_free().take(QoS::AtLeastOnce) {
         session.publish(message(0, QoS::AtLeastOnce), None);
         published += 1;
     }
@@ -645,11 +648,13 @@ fn a_server_that_ignores_the_id_space_is_a_violation() {
 #[test]
 fn clean_session_forgets_what_was_received_but_not_what_was_published() {
     let keep_alive = Duration::ZERO;
+    let (window, window_exactly_once, ack_mode) = (4, 4, AckMode::Auto);
     let config = Config {
-        window: 4,
+        window,
+        window_exactly_once,
         clean_session: true,
         keep_alive,
-        ack_mode: AckMode::Auto,
+        ack_mode,
     };
     let mut session: Tested = Session::new(&config);
     let now = Instant::now();

@@ -1,0 +1,50 @@
+//! What can end a part of the bus, by what the caller can do about it.
+
+use crate::{spool, store};
+
+/// A part of the bus that cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The settings of the connection cannot work, or another client took it over.
+    #[error("MQTT connection `{client_id}` to {server} cannot go on")]
+    Mqtt {
+        /// The client id.
+        client_id: String,
+        /// `host:port`.
+        server: String,
+        /// What the client said.
+        #[source]
+        source: qproxy_mqtt::Error,
+    },
+    /// The spool cannot be read.
+    #[error("could not read the spool")]
+    Spool(#[from] spool::Error),
+    /// What the store has settled cannot be read.
+    #[error("could not read from the store what is settled")]
+    Store(#[from] store::Error),
+    /// The server refused a subscription that is needed.
+    #[error("MQTT server {server} refused the subscription to {filter}; check its access list")]
+    Refused {
+        /// `host:port`.
+        server: String,
+        /// The filter.
+        filter: String,
+    },
+}
+
+/// Why a recorder did not take a request to send again.
+#[derive(Debug, thiserror::Error)]
+pub enum ResendError {
+    /// The request is not one.
+    #[error("not a request to send again: {0}")]
+    Invalid(String),
+    /// Enough is being sent again already.
+    #[error("busy with what others asked for; ask again later")]
+    Busy,
+    /// The spool cannot be read.
+    #[error("could not read the spool")]
+    Spool(#[from] spool::Error),
+    /// The publisher has stopped.
+    #[error("this node does not publish")]
+    Stopped,
+}

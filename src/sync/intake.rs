@@ -1,0 +1,174 @@
+//! From a message's bytes to what the store keeps: unpack, decode, check, fingerprint.
+//!
+//! Pure. A message is taken whole or not at all, so that what is quarantined left no half behind. The
+//! topic's node is the one that the broker let publish there, hence an item that names another is refused.
+
+use bytes::Bytes;
+
+use crate::record::{FingerprintRules, Item, NodeId, Record, RequestView, SequenceRange, wire};
+use crate::store::Arrival;
+
+use super::frame::{self, FrameError};
+use super::notice::MAX_SEQUENCE;
+
+/// What is wrong with a message on a topic for items.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Malformed {
+    /// The topic is none of ours.
+    #[error("topic is none on which items are published")]
+    Topic,
+    /// The frame around the items.
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    /// The items.
+    #[error(transparent)]
+    Wire(#[from] wire::WireError),
+    /// It holds nothing.
+    #[error("message holds no item")]
+    Empty,
+    /// An item of another recorder.
+    #[error("item names node `{found}`, the topic `{expected}`")]
+    ForeignNode {
+        /// The item's.
+        found: NodeId,
+        /// The topic's.
+        expected: NodeId,
+    },
+    /// A place that no sequence reaches.
+    #[error("item at {first} of {count} places has no possible sequence number")]
+    Sequence {
+        /// Its first place.
+        first: u64,
+        /// How many it takes.
+        count: u64,
+    },
+    /// A notice between the items.
+    #[error(transparent)]
+    Notice(#[from] super::notice::NoticeError),
+}
+
+/// What an item is called in a metric's label.
+pub(super) const fn kind(item: &Item) -> &'static str {
+    match item {
+        Item::Record(_) => "record",
+        Item::Chunk(_) => "chunk",
+        Item::Segments(_) => "segments",
+        Item::Gap(_) => "gap",
+    }
+}
+
+/// Reads messages under one set of rules.
+#[derive(Debug)]
+pub(super) struct Intake {
+    pub(super) rules: FingerprintRules,
+    pub(super) max_decompressed: usize,
+}
+
+impl Intake {
+    /// The items of a message that came on a topic of `node`, each with the places that it takes.
+    pub(super) fn read(
+        &self,
+        node: &NodeId,
+        payload: &Bytes,
+    ) -> Result<Vec<(SequenceRange, Arrival)>, Malformed> {
+        let message = frame::unpack(payload, self.max_decompressed)?;
+        let mut arrivals = Vec::new();
+        for decoded in wire::decode_all(&message) {
+            let decoded = decoded?;
+            let range = place(&decoded.item, node)?;
+            let fingerprint = match &decoded.item {
+                Item::Record(Record::Exchange(exchange)) => Some(
+                    self.rules
+                        .fingerprint(&RequestView::from(&exchange.request)),
+                ),
+                _ => None,
+            };
+            arrivals.push((
+                range,
+                Arrival {
+                    decoded,
+                    fingerprint,
+                },
+            ));
+        }
+        if arrivals.is_empty() {
+            return Err(Malformed::Empty);
+        }
+        Ok(arrivals)
+    }
+}
+
+fn place(item: &Item, node: &NodeId) -> Result<SequenceRange, Malformed> {
+    let origin = item.origin();
+    if origin.node != *node {
+        return Err(Malformed::ForeignNode {
+            found: origin.node.clone(),
+            expected: node.clone(),
+        });
+    }
+    let (first, count) = (origin.seq.0, item.span());
+    SequenceRange::spanning(first, count)
+        .filter(|range| range.first > 0 && range.last <= MAX_SEQUENCE)
+        .ok_or(Malformed::Sequence { first, count })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::{any, prop, prop_assert, proptest};
+
+    use super::super::frame::Compression;
+    use super::super::testing::{exchange, gap, message};
+    use super::*;
+
+    fn intake() -> Intake {
+        Intake {
+            rules: FingerprintRules::default(),
+            max_decompressed: 1 << 20,
+        }
+    }
+
+    fn node(name: &str) -> NodeId {
+        NodeId::new(name).unwrap()
+    }
+
+    #[test]
+    fn reads_what_was_packed_with_places_and_fingerprints() {
+        let payload = message(&[exchange("rec", 1, 7), gap("rec", 1, 8, 3)]);
+        for compression in [Compression::None, Compression::Lz4, Compression::Zstd] {
+            let packed = compression.pack(payload.to_vec());
+            let read = intake().read(&node("rec"), &packed).unwrap();
+            let places: Vec<_> = read.iter().map(|(r, _)| (r.first, r.last)).collect();
+            assert_eq!(places, [(7, 7), (8, 10)]);
+            assert!(read[0].1.fingerprint.is_some() && read[1].1.fingerprint.is_none());
+        }
+    }
+
+    #[test]
+    fn one_bad_item_refuses_the_whole_message() {
+        let good = exchange("rec", 1, 1);
+        let cases = [
+            (message(&[good.clone(), exchange("other", 1, 2)]), "other"),
+            (message(&[good.clone(), exchange("rec", 1, 0)]), "sequence"),
+            (message(&[gap("rec", 1, 5, u64::MAX)]), "sequence"),
+            (message(&[gap("rec", 1, 5, 0)]), ""),
+            (message(&[good.clone()]).slice(..40), "MessagePack"),
+            (Bytes::from_static(b"\xc1\xc1"), "MessagePack"),
+            (Bytes::new(), "no item"),
+        ];
+        for (payload, word) in cases {
+            let error = intake().read(&node("rec"), &payload).unwrap_err();
+            assert!(error.to_string().contains(word), "{error}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(at in any::<prop::sample::Index>(), byte in any::<u8>()) {
+            let mut payload = message(&[exchange("rec", 1, 7), gap("rec", 1, 8, 3)]).to_vec();
+            let at = at.index(payload.len());
+            payload[at] = byte;
+            let read = intake().read(&node("rec"), &payload.into());
+            prop_assert!(read.map_or(true, |items| items.len() <= 2));
+        }
+    }
+}

@@ -1,0 +1,632 @@
+//! The recorder's driver: spool -> MQTT, and again where a player asks.
+//!
+//! One task owns all state and never waits for the network: it hands messages to the client, whose tokens say
+//! when the broker has them. The unbroken front of what the broker has is released from the spool. What is
+//! decided, and by what, stands in `packer`, `unacked` and `flow`.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use parking_lot::Mutex;
+use qproxy_mqtt::{MqttClient, QoS};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use crate::record::{
+    Epoch, Gap, GapReason, Item, NodeId, Origin, Sequence, SequenceRange, Subject, wire,
+};
+use crate::spool::{self, Spool};
+
+use super::endpoint::Endpoint;
+use super::error::{Error, ResendError};
+use super::flow::{Flow, FlowConfig, Heard};
+use super::frame::Compression;
+use super::metrics::{Metrics, reason};
+use super::notice::{self, Ack, Head, MAX_SEQUENCE, ResendAnswer, ResendRequest};
+use super::packer::{self, Message, Waiting};
+use super::status::{PlayerStatus, RecorderStatus};
+use super::topics::{TopicCache, Topics};
+use super::unacked::{Slot, Unacked};
+
+/// How a recorder publishes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PublisherConfig {
+    /// How messages are packed.
+    pub compression: Compression,
+    /// The largest payload, before compression; a single item may be larger if it packs under it.
+    pub max_payload_bytes: usize,
+    /// Messages handed to the broker that it has not acknowledged, at most.
+    pub max_unacked: u16,
+    /// How much is read from the spool at once.
+    pub read_bytes: usize,
+    /// How long to wait for more to pack while messages are on their way.
+    pub linger: Duration,
+    /// With fewer messages than this on their way nothing lingers.
+    pub eager_messages: usize,
+    /// How far to run ahead of players.
+    pub flow: FlowConfig,
+    /// How often the head is told while it moves.
+    pub head_interval: Duration,
+    /// How often it is told otherwise.
+    pub head_idle: Duration,
+    /// Messages sent again per second, at most.
+    pub resend_per_second: u32,
+    /// Items that one request to send again gets, at most.
+    pub resend_items: usize,
+    /// The first pause after a failed publish; doubled up to `longest_pause`.
+    pub first_pause: Duration,
+    /// The longest pause after failed publishes.
+    pub longest_pause: Duration,
+    /// How long to wait at shutdown for what is on its way.
+    pub drain: Duration,
+}
+
+impl Default for PublisherConfig {
+    fn default() -> Self {
+        Self {
+            compression: Compression::None,
+            max_payload_bytes: 60 << 10,
+            max_unacked: 128,
+            read_bytes: 512 << 10,
+            linger: Duration::from_millis(5),
+            eager_messages: 4,
+            flow: FlowConfig::default(),
+            head_interval: Duration::from_millis(250),
+            head_idle: Duration::from_secs(5),
+            resend_per_second: 500,
+            resend_items: 1000,
+            first_pause: Duration::from_millis(100),
+            longest_pause: Duration::from_secs(5),
+            drain: Duration::from_secs(5),
+        }
+    }
+}
+
+/// Requests that wait to be sent again; beyond, callers hear that we are busy.
+const RESEND_QUEUE: usize = 2;
+const ACK_QUEUE: usize = 256;
+/// Heads of earlier lives that are told.
+const HEADS_KEPT: usize = 8;
+
+type Outbound = Message<Option<Slot>>;
+type Delivery = (Outbound, Result<(), qproxy_mqtt::Error>);
+
+/// The recorder's end of the bus, to be run.
+#[derive(Debug)]
+pub struct Publisher {
+    config: PublisherConfig,
+    endpoint: Endpoint,
+    client_id: String,
+    node: NodeId,
+    topics: Topics,
+    spool: Spool,
+    metrics: Metrics,
+    acks: mpsc::Receiver<(NodeId, Ack)>,
+    resends: mpsc::Receiver<Vec<spool::Message>>,
+    status: Arc<Mutex<RecorderStatus>>,
+}
+
+/// How others speak to a running [`Publisher`]; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct PublisherHandle {
+    spool: Spool,
+    resend_items: usize,
+    metrics: Metrics,
+    acks: mpsc::Sender<(NodeId, Ack)>,
+    resends: mpsc::Sender<Vec<spool::Message>>,
+    status: Arc<Mutex<RecorderStatus>>,
+}
+
+impl PublisherHandle {
+    /// A player said what it has. Too many at once are dropped: the next one says it again.
+    pub(super) fn heard(&self, player: NodeId, ack: Ack) {
+        // A full queue costs one of several acknowledgements per second.
+        let _ = self.acks.try_send((player, ack));
+    }
+
+    /// Looks up what a player asks for and queues it to be sent again.
+    ///
+    /// # Errors
+    /// [`ResendError`] by what the asker can do.
+    pub async fn resend(&self, request: ResendRequest) -> Result<ResendAnswer, ResendError> {
+        let result = self.look_up(request).await;
+        let outcome = match &result {
+            Ok(answer) => {
+                let gone: u64 = answer.gone.iter().map(|range| range.get().count()).sum();
+                self.metrics.resend_gone.inc_by(gone);
+                "served"
+            }
+            Err(ResendError::Invalid(_)) => "invalid",
+            Err(ResendError::Busy) => "busy",
+            Err(ResendError::Spool(_) | ResendError::Stopped) => "failed",
+        };
+        self.metrics
+            .resends_served
+            .get_or_create(&reason(outcome))
+            .inc();
+        result
+    }
+
+    async fn look_up(&self, request: ResendRequest) -> Result<ResendAnswer, ResendError> {
+        let ResendRequest { epoch, first, last } = request;
+        if first == 0 || first > last || last > MAX_SEQUENCE {
+            return Err(ResendError::Invalid(format!("no range: {first} to {last}")));
+        }
+        let permit = self.resends.try_reserve().map_err(|error| match error {
+            mpsc::error::TrySendError::Full(()) => ResendError::Busy,
+            mpsc::error::TrySendError::Closed(()) => ResendError::Stopped,
+        })?;
+        let (spool, most) = (self.spool.clone(), self.resend_items);
+        let range = SequenceRange { first, last };
+        let read = move || spool.range(Epoch(epoch), range, most);
+        let found = tokio::task::spawn_blocking(read)
+            .await
+            .map_err(|_| ResendError::Stopped)??;
+        let answer = ResendAnswer {
+            sent: found.messages.len() as u64,
+            gone: found.gone.into_iter().map(Into::into).collect(),
+            up_to: found.rest.map_or(last, |rest| rest.first - 1),
+        };
+        permit.send(found.messages);
+        Ok(answer)
+    }
+
+    /// How it goes.
+    #[must_use]
+    pub fn status(&self) -> RecorderStatus {
+        self.status.lock().clone()
+    }
+}
+
+impl Publisher {
+    /// A publisher for what is in `spool`.
+    #[must_use]
+    pub fn new(
+        config: PublisherConfig,
+        endpoint: Endpoint,
+        node: NodeId,
+        topics: Topics,
+        spool: Spool,
+        metrics: Metrics,
+    ) -> (Self, PublisherHandle) {
+        let (ack_sender, acks) = mpsc::channel(ACK_QUEUE);
+        let (resend_sender, resends) = mpsc::channel(RESEND_QUEUE);
+        let status = Arc::new(Mutex::new(RecorderStatus::default()));
+        let handle = PublisherHandle {
+            spool: spool.clone(),
+            resend_items: config.resend_items,
+            metrics: metrics.clone(),
+            acks: ack_sender,
+            resends: resend_sender,
+            status: status.clone(),
+        };
+        let publisher = Self {
+            config,
+            client_id: format!("{node}-publisher"),
+            endpoint,
+            node,
+            topics,
+            spool,
+            metrics,
+            acks,
+            resends,
+            status,
+        };
+        (publisher, handle)
+    }
+
+    /// Publishes until `shutdown`; then waits a moment for what is on its way.
+    ///
+    /// # Errors
+    /// [`Error`] where it cannot go on; what is in the spool stays there.
+    pub async fn run(self, shutdown: CancellationToken) -> Result<(), Error> {
+        let mut settings = self.endpoint.client_config(self.client_id.clone());
+        settings.window = self.config.max_unacked;
+        settings.drain_timeout = self.config.drain;
+        let client = MqttClient::new(settings);
+        let events = client.events();
+        let failed = |source| Error::Mqtt {
+            client_id: self.client_id.clone(),
+            server: self.endpoint.to_string(),
+            source,
+        };
+        client.start().await.map_err(failed)?;
+        let watch = super::control::log_events(self.endpoint.clone(), "publisher", events);
+        let reader = self.spool.reader()?;
+        let mut running = Running::new(self, client.clone(), reader);
+        let result = tokio::select! {
+            result = running.run(&shutdown) => result,
+            never = watch => match never {},
+        };
+        running.drain().await;
+        if let Err(error) = client.disconnect().await {
+            tracing::warn!(%error, "publisher left messages; they stay in the spool");
+        }
+        result
+    }
+}
+
+struct Running {
+    publisher: Publisher,
+    client: MqttClient,
+    reader: spool::Reader,
+    cache: TopicCache,
+    pending: VecDeque<Outbound>,
+    repairs: VecDeque<Outbound>,
+    in_flight: FuturesUnordered<BoxFuture<'static, Delivery>>,
+    unacked: Unacked<(Epoch, Sequence)>,
+    flow: Flow,
+    /// Per life, up to where the broker has everything.
+    heads: BTreeMap<Epoch, u64>,
+    head_moved: bool,
+    head_due: Instant,
+    linger_until: Instant,
+    next_repair: Instant,
+    retry_at: Instant,
+    read_at: Instant,
+    pause: Duration,
+}
+
+impl Running {
+    fn new(publisher: Publisher, client: MqttClient, reader: spool::Reader) -> Self {
+        let now = Instant::now();
+        let stats = publisher.spool.stats();
+        let mut heads = BTreeMap::new();
+        if let Some((epoch, seq)) = stats.oldest_unsent {
+            heads.insert(epoch, seq.0.saturating_sub(1));
+        }
+        Self {
+            cache: TopicCache::new(publisher.topics.clone(), publisher.node.clone()),
+            flow: Flow::new(publisher.config.flow),
+            pause: publisher.config.first_pause,
+            publisher,
+            client,
+            reader,
+            pending: VecDeque::new(),
+            repairs: VecDeque::new(),
+            in_flight: FuturesUnordered::new(),
+            unacked: Unacked::default(),
+            heads,
+            head_moved: true,
+            head_due: now,
+            linger_until: now,
+            next_repair: now,
+            retry_at: now,
+            read_at: now,
+        }
+    }
+
+    async fn run(&mut self, shutdown: &CancellationToken) -> Result<(), Error> {
+        loop {
+            let now = Instant::now();
+            self.send_what_may_go(now)?;
+            self.tell_head(now);
+            let eager = self.in_flight.len() < self.publisher.config.eager_messages;
+            let lingers = !eager && now < self.linger_until;
+            let may_read = self.pending.is_empty() && now >= self.read_at && !lingers;
+            let may_repair = self.repairs.is_empty();
+            let wake = self.next_wake(now, may_read);
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => return Ok(()),
+                Some(delivery) = self.in_flight.next() => self.delivered(delivery)?,
+                Some((player, ack)) = self.publisher.acks.recv() => self.heard(&player, ack),
+                Some(messages) = self.publisher.resends.recv(), if may_repair => {
+                    self.publisher.metrics.resent_items.inc_by(messages.len() as u64);
+                    self.repairs = self.pack(messages, |_, _| None).into();
+                }
+                batch = self.reader.next_batch(self.publisher.config.read_bytes), if may_read => {
+                    self.read(batch);
+                }
+                () = sleep_until(wake) => {}
+            }
+        }
+    }
+
+    /// Takes a batch from the spool; where the disk refuses, the next attempt comes after a pause.
+    fn read(&mut self, batch: Result<Vec<spool::Message>, spool::Error>) {
+        match batch {
+            Ok(messages) => {
+                self.pending = self
+                    .pack(messages, |unacked, message| {
+                        Some(unacked.push((message.epoch, message.last())))
+                    })
+                    .into();
+            }
+            Err(error) => {
+                tracing::error!(%error, "could not read the spool");
+                self.read_at = Instant::now() + self.publisher.config.longest_pause;
+            }
+        }
+    }
+
+    fn pack(
+        &mut self,
+        messages: Vec<spool::Message>,
+        slot: impl Fn(&mut Unacked<(Epoch, Sequence)>, &spool::Message) -> Option<Slot>,
+    ) -> Vec<Outbound> {
+        let limit = self.publisher.config.max_payload_bytes;
+        let waiting: Vec<_> = messages
+            .into_iter()
+            .map(|message| {
+                let label = match message.subject {
+                    Subject::Traffic { .. } => "record",
+                    Subject::Body { .. } => "chunk",
+                    Subject::Segment { .. } => "segments",
+                    Subject::Gap => "gap",
+                };
+                self.publisher
+                    .metrics
+                    .published_items
+                    .get_or_create(&reason(label))
+                    .inc();
+                Waiting {
+                    slot: slot(&mut self.unacked, &message),
+                    epoch: message.epoch,
+                    last: message.last().0,
+                    topic: self.cache.topic(&message.subject),
+                    payload: message.payload,
+                }
+            })
+            .collect();
+        packer::pack(waiting, limit)
+    }
+
+    fn send_what_may_go(&mut self, now: Instant) -> Result<(), Error> {
+        let most = usize::from(self.publisher.config.max_unacked);
+        while now >= self.retry_at && self.in_flight.len() < most {
+            let room = self.flow.room(now).is_none_or(|room| room > 0);
+            if now >= self.next_repair
+                && let Some(message) = self.repairs.pop_front()
+            {
+                let each = Duration::from_secs(1) / self.publisher.config.resend_per_second.max(1);
+                self.next_repair = self.next_repair.max(now - each) + each;
+                self.send(message)?;
+            } else if room && let Some(message) = self.pending.pop_front() {
+                self.flow.sent(message.epoch, message.last, now);
+                self.linger_until = now + self.publisher.config.linger;
+                self.send(message)?;
+            } else {
+                break;
+            }
+        }
+        let in_flight = i64::try_from(self.in_flight.len()).unwrap_or(i64::MAX);
+        self.publisher.metrics.unacked_messages.set(in_flight);
+        Ok(())
+    }
+
+    fn send(&mut self, message: Outbound) -> Result<(), Error> {
+        let config = &self.publisher.config;
+        let payload = message.payload(config.compression);
+        if payload.len() > config.max_payload_bytes && message.slots.len() == 1 {
+            let gap = self.instead_of(message);
+            return self.send(gap);
+        }
+        let metrics = &self.publisher.metrics;
+        let bytes = payload.len() as u64;
+        match self
+            .client
+            .try_publish(message.topic.to_string(), payload, QoS::AtLeastOnce)
+        {
+            Ok(token) => {
+                metrics.published_messages.inc();
+                metrics.published_bytes.inc_by(bytes);
+                let delivery = async move {
+                    let result = token.await;
+                    (message, result)
+                };
+                self.in_flight.push(Box::pin(delivery));
+                Ok(())
+            }
+            Err(error) => self.failed(message, error),
+        }
+    }
+
+    fn delivered(&mut self, (message, result): Delivery) -> Result<(), Error> {
+        if let Err(error) = result {
+            return self.failed(message, error);
+        }
+        self.publisher.metrics.acked_messages.inc();
+        self.pause = self.publisher.config.first_pause;
+        for slot in message.slots.into_iter().flatten() {
+            self.unacked.done(&[slot]);
+        }
+        let mut last: Option<(Epoch, Sequence)> = None;
+        while let Some(position) = self.unacked.release() {
+            if let Some((epoch, seq)) = last.filter(|(epoch, _)| *epoch != position.0) {
+                self.heads.insert(epoch, seq.0);
+            }
+            last = Some(position);
+        }
+        if let Some((epoch, seq)) = last {
+            self.publisher.spool.acknowledge(epoch, seq);
+            self.heads.insert(epoch, seq.0);
+            while self.heads.len() > HEADS_KEPT {
+                self.heads.pop_first();
+            }
+            self.head_moved = true;
+        }
+        Ok(())
+    }
+
+    /// A message did not get through: again after a pause, in parts or as a gap where it is too large.
+    fn failed(&mut self, message: Outbound, error: qproxy_mqtt::Error) -> Result<(), Error> {
+        use qproxy_mqtt::Error as Mqtt;
+        match error {
+            Mqtt::Stopped | Mqtt::NotConnected | Mqtt::TakenOver(_) | Mqtt::Config(_) => {
+                return Err(Error::Mqtt {
+                    client_id: self.publisher.client_id.clone(),
+                    server: self.publisher.endpoint.to_string(),
+                    source: error,
+                });
+            }
+            Mqtt::TooLarge { .. } | Mqtt::Topic(_) if message.slots.len() == 1 => {
+                let gap = self.instead_of(message);
+                self.pending.push_front(gap);
+            }
+            Mqtt::TooLarge { .. } => {
+                for part in message.split().into_iter().rev() {
+                    self.pending.push_front(part);
+                }
+            }
+            error => {
+                tracing::debug!(%error, "message is published again");
+                self.publisher.metrics.republished_messages.inc();
+                self.pending.push_front(message);
+                self.retry_at = Instant::now() + self.pause;
+                self.pause = (self.pause * 2).min(self.publisher.config.longest_pause);
+            }
+        }
+        Ok(())
+    }
+
+    /// The gap that settles an item which no message can hold.
+    fn instead_of(&mut self, message: Outbound) -> Outbound {
+        self.publisher.metrics.oversize_items.inc();
+        tracing::warn!(
+            topic = &*message.topic,
+            seq = message.last,
+            "item is larger than any message and is dropped"
+        );
+        let origin = Origin {
+            node: self.publisher.node.clone(),
+            epoch: message.epoch,
+            seq: Sequence(message.last),
+        };
+        let gap = Item::Gap(Gap {
+            origin,
+            count: 1,
+            reason: GapReason::Oversize,
+        });
+        let mut payload = Vec::new();
+        wire::encode(&gap, &mut payload);
+        message.replaced(self.cache.topic(&Subject::Gap), payload.into())
+    }
+
+    fn heard(&mut self, player: &NodeId, ack: Ack) {
+        let (epoch, highest) = (Epoch(ack.epoch), ack.highest);
+        match self.flow.heard(player, ack, Instant::now()) {
+            Heard::Joined => tracing::info!(%player, "player is there"),
+            Heard::Known => {}
+            Heard::Ignored => {
+                self.publisher.metrics.players_ignored.inc();
+            }
+        }
+        self.recall_head(epoch, highest);
+    }
+
+    /// A player lacks the end of an earlier life that was published whole: tell it where that ended.
+    fn recall_head(&mut self, epoch: Epoch, highest: u64) {
+        let spool = &self.publisher.spool;
+        if epoch >= spool.epoch() || self.heads.contains_key(&epoch) {
+            return;
+        }
+        let unsent = spool.stats().oldest_unsent;
+        let end = spool.highest(epoch).filter(|end| end.0 > highest);
+        if let Some(end) = end.filter(|_| unsent.is_none_or(|(oldest, _)| oldest > epoch)) {
+            self.heads.insert(epoch, end.0);
+            self.head_moved = true;
+        }
+    }
+
+    fn tell_head(&mut self, now: Instant) {
+        let config = &self.publisher.config;
+        if now < self.head_due {
+            return;
+        }
+        if self.head_moved || now >= self.head_due + config.head_idle {
+            let topic = self.publisher.topics.head(&self.publisher.node);
+            for (epoch, highest) in &self.heads {
+                let head = Head {
+                    epoch: epoch.0,
+                    highest: *highest,
+                };
+                // Told again in a moment if it is lost; QoS 0 is meant for that.
+                let _ =
+                    self.client
+                        .try_publish(topic.clone(), notice::write(&head), QoS::AtMostOnce);
+            }
+            self.head_moved = false;
+            self.head_due = now + config.head_interval;
+        }
+        self.show(now);
+    }
+
+    fn show(&self, now: Instant) {
+        let stats = self.publisher.spool.stats();
+        let head = self.heads.get(&stats.epoch).copied().unwrap_or(0);
+        let players: Vec<_> = self
+            .flow
+            .players(stats.epoch, now)
+            .into_iter()
+            .map(|player| {
+                let watermark = player.ack.map_or(0, |ack| ack.watermark);
+                PlayerStatus {
+                    player: player.player.to_string(),
+                    watermark,
+                    lag: head.saturating_sub(watermark),
+                    ahead: player.ahead,
+                    live: player.live,
+                }
+            })
+            .collect();
+        let lag = players.iter().filter(|p| p.live).map(|p| p.lag).max();
+        let lag = i64::try_from(lag.unwrap_or(0)).unwrap_or(i64::MAX);
+        self.publisher.metrics.player_lag.set(lag);
+        *self.publisher.status.lock() = RecorderStatus {
+            epoch: stats.epoch.0,
+            highest: stats.highest.0,
+            acknowledged: head,
+            unsent: stats.unsent,
+            in_flight: self.in_flight.len(),
+            connected: self.client.is_connected(),
+            players,
+        };
+    }
+
+    /// When there is something to do without anybody saying so.
+    fn next_wake(&self, now: Instant, may_read: bool) -> Instant {
+        let config = &self.publisher.config;
+        let mut wake = if now < self.head_due {
+            self.head_due
+        } else {
+            (self.head_due + config.head_idle).min(now + config.head_interval)
+        };
+        if !may_read && self.pending.is_empty() {
+            wake = wake.min(self.linger_until.max(self.read_at));
+        }
+        if !self.repairs.is_empty() {
+            wake = wake.min(self.next_repair.max(self.retry_at));
+        }
+        if !self.pending.is_empty() {
+            let held = self.flow.room(now) == Some(0);
+            let opens = self.flow.next_timeout(now).filter(|_| held);
+            wake = wake.min(opens.unwrap_or(wake));
+            if self.retry_at > now {
+                wake = wake.min(self.retry_at);
+            }
+        }
+        wake
+    }
+
+    /// Waits for what the broker was handed, so that the next start repeats little.
+    async fn drain(&mut self) {
+        let until = Instant::now() + self.publisher.config.drain;
+        while !self.in_flight.is_empty() {
+            tokio::select! {
+                Some(delivery) = self.in_flight.next() => {
+                    if self.delivered(delivery).is_err() {
+                        return;
+                    }
+                }
+                () = sleep_until(until) => return,
+            }
+        }
+        self.head_due = Instant::now();
+        self.tell_head(self.head_due);
+    }
+}

@@ -1,0 +1,148 @@
+//! A real Mosquitto on a free port, in a directory of its own; killed when dropped.
+
+use std::fmt::Write as _;
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use qproxy::mqtt_client::client::MqttConfig;
+use tempfile::TempDir;
+
+use super::eventually;
+
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Options {
+    /// Keeps sessions over a restart.
+    pub(crate) persistence: bool,
+    /// The only user and password it lets in.
+    pub(crate) user: Option<(&'static str, &'static str)>,
+    pub(crate) tls: Option<TlsFiles>,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct TlsFiles {
+    pub(crate) ca: PathBuf,
+    pub(crate) certificate: PathBuf,
+    pub(crate) key: PathBuf,
+    /// Whether clients need a certificate of the same authority.
+    pub(crate) require_client: bool,
+}
+
+pub(crate) struct Mosquitto {
+    port: u16,
+    directory: TempDir,
+    process: Option<Child>,
+}
+
+impl Mosquitto {
+    pub(crate) async fn start(options: Options) -> Self {
+        let directory = TempDir::new().unwrap();
+        // Free now, and for the moment until Mosquitto binds it.
+        let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let port = free.local_addr().unwrap().port();
+        drop(free);
+        let settings = settings(directory.path(), port, &options);
+        std::fs::write(directory.path().join("mosquitto.conf"), settings).unwrap();
+        let mut mosquitto = Self {
+            port,
+            directory,
+            process: None,
+        };
+        mosquitto.launch().await;
+        mosquitto
+    }
+
+    pub(crate) fn config(&self, client_id: &str) -> MqttConfig {
+        MqttConfig {
+            client_id: client_id.to_string(),
+            host: "127.0.0.1".to_string(),
+            port: self.port,
+            ..Default::default()
+        }
+    }
+
+    /// Stops it in order, so that it saves what it keeps.
+    pub(crate) fn stop(&mut self) {
+        let Some(mut process) = self.process.take() else {
+            return;
+        };
+        let asked = Command::new("kill")
+            .arg("-TERM")
+            .arg(process.id().to_string())
+            .status();
+        assert!(asked.unwrap().success());
+        process.wait().unwrap();
+    }
+
+    /// Starts it again on the same port.
+    pub(crate) async fn launch(&mut self) {
+        let log = std::fs::File::create(self.directory.path().join("log")).unwrap();
+        let process = Command::new("mosquitto")
+            .arg("-c")
+            .arg(self.directory.path().join("mosquitto.conf"))
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn();
+        self.process = Some(process.expect(
+            "these tests need Mosquitto: apt-get install mosquitto (its programs have to be in PATH)",
+        ));
+        let port = self.port;
+        eventually("Mosquitto listens", || async move {
+            TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok()
+        })
+        .await;
+    }
+}
+
+impl Drop for Mosquitto {
+    fn drop(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            let _ = process.kill();
+            let _ = process.wait();
+        }
+    }
+}
+
+fn settings(directory: &Path, port: u16, options: &Options) -> String {
+    let mut text = format!("listener {port} 127.0.0.1\n");
+    if let Some(tls) = &options.tls {
+        let (ca, certificate) = (tls.ca.display(), tls.certificate.display());
+        write!(
+            text,
+            "cafile {ca}\ncertfile {certificate}\nkeyfile {}\n",
+            tls.key.display()
+        )
+        .unwrap();
+        writeln!(text, "require_certificate {}", tls.require_client).unwrap();
+    }
+    match options.user {
+        None => text.push_str("allow_anonymous true\n"),
+        Some((user, password)) => {
+            let file = directory.join("users");
+            let made = Command::new("mosquitto_passwd")
+                .args(["-b", "-c"])
+                .arg(&file)
+                .args([user, password])
+                .status()
+                .expect("mosquitto_passwd comes with the package mosquitto");
+            assert!(made.success());
+            write!(
+                text,
+                "allow_anonymous false\npassword_file {}\n",
+                file.display()
+            )
+            .unwrap();
+        }
+    }
+    if options.persistence {
+        write!(
+            text,
+            "persistence true\npersistence_location {}/\n",
+            directory.display()
+        )
+        .unwrap();
+    }
+    // Started by root it would otherwise become a user that cannot write here.
+    text.push_str("user root\n");
+    text
+}

@@ -1,0 +1,159 @@
+//! An MQTT server that does just what a test tells it to.
+
+use bytes::{Bytes, BytesMut};
+use qproxy::mqtt_client::client::MqttConfig;
+use qproxy::mqtt_client::codec::{
+    self, Ack, ConnAck, Connect, ConnectCode, Packet, PacketId, Publish, QoS, SubAck,
+    SubscribeCode, Text,
+};
+use qproxy::mqtt_client::options::Backoff;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+use super::soon;
+
+pub(crate) struct Peer {
+    listener: TcpListener,
+}
+
+pub(crate) struct PeerConnection {
+    stream: TcpStream,
+    received: BytesMut,
+}
+
+impl Peer {
+    pub(crate) async fn bind() -> Self {
+        Self {
+            listener: TcpListener::bind("127.0.0.1:0").await.unwrap(),
+        }
+    }
+
+    /// A configuration that leads here, with short pauses.
+    pub(crate) fn config(&self) -> MqttConfig {
+        let pause = Duration::from_millis(1);
+        MqttConfig {
+            client_id: "tested".to_string(),
+            host: "127.0.0.1".to_string(),
+            port: self.listener.local_addr().unwrap().port(),
+            reconnect: Backoff {
+                initial: pause,
+                max: pause,
+            },
+            ..Default::default()
+        }
+    }
+
+    /// The next TCP connection, before any packet.
+    pub(crate) async fn accept_tcp(&self) -> PeerConnection {
+        let (stream, _) = soon("a connection", self.listener.accept()).await.unwrap();
+        PeerConnection {
+            stream,
+            received: BytesMut::new(),
+        }
+    }
+
+    /// The next connection, answered with `code`.
+    pub(crate) async fn answer(
+        &self,
+        session_present: bool,
+        code: ConnectCode,
+    ) -> (PeerConnection, Connect) {
+        let mut connection = self.accept_tcp().await;
+        let Packet::Connect(connect) = connection.next().await else {
+            panic!("not a CONNECT")
+        };
+        connection
+            .send(&Packet::ConnAck(ConnAck {
+                session_present,
+                code,
+            }))
+            .await;
+        (connection, *connect)
+    }
+
+    pub(crate) async fn accept(&self) -> PeerConnection {
+        self.answer(false, ConnectCode::Accepted).await.0
+    }
+
+    /// Accepts and says that the session is still there.
+    pub(crate) async fn resume(&self) -> PeerConnection {
+        self.answer(true, ConnectCode::Accepted).await.0
+    }
+}
+
+impl PeerConnection {
+    /// The next packet; `None` when the client has closed.
+    pub(crate) async fn try_next(&mut self) -> Option<Packet> {
+        loop {
+            if let Some(packet) = codec::decode(&mut self.received, 64 << 20).unwrap() {
+                return Some(packet);
+            }
+            let read = soon("a packet", self.stream.read_buf(&mut self.received)).await;
+            if !matches!(read, Ok(1..)) {
+                return None;
+            }
+        }
+    }
+
+    pub(crate) async fn next(&mut self) -> Packet {
+        self.try_next().await.expect("the client is still there")
+    }
+
+    pub(crate) async fn publish(&mut self) -> Publish {
+        match self.next().await {
+            Packet::Publish(publish) => publish,
+            other => panic!("not a PUBLISH: {other:?}"),
+        }
+    }
+
+    pub(crate) async fn send(&mut self, packet: &Packet) {
+        let mut buf = BytesMut::new();
+        codec::encode(packet, &mut buf).unwrap();
+        self.write(&buf).await;
+    }
+
+    pub(crate) async fn write(&mut self, bytes: &[u8]) {
+        self.stream.write_all(bytes).await.unwrap();
+    }
+
+    pub(crate) async fn puback(&mut self, publish: &Publish) {
+        self.send(&Packet::PubAck(Ack::from(publish.id.unwrap())))
+            .await;
+    }
+
+    /// Takes a SUBSCRIBE and grants everything; returns the first filter.
+    pub(crate) async fn grant(&mut self) -> Text {
+        let Packet::Subscribe(subscribe) = self.next().await else {
+            panic!("not a SUBSCRIBE")
+        };
+        let granted = |wanted: &codec::Subscription| SubscribeCode::Granted(wanted.qos);
+        let codes = subscribe.filters.iter().map(granted).collect();
+        self.send(&Packet::SubAck(SubAck {
+            id: subscribe.id,
+            codes,
+        }))
+        .await;
+        subscribe.filters[0].filter.clone()
+    }
+
+    /// Sends a message; QoS 0 where `id` is 0, else QoS 1.
+    pub(crate) async fn message(&mut self, topic: &str, payload: impl Into<Bytes>, id: u16) {
+        let id = PacketId::new(id);
+        let qos = if id.is_some() {
+            QoS::AtLeastOnce
+        } else {
+            QoS::AtMostOnce
+        };
+        let (topic, payload) = (Text::from(topic), payload.into());
+        let publish = Publish {
+            dup: false,
+            qos,
+            retain: false,
+            topic,
+            id,
+            payload,
+        };
+        self.send(&Packet::Publish(publish)).await;
+    }
+}
