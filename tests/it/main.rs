@@ -1,1 +1,3 @@
-//! x
+//! Tests over real sockets and processes, in one binary.
+
+mod playback_test;

@@ -21,6 +21,8 @@ pub(super) async fn run(context: &Arc<Context>, plan: &Plan) -> RunState {
         lanes.drain().await;
         context.carry.clear();
         let state = match round {
+            // It may have been told to stop while the last records were on their way.
+            Ok(_) if context.cancel.is_cancelled() => RunState::Cancelled,
             Ok(state) => state,
             Err(error) => RunState::Failed(error.to_string()),
         };
@@ -61,9 +63,6 @@ async fn round(context: &Arc<Context>, plan: &Plan, lanes: &mut Lanes) -> Result
             }
         }
         lanes.dispatch(Arc::new(record), room).await;
-    }
-    if context.cancel.is_cancelled() {
-        return Ok(RunState::Cancelled);
     }
     Ok(RunState::Finished)
 }

@@ -1,6 +1,7 @@
 //! One record: carry over, send, read the answer, compare, tell.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
@@ -258,6 +259,7 @@ impl Context {
         )
         .await
         .unwrap_or(Err(SendError::Timeout));
+        result.sent = prepared.sent.load(Ordering::Relaxed);
         self.note_reach(&answer);
         let answer = match answer {
             Ok(answer) => answer,
@@ -297,9 +299,7 @@ impl Context {
         result: &mut ReplayResult,
     ) -> Result<Answer, SendError> {
         let started = Instant::now();
-        let sent = lane.send(|| prepared.build()).await;
-        result.sent = !matches!(sent, Err(SendError::Connect { .. }));
-        let response = sent?;
+        let response = lane.send(|| prepared.build()).await?;
         let taken = started.elapsed();
         self.metrics.replay_duration.observe(taken.as_secs_f64());
         result.replayed_status = Some(response.status().as_u16());
