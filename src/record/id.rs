@@ -6,8 +6,9 @@
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use uuid::{ContextV7, Timestamp, Uuid};
+use uuid::Uuid;
 
 /// The identity of one recorded exchange or stream, a UUIDv7 (RFC 9562 section 5.7).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -74,13 +75,22 @@ impl FromStr for RecordId {
     }
 }
 
-/// Makes strictly increasing [`RecordId`]s; share one per process.
+/// Makes strictly increasing [`RecordId`]s without a lock; share one per process.
+///
+/// A 64-bit counter whose upper 48 bits are milliseconds stands in the id as time and as its first random
+/// bits (RFC 9562 section 6.2, method 1); the rest is random.
 #[derive(Debug)]
-pub struct IdSource(std::sync::Mutex<ContextV7>);
+pub struct IdSource {
+    last: AtomicU64,
+    salt: u64,
+}
 
 impl Default for IdSource {
     fn default() -> Self {
-        Self(std::sync::Mutex::new(ContextV7::new()))
+        Self {
+            last: AtomicU64::new(0),
+            salt: Uuid::new_v4().as_u64_pair().0,
+        }
     }
 }
 
@@ -88,18 +98,29 @@ impl IdSource {
     /// The next id, for a record that started at `micros` (microseconds since the Unix epoch).
     #[must_use]
     pub fn next_id(&self, micros: i64) -> RecordId {
-        let micros = u64::try_from(micros).unwrap_or(0);
-        let nanos = u32::try_from(micros % 1_000_000).unwrap_or(0) * 1000;
-        let context = self
-            .0
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
-        RecordId(Uuid::new_v7(Timestamp::from_unix(
-            &*context,
-            micros / 1_000_000,
-            nanos,
-        )))
+        let millis = u64::try_from(micros).unwrap_or(0) / 1000;
+        let earliest = millis << 16;
+        let next = |last: u64| earliest.max(last + 1);
+        let before = self
+            .last
+            .fetch_update(Relaxed, Relaxed, |last| Some(next(last)))
+            .unwrap_or_else(|last| last);
+        let ticks = next(before);
+        let time = u128::from(ticks >> 16) << 80;
+        let upper = u128::from((ticks >> 4) & 0xfff) << 64;
+        let lower = u128::from(ticks & 0xf) << 58;
+        let random = u128::from(mix(self.salt ^ ticks) >> 6);
+        let version_and_variant = (0x7 << 76) | (0b10 << 62);
+        RecordId::from_u128(time | version_and_variant | upper | lower | random)
     }
+}
+
+/// Spreads a counter over all 64 bits (SplitMix64's finalizer).
+const fn mix(mut x: u64) -> u64 {
+    x = x.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    x ^ (x >> 31)
 }
 
 /// The name of a QProxy node: 1 to 64 of `A-Z a-z 0-9 _ -`, so that it can stand in a topic as it is.
@@ -180,6 +201,19 @@ mod tests {
             .map(|_| source.next_id(1_700_000_000_000_000))
             .collect();
         assert!(ids.windows(2).all(|w| w[0] < w[1]));
+    }
+
+    #[test]
+    fn ids_are_version_7_and_differ_between_sources() {
+        let micros = 1_700_000_000_000_000;
+        let (one, other) = (IdSource::default(), IdSource::default());
+        let id = one.next_id(micros);
+        let uuid = Uuid::from_u128(id.as_u128());
+        assert_eq!(
+            (uuid.get_version_num(), uuid.get_variant()),
+            (7, uuid::Variant::RFC4122)
+        );
+        assert_ne!(id, other.next_id(micros));
     }
 
     #[test]

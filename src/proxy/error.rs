@@ -1,0 +1,203 @@
+//! What can go wrong on a proxy's way, and whose fault it is: that picks status, log level and metric label.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use http::StatusCode;
+
+use crate::record::{Outcome, UpstreamFailure};
+
+/// Who is at fault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// The client sent what cannot be served, or left.
+    Client,
+    /// The upstream failed.
+    Upstream,
+    /// The proxy itself: its config, or a limit.
+    Proxy,
+}
+
+/// Why a proxy could not start, or an exchange could not be completed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The address is taken or not ours.
+    #[error("listen on {address}")]
+    Bind {
+        /// The address.
+        address: SocketAddr,
+        /// The reason.
+        #[source]
+        source: io::Error,
+    },
+    /// A limit that makes no sense.
+    #[error("proxy limit `{name}` must be {wanted}")]
+    Limit {
+        /// Its name.
+        name: &'static str,
+        /// What is allowed.
+        wanted: &'static str,
+    },
+    /// A certificate or key file cannot be read.
+    #[error("read {what} from {}", path.display())]
+    Pem {
+        /// Certificate, key or CA.
+        what: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// The reason.
+        #[source]
+        source: rustls::pki_types::pem::Error,
+    },
+    /// A file without what it should hold.
+    #[error("{} holds no {what}", path.display())]
+    EmptyPem {
+        /// Certificate, key or CA.
+        what: &'static str,
+        /// The file.
+        path: PathBuf,
+    },
+    /// Certificate and key do not fit each other or TLS.
+    #[error("set up TLS")]
+    Tls(#[source] rustls::Error),
+    /// The operating system's trusted certificates, or those of a CA file, cannot be used.
+    #[error("set up TLS towards the upstream")]
+    UpstreamTls(#[source] rustls::Error),
+
+    /// A request that no server has to take.
+    #[error("{0}")]
+    Request(&'static str),
+    /// What a reverse proxy does not do.
+    #[error("{0}")]
+    Unsupported(&'static str),
+    /// The request's content broke off or is malformed.
+    #[error("read the request's content")]
+    RequestBody(#[source] hyper::Error),
+
+    /// No connection to the upstream.
+    #[error("connect to {upstream}")]
+    Connect {
+        /// The upstream.
+        upstream: Arc<str>,
+        /// The reason.
+        #[source]
+        source: io::Error,
+    },
+    /// No TLS with the upstream.
+    #[error("agree on TLS with {upstream}")]
+    Handshake {
+        /// The upstream.
+        upstream: Arc<str>,
+        /// The reason.
+        #[source]
+        source: io::Error,
+    },
+    /// The upstream took too long.
+    #[error("{upstream} did not {what} in time")]
+    Timeout {
+        /// The upstream.
+        upstream: Arc<str>,
+        /// What it was to do.
+        what: &'static str,
+    },
+    /// The upstream broke off.
+    #[error("{upstream} closed the connection before its response was complete")]
+    Reset {
+        /// The upstream.
+        upstream: Arc<str>,
+        /// The reason.
+        #[source]
+        source: hyper::Error,
+    },
+    /// The upstream does not speak HTTP.
+    #[error("{upstream} sent what is not HTTP")]
+    Protocol {
+        /// The upstream.
+        upstream: Arc<str>,
+        /// The reason.
+        #[source]
+        source: hyper::Error,
+    },
+}
+
+impl Error {
+    /// Sorts what hyper's client reports.
+    pub(super) fn from_exchange(source: hyper::Error, upstream: &Arc<str>) -> Self {
+        let upstream = Arc::clone(upstream);
+        if source.is_user() {
+            Self::RequestBody(source)
+        } else if source.is_parse() {
+            Self::Protocol { upstream, source }
+        } else {
+            Self::Reset { upstream, source }
+        }
+    }
+
+    /// Who is at fault.
+    #[must_use]
+    pub const fn side(&self) -> Side {
+        match self {
+            Self::Request(_) | Self::Unsupported(_) | Self::RequestBody(_) => Side::Client,
+            Self::Connect { .. }
+            | Self::Handshake { .. }
+            | Self::Timeout { .. }
+            | Self::Reset { .. }
+            | Self::Protocol { .. } => Side::Upstream,
+            _ => Side::Proxy,
+        }
+    }
+
+    /// In which way the upstream failed, where it did.
+    #[must_use]
+    pub const fn upstream_failure(&self) -> Option<UpstreamFailure> {
+        match self {
+            Self::Connect { .. } => Some(UpstreamFailure::Connect),
+            Self::Handshake { .. } => Some(UpstreamFailure::Tls),
+            Self::Timeout { .. } => Some(UpstreamFailure::Timeout),
+            Self::Reset { .. } => Some(UpstreamFailure::Reset),
+            Self::Protocol { .. } => Some(UpstreamFailure::Protocol),
+            _ => None,
+        }
+    }
+
+    /// The status that the client is answered with (RFC 9110 section 15).
+    #[must_use]
+    pub const fn status(&self) -> StatusCode {
+        match self {
+            Self::Request(_) | Self::RequestBody(_) => StatusCode::BAD_REQUEST,
+            Self::Unsupported(_) => StatusCode::NOT_IMPLEMENTED,
+            Self::Timeout { .. } => StatusCode::GATEWAY_TIMEOUT,
+            Self::Connect { .. }
+            | Self::Handshake { .. }
+            | Self::Reset { .. }
+            | Self::Protocol { .. } => StatusCode::BAD_GATEWAY,
+            _ => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    /// How the record says that it ended.
+    #[must_use]
+    pub fn outcome(&self) -> Outcome {
+        match (self.upstream_failure(), self) {
+            (Some(failure), _) => Outcome::UpstreamFailed(failure, self.chain().into()),
+            (None, Self::RequestBody(source)) if !source.is_parse() => Outcome::ClientClosed,
+            (None, _) if self.side() == Side::Client => Outcome::ClientError(self.chain().into()),
+            (None, _) => Outcome::ProxyClosed(self.chain().into()),
+        }
+    }
+
+    /// The message with all its causes.
+    #[must_use]
+    pub fn chain(&self) -> String {
+        let mut text = self.to_string();
+        let mut cause = std::error::Error::source(self);
+        while let Some(error) = cause {
+            text.push_str(": ");
+            text.push_str(&error.to_string());
+            cause = error.source();
+        }
+        text
+    }
+}

@@ -1,0 +1,327 @@
+//! Bodies that pass: each frame goes on as it comes, and a copy of it to the tee.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use tokio::time::Sleep;
+
+use super::super::{Error, Metrics};
+use super::upstream::{Connection, Site};
+use super::{BoxBody, BoxError};
+use crate::capture::{RequestTee, ResponseTee};
+use crate::record::Outcome;
+
+/// A request's content on its way to the upstream.
+pub(super) struct RequestBody {
+    incoming: Option<Incoming>,
+    tee: Option<RequestTee>,
+    metrics: Metrics,
+    /// Grows with each frame, so that a slow upload is told from a slow upstream.
+    progress: Arc<AtomicU64>,
+}
+
+impl RequestBody {
+    pub(super) fn new(
+        incoming: Incoming,
+        tee: Option<RequestTee>,
+        metrics: Metrics,
+        progress: Arc<AtomicU64>,
+    ) -> Self {
+        Self {
+            incoming: Some(incoming),
+            tee,
+            metrics,
+            progress,
+        }
+    }
+
+    /// No content.
+    pub(super) fn none(metrics: Metrics) -> Self {
+        Self {
+            incoming: None,
+            tee: None,
+            metrics,
+            progress: Arc::default(),
+        }
+    }
+
+    fn see(&mut self, frame: &Frame<Bytes>) {
+        self.progress.fetch_add(1, Relaxed);
+        if let Some(data) = frame.data_ref() {
+            self.metrics.bytes_in.inc_by(data.len() as u64);
+            if let Some(tee) = &mut self.tee {
+                tee.data(data);
+            }
+        } else if let (Some(trailers), Some(tee)) = (frame.trailers_ref(), &mut self.tee) {
+            tee.trailers(trailers);
+        }
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let this = self.get_mut();
+        let Some(incoming) = &mut this.incoming else {
+            return Poll::Ready(None);
+        };
+        let polled = Pin::new(&mut *incoming).poll_frame(cx);
+        let ended = incoming.is_end_stream();
+        match &polled {
+            Poll::Ready(Some(Ok(frame))) => {
+                this.see(frame);
+                if ended && let Some(tee) = this.tee.take() {
+                    tee.end();
+                }
+            }
+            Poll::Ready(None) => {
+                this.progress.fetch_add(1, Relaxed);
+                if let Some(tee) = this.tee.take() {
+                    tee.end();
+                }
+            }
+            // A tee that is dropped tells that the content broke off.
+            Poll::Ready(Some(Err(_))) => drop(this.tee.take()),
+            Poll::Pending => {}
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.incoming.as_ref().is_none_or(Body::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.incoming {
+            Some(incoming) => incoming.size_hint(),
+            None => SizeHint::with_exact(0),
+        }
+    }
+}
+
+/// Counts a request from its head to its response's end.
+pub(super) struct Meter {
+    metrics: Metrics,
+    started: Instant,
+    status: u16,
+}
+
+impl Meter {
+    pub(super) fn new(metrics: Metrics) -> Self {
+        metrics.in_flight.inc();
+        Self {
+            metrics,
+            started: Instant::now(),
+            status: 0,
+        }
+    }
+
+    pub(super) const fn answered(&mut self, status: http::StatusCode) {
+        self.status = status.as_u16();
+    }
+}
+
+impl Drop for Meter {
+    fn drop(&mut self) {
+        self.metrics.in_flight.dec();
+        self.metrics.served(self.status, self.started.elapsed());
+    }
+}
+
+/// A response's content on its way from the upstream.
+pub(super) struct UpstreamBody {
+    incoming: Incoming,
+    /// The connection it comes on, where this body drives it.
+    connection: Option<Connection>,
+    site: Arc<Site>,
+    tee: Option<ResponseTee>,
+    meter: Meter,
+    pause: Duration,
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl UpstreamBody {
+    pub(super) fn new(
+        incoming: Incoming,
+        connection: Option<Connection>,
+        site: Arc<Site>,
+        tee: Option<ResponseTee>,
+        meter: Meter,
+        pause: Duration,
+    ) -> Self {
+        let mut body = Self {
+            incoming,
+            connection,
+            site,
+            tee,
+            meter,
+            pause,
+            timer: None,
+        };
+        if body.incoming.is_end_stream() {
+            let mut nobody = Context::from_waker(Waker::noop());
+            body.complete(&mut nobody);
+        }
+        body
+    }
+
+    fn poll_incoming(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let Some(connection) = &mut self.connection else {
+            return Pin::new(&mut self.incoming).poll_frame(cx);
+        };
+        // The body is fed by the driver alone, which runs right here: only its socket has to wake us.
+        let mut nobody = Context::from_waker(Waker::noop());
+        match Pin::new(&mut self.incoming).poll_frame(&mut nobody) {
+            Poll::Pending if !connection.has_ended() => {
+                connection.drive(cx);
+                Pin::new(&mut self.incoming).poll_frame(&mut nobody)
+            }
+            polled => polled,
+        }
+    }
+
+    /// All has come: the connection can serve the next request.
+    fn complete(&mut self, cx: &mut Context<'_>) {
+        if let Some(mut connection) = self.connection.take() {
+            connection.drive(cx);
+            self.site.give_back(connection);
+        }
+        if let Some(tee) = self.tee.take() {
+            tee.end(Outcome::Ok);
+        }
+    }
+
+    fn fail(&mut self, error: Error) -> BoxError {
+        self.connection = None;
+        if let Some(failure) = error.upstream_failure() {
+            self.meter.metrics.upstream_failed(failure);
+        }
+        if let Some(tee) = self.tee.take() {
+            tee.end(error.outcome());
+        }
+        Box::new(error)
+    }
+
+    fn see(&mut self, frame: &Frame<Bytes>) {
+        if let Some(data) = frame.data_ref() {
+            self.meter.metrics.bytes_out.inc_by(data.len() as u64);
+            if let Some(tee) = &mut self.tee {
+                tee.data(data);
+            }
+        } else if let (Some(trailers), Some(tee)) = (frame.trailers_ref(), &mut self.tee) {
+            tee.trailers(trailers);
+        }
+    }
+
+    /// Whether the upstream has paused for too long.
+    fn poll_timer(&mut self, cx: &mut Context<'_>) -> bool {
+        let timer = self
+            .timer
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep(self.pause)));
+        timer.as_mut().poll(cx).is_ready()
+    }
+}
+
+impl Body for UpstreamBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let this = self.get_mut();
+        match this.poll_incoming(cx) {
+            Poll::Ready(Some(Ok(frame))) => {
+                this.timer = None;
+                this.see(&frame);
+                if this.incoming.is_end_stream() {
+                    this.complete(cx);
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Poll::Ready(Some(Err(error))) => {
+                let error = Error::from_exchange(error, &this.site.name);
+                Poll::Ready(Some(Err(this.fail(error))))
+            }
+            Poll::Ready(None) => {
+                this.complete(cx);
+                Poll::Ready(None)
+            }
+            Poll::Pending if this.poll_timer(cx) => {
+                let upstream = Arc::clone(&this.site.name);
+                let what = "go on with its response";
+                let error = this.fail(Error::Timeout { upstream, what });
+                Poll::Ready(Some(Err(error)))
+            }
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.incoming.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.incoming.size_hint()
+    }
+}
+
+/// What the client is answered with.
+pub(super) enum Reply {
+    /// From the upstream.
+    Upstream(Box<UpstreamBody>),
+    /// Written here.
+    Own(Full<Bytes>),
+    /// From a responder.
+    Boxed(BoxBody),
+}
+
+impl Body for Reply {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        match self.get_mut() {
+            Self::Upstream(body) => Pin::new(&mut **body).poll_frame(cx),
+            Self::Own(body) => Pin::new(body)
+                .poll_frame(cx)
+                .map(|frame| frame.map(|frame| frame.map_err(|never| match never {}))),
+            Self::Boxed(body) => Pin::new(body).poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Upstream(body) => body.is_end_stream(),
+            Self::Own(body) => body.is_end_stream(),
+            Self::Boxed(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Upstream(body) => body.size_hint(),
+            Self::Own(body) => body.size_hint(),
+            Self::Boxed(body) => body.size_hint(),
+        }
+    }
+}

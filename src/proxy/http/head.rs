@@ -1,0 +1,318 @@
+//! What a reverse proxy does to heads: drop hop-by-hop fields, find the target, name the host. Pure.
+
+use std::net::IpAddr;
+
+use http::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderName, TE, TRANSFER_ENCODING, UPGRADE};
+use http::uri::{PathAndQuery, Uri};
+use http::{HeaderMap, HeaderValue, Method, Version};
+
+use super::super::Error;
+use super::{Forwarded, Host};
+
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+
+/// Whether the connection is to become something else after this request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Use {
+    /// Plain HTTP.
+    Exchange,
+    /// `Connection: upgrade` (RFC 9110 section 7.8).
+    Upgrade,
+}
+
+/// Where a request goes, and what the upstream is told of the client.
+pub(super) struct Route<'a> {
+    pub(super) path_prefix: &'a str,
+    pub(super) authority: &'a HeaderValue,
+    pub(super) host: Host,
+    pub(super) forwarded: Forwarded,
+    pub(super) client: IpAddr,
+    pub(super) scheme: &'static str,
+}
+
+/// Refuses what no server has to take.
+pub(super) fn check(head: &http::request::Parts) -> Result<Use, Error> {
+    if head.method == Method::CONNECT {
+        return Err(Error::Unsupported(
+            "this is a reverse proxy, it does not open tunnels with CONNECT",
+        ));
+    }
+    let mut hosts = head.headers.get_all(HOST).iter();
+    let (first, second) = (hosts.next(), hosts.next());
+    if second.is_some() {
+        return Err(Error::Request(
+            "the request has more than one Host (RFC 9112 section 3.2)",
+        ));
+    }
+    if first.is_none() && head.version >= Version::HTTP_11 {
+        return Err(Error::Request(
+            "the request has no Host (RFC 9112 section 3.2)",
+        ));
+    }
+    if head.headers.contains_key(TRANSFER_ENCODING) && head.headers.contains_key(CONTENT_LENGTH) {
+        return Err(Error::Request(
+            "the request has both Transfer-Encoding and Content-Length (RFC 9112 section 6.1)",
+        ));
+    }
+    let upgrade = head.version == Version::HTTP_11
+        && head.headers.contains_key(UPGRADE)
+        && names(&head.headers, "upgrade");
+    Ok(if upgrade { Use::Upgrade } else { Use::Exchange })
+}
+
+/// Makes the upstream's request of the client's.
+pub(super) fn to_upstream(
+    head: &mut http::request::Parts,
+    kind: Use,
+    route: &Route<'_>,
+) -> Result<(), Error> {
+    if route.forwarded == Forwarded::On {
+        forwarded(&mut head.headers, route)?;
+    }
+    // RFC 9112 section 3.2.2: the authority of an absolute target replaces Host.
+    let absolute = head
+        .uri
+        .authority()
+        .map(|authority| authority.as_str().to_owned());
+    if let Some(authority) = &absolute {
+        let authority = authority.rsplit('@').next().unwrap_or_default();
+        let host = HeaderValue::from_str(authority)
+            .map_err(|_| Error::Request("the target's authority is no host"))?;
+        head.headers.insert(HOST, host);
+    }
+    if route.host == Host::Upstream || !head.headers.contains_key(HOST) {
+        head.headers.insert(HOST, route.authority.clone());
+    }
+    if absolute.is_some() || !route.path_prefix.is_empty() {
+        head.uri = target(&head.uri, route.path_prefix)?;
+    }
+    let trailers = head.headers.get(TE).is_some_and(|te| lists(te, "trailers"));
+    let upgrade = (kind == Use::Upgrade)
+        .then(|| head.headers.remove(UPGRADE))
+        .flatten();
+    strip(&mut head.headers);
+    if trailers {
+        head.headers
+            .insert(TE, HeaderValue::from_static("trailers"));
+        head.headers
+            .insert(CONNECTION, HeaderValue::from_static("te"));
+    }
+    if let Some(upgrade) = upgrade {
+        head.headers
+            .insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        head.headers.insert(UPGRADE, upgrade);
+    }
+    head.version = Version::HTTP_11;
+    Ok(())
+}
+
+/// Makes the client's response of the upstream's.
+pub(super) fn to_client(head: &mut http::response::Parts, kind: Use) {
+    let upgrade = (kind == Use::Upgrade)
+        .then(|| head.headers.remove(UPGRADE))
+        .flatten();
+    strip(&mut head.headers);
+    if let Some(upgrade) = upgrade {
+        head.headers
+            .insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        head.headers.insert(UPGRADE, upgrade);
+    }
+    head.version = Version::HTTP_11;
+}
+
+/// Removes what concerns one hop only (RFC 9110 section 7.6.1), and what `Connection` names.
+fn strip(headers: &mut HeaderMap) {
+    if headers.contains_key(CONNECTION) {
+        for name in nominated(headers) {
+            headers.remove(name);
+        }
+        headers.remove(CONNECTION);
+    }
+    for name in [KEEP_ALIVE, PROXY_CONNECTION, TE, TRANSFER_ENCODING, UPGRADE] {
+        if headers.contains_key(&name) {
+            headers.remove(name);
+        }
+    }
+}
+
+/// The fields that `Connection` names; what frames the message or says where it goes cannot be named away.
+fn nominated(headers: &HeaderMap) -> Vec<HeaderName> {
+    let values = headers.get_all(CONNECTION).iter();
+    values
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(|name| name.trim().parse::<HeaderName>().ok())
+        .filter(|name| *name != HOST && *name != CONTENT_LENGTH)
+        .collect()
+}
+
+fn names(headers: &HeaderMap, option: &str) -> bool {
+    headers
+        .get_all(CONNECTION)
+        .iter()
+        .any(|value| lists(value, option))
+}
+
+/// Whether a comma-separated list has an element, without case, parameters aside.
+fn lists(value: &HeaderValue, element: &str) -> bool {
+    value.to_str().is_ok_and(|list| {
+        list.split(',').any(|item| {
+            let name = item.split(';').next().unwrap_or_default();
+            name.trim().eq_ignore_ascii_case(element)
+        })
+    })
+}
+
+fn target(uri: &Uri, prefix: &str) -> Result<Uri, Error> {
+    let path = uri.path_and_query().map_or("/", PathAndQuery::as_str);
+    let path = if prefix.is_empty() || path == "*" {
+        path.parse::<PathAndQuery>()
+    } else {
+        let slash = if path.starts_with('/') { "" } else { "/" };
+        format!("{prefix}{slash}{path}").parse()
+    };
+    let path = path.map_err(|_| Error::Request("the target is no path"))?;
+    Ok(Uri::from(path))
+}
+
+fn forwarded(headers: &mut HeaderMap, route: &Route<'_>) -> Result<(), Error> {
+    let value = |text: String| {
+        HeaderValue::try_from(text).map_err(|_| Error::Request("X-Forwarded-For is no list"))
+    };
+    let known: Vec<_> = headers
+        .get_all(&FORWARDED_FOR)
+        .iter()
+        .filter_map(|value| value.to_str().ok().map(str::to_owned))
+        .chain([route.client.to_string()])
+        .collect();
+    headers.insert(FORWARDED_FOR, value(known.join(", "))?);
+    if let Some(host) = headers.get(HOST).cloned() {
+        headers.entry(FORWARDED_HOST).or_insert(host);
+    }
+    let scheme = HeaderValue::from_static(route.scheme);
+    headers.entry(FORWARDED_PROTO).or_insert(scheme);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const AUTHORITY: HeaderValue = HeaderValue::from_static("up:81");
+
+    fn route(path_prefix: &str) -> Route<'_> {
+        Route {
+            path_prefix,
+            authority: &AUTHORITY,
+            host: Host::Preserve,
+            forwarded: Forwarded::Off,
+            client: [127, 0, 0, 1].into(),
+            scheme: "http",
+        }
+    }
+
+    fn head(uri: &str, fields: &[(&str, &str)]) -> http::request::Parts {
+        let mut request = http::Request::builder().uri(uri);
+        for (name, value) in fields {
+            request = request.header(*name, *value);
+        }
+        request.body(()).unwrap().into_parts().0
+    }
+
+    fn names_of(headers: &HeaderMap) -> Vec<&str> {
+        let mut names: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
+        names.sort_unstable();
+        names
+    }
+
+    #[test]
+    fn drops_hop_by_hop_fields_and_those_that_connection_names() {
+        let mut head = head(
+            "/",
+            &[
+                ("host", "a"),
+                ("connection", "close, X-Secret, host, content-length"),
+                ("x-secret", "1"),
+                ("keep-alive", "timeout=5"),
+                ("proxy-connection", "keep-alive"),
+                ("te", "gzip"),
+                ("transfer-encoding", "chunked"),
+                ("upgrade", "h2c"),
+                ("accept", "*/*"),
+            ],
+        );
+        to_upstream(&mut head, Use::Exchange, &route("")).unwrap();
+        assert_eq!(names_of(&head.headers), ["accept", "host"]);
+    }
+
+    #[test]
+    fn keeps_te_trailers_and_upgrades() {
+        let fields = [
+            ("host", "a"),
+            ("te", "deflate, Trailers;q=1"),
+            ("connection", "te"),
+        ];
+        let mut request = head("/", &fields);
+        to_upstream(&mut request, Use::Exchange, &route("")).unwrap();
+        assert_eq!(request.headers["te"], "trailers");
+        let fields = [
+            ("host", "a"),
+            ("connection", "Keep-Alive, Upgrade"),
+            ("upgrade", "websocket"),
+        ];
+        let mut request = head("/", &fields);
+        let kind = check(&request).unwrap();
+        assert_eq!(kind, Use::Upgrade);
+        to_upstream(&mut request, kind, &route("")).unwrap();
+        assert_eq!(request.headers["upgrade"], "websocket");
+        assert_eq!(request.headers["connection"], "upgrade");
+    }
+
+    #[test]
+    fn finds_the_target_and_the_host() {
+        for (uri, prefix, path, host) in [
+            ("/a?b", "", "/a?b", "a"),
+            ("/a?b", "/base", "/base/a?b", "a"),
+            ("http://me@other:1/x", "", "/x", "other:1"),
+            ("http://other", "/base", "/base/", "other"),
+            ("*", "/base", "*", "a"),
+        ] {
+            let mut request = head(uri, &[("host", "a")]);
+            to_upstream(&mut request, Use::Exchange, &route(prefix)).unwrap();
+            assert_eq!(request.uri.to_string(), path);
+            assert_eq!(request.headers["host"], host, "{uri}");
+        }
+    }
+
+    #[test]
+    fn refuses_bad_hosts_and_connect() {
+        assert!(check(&head("/", &[])).is_err());
+        assert!(check(&head("/", &[("host", "a"), ("host", "a")])).is_err());
+        let both = [
+            ("host", "a"),
+            ("content-length", "1"),
+            ("transfer-encoding", "chunked"),
+        ];
+        assert!(check(&head("/", &both)).is_err());
+        let mut connect = head("/", &[("host", "a")]);
+        connect.method = Method::CONNECT;
+        assert_eq!(check(&connect).unwrap_err().status(), 501);
+    }
+
+    #[test]
+    fn tells_the_upstream_of_the_client_where_wanted() {
+        let mut request = head("/", &[("host", "a"), ("x-forwarded-for", "10.0.0.1")]);
+        let on = Route {
+            forwarded: Forwarded::On,
+            ..route("")
+        };
+        to_upstream(&mut request, Use::Exchange, &on).unwrap();
+        assert_eq!(request.headers["x-forwarded-for"], "10.0.0.1, 127.0.0.1");
+        assert_eq!(request.headers["x-forwarded-host"], "a");
+        assert_eq!(request.headers["x-forwarded-proto"], "http");
+    }
+}

@@ -1,0 +1,146 @@
+//! Counters of the proxies. Those on the path of every request are looked up once, not by label each time.
+
+use std::time::Duration;
+
+use crate::metrics::{Counter, Family, Gauge, Histogram, Reason, Registry, duration_histogram};
+use crate::record::UpstreamFailure;
+
+/// Counters of all proxies of a process.
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    pub(super) connections: Counter,
+    pub(super) open: Gauge,
+    pub(super) waited_for_slot: Counter,
+    pub(super) accept_errors: Counter,
+    pub(super) handshake_errors: Counter,
+    pub(super) client_errors: Counter,
+    pub(super) in_flight: Gauge,
+    pub(super) retries: Counter,
+    pub(super) upstream_connections: Counter,
+    pub(super) bytes_in: Counter,
+    pub(super) bytes_out: Counter,
+    pub(super) streams: Counter,
+    by_class: [Counter; 6],
+    requests: Family<Reason, Counter>,
+    durations: Histogram,
+    upstream_failures: Family<Reason, Counter>,
+}
+
+const CLASSES: [&str; 6] = ["none", "1xx", "2xx", "3xx", "4xx", "5xx"];
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let requests = Family::<Reason, Counter>::default();
+        let counter = |reason| requests.get_or_create(&Reason { reason }).clone();
+        Self {
+            connections: Counter::default(),
+            open: Gauge::default(),
+            waited_for_slot: Counter::default(),
+            accept_errors: Counter::default(),
+            handshake_errors: Counter::default(),
+            client_errors: Counter::default(),
+            in_flight: Gauge::default(),
+            retries: Counter::default(),
+            upstream_connections: Counter::default(),
+            bytes_in: Counter::default(),
+            bytes_out: Counter::default(),
+            streams: Counter::default(),
+            by_class: CLASSES.map(counter),
+            requests,
+            durations: duration_histogram(),
+            upstream_failures: Family::default(),
+        }
+    }
+}
+
+impl Metrics {
+    /// Adds the counters to the page.
+    pub fn register(&self, registry: &mut Registry) {
+        registry.add(
+            "proxy_connections",
+            "Client connections accepted.",
+            &self.connections,
+        );
+        registry.add(
+            "proxy_open_connections",
+            "Client connections open now.",
+            &self.open,
+        );
+        let waited = "Times that the limit on connections made new clients wait.";
+        registry.add("proxy_connection_limit", waited, &self.waited_for_slot);
+        registry.add(
+            "proxy_accept_errors",
+            "Connections that could not be accepted.",
+            &self.accept_errors,
+        );
+        registry.add(
+            "proxy_handshake_errors",
+            "TLS handshakes that failed.",
+            &self.handshake_errors,
+        );
+        registry.add(
+            "proxy_client_errors",
+            "Connections ended by bad HTTP from a client.",
+            &self.client_errors,
+        );
+        registry.add(
+            "proxy_requests",
+            "HTTP requests by class of status; `none` had no response.",
+            &self.requests,
+        );
+        registry.add(
+            "proxy_request_duration_seconds",
+            "From a request's head to its response's end.",
+            &self.durations,
+        );
+        registry.add(
+            "proxy_requests_in_flight",
+            "HTTP requests being served.",
+            &self.in_flight,
+        );
+        registry.add(
+            "proxy_retries",
+            "Requests sent again, as a pooled connection was stale.",
+            &self.retries,
+        );
+        registry.add(
+            "proxy_upstream_connections",
+            "Connections made to upstreams.",
+            &self.upstream_connections,
+        );
+        registry.add(
+            "proxy_upstream_failures",
+            "Failures of upstreams by kind.",
+            &self.upstream_failures,
+        );
+        registry.add(
+            "proxy_bytes_in",
+            "Content bytes from clients.",
+            &self.bytes_in,
+        );
+        registry.add(
+            "proxy_bytes_out",
+            "Content bytes to clients.",
+            &self.bytes_out,
+        );
+        registry.add(
+            "proxy_streams",
+            "TCP connections and upgraded connections carried.",
+            &self.streams,
+        );
+    }
+
+    /// A request is done; `status` 0 where there was no response.
+    pub(super) fn served(&self, status: u16, took: Duration) {
+        let class = usize::from(status / 100).min(CLASSES.len() - 1);
+        self.by_class[class].inc();
+        self.durations.observe(took.as_secs_f64());
+    }
+
+    pub(super) fn upstream_failed(&self, failure: UpstreamFailure) {
+        let reason = Reason {
+            reason: failure.as_str(),
+        };
+        self.upstream_failures.get_or_create(&reason).inc();
+    }
+}
