@@ -1,6 +1,4 @@
-//! Tests over real sockets and processes, in one binary.
-
-mod playback_test;
 //! Every integration test, in one binary. The modules can be run by name: `cargo test proxy_test`.
 
 mod architecture_test;
+mod playback_test;

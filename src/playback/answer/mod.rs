@@ -217,7 +217,7 @@ impl Answerer {
             });
         }
         let explanation = self.explainer.explain(&asked, now).await?;
-        Err(Refusal::Miss(explanation))
+        Err(Refusal::Miss(Box::new(explanation)))
     }
 
     /// Reads the request's content: digest and length, and the bytes only where they may be passed on.

@@ -1,7 +1,7 @@
 //! A store in memory: just enough of the contract for playback.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -17,6 +17,7 @@ use qproxy::store::{
 pub(crate) struct MemoryStore {
     inner: Mutex<Inner>,
     broken: AtomicBool,
+    absent: AtomicUsize,
 }
 
 #[derive(Default)]
@@ -46,6 +47,11 @@ impl MemoryStore {
     /// From now on every question fails.
     pub(crate) fn break_down(&self) {
         self.broken.store(true, Ordering::SeqCst);
+    }
+
+    /// How often a chunk was asked for that is not there.
+    pub(crate) fn absent(&self) -> usize {
+        self.absent.load(Ordering::SeqCst)
     }
 
     fn check(&self) -> Result<(), Error> {
@@ -120,7 +126,11 @@ impl Store for MemoryStore {
 
     async fn chunk(&self, id: RecordId, side: Side, index: u32) -> Result<Option<Bytes>, Error> {
         self.check()?;
-        Ok(self.inner.lock().chunks.get(&(id, side, index)).cloned())
+        let chunk = self.inner.lock().chunks.get(&(id, side, index)).cloned();
+        if chunk.is_none() {
+            self.absent.fetch_add(1, Ordering::SeqCst);
+        }
+        Ok(chunk)
     }
 
     async fn segments(&self, _: RecordId, _: u32) -> Result<Option<SegmentBatch>, Error> {

@@ -112,10 +112,8 @@ async fn finds_what_differs_in_status_header_and_json() {
     assert_eq!(report.verdict, Overall::Different);
     assert_eq!(report.totals.different, 4);
     let found = |endpoint: &str, path: &str| {
-        let groups = report.differences.iter();
-        let group = groups
-            .filter(|g| g.endpoint == endpoint && g.path == path)
-            .next_back();
+        let mut groups = report.differences.iter();
+        let group = groups.find(|g| g.endpoint == endpoint && g.path == path);
         group.map_or(0, |g| g.count)
     };
     assert_eq!(found("GET /items/{id}", "/price"), 3);
@@ -284,6 +282,46 @@ async fn a_login_that_fails_holds_nobody_up() {
         .find(|s| s.target == "/me")
         .unwrap();
     assert_eq!(me.header("authorization"), "Bearer old-token");
+}
+
+#[tokio::test]
+async fn an_answer_that_renews_the_cookie_of_its_own_request_is_not_waited_for() {
+    let service = Service::start(async |_| {
+        let mut reply = text("ok");
+        let cookie = HeaderValue::from_static("sid=new");
+        reply.headers_mut().append("set-cookie", cookie);
+        reply
+    })
+    .await;
+    let recorded = (1..=5).map(|n| {
+        let one = exchange(n, "GET", &format!("/{n}"), "ok").on_connection(n % 2);
+        one.request_header("Cookie", "sid=old")
+            .response_header("Set-Cookie", "sid=old")
+    });
+    let start = Instant::now();
+    let report = replay(store_of(recorded), Plan::new(all(), service.target())).await;
+    assert_eq!(report.totals.same, 5, "{}", report.to_text());
+    assert!(start.elapsed() < ReplayConfig::default().request_timeout);
+    let seen = service.seen();
+    assert_eq!(seen[0].header("cookie"), "sid=old");
+    assert_eq!(seen[4].header("cookie"), "sid=new");
+}
+
+#[tokio::test]
+async fn a_window_ends_with_what_it_held_at_the_start() {
+    let store = store_of([exchange(1, "GET", "/", "ok")]);
+    let (growing, next) = (store.clone(), Arc::new(AtomicUsize::new(2)));
+    // Each request makes one more record.
+    let service = Service::start(move |_| {
+        let n = u64::try_from(next.fetch_add(1, Ordering::SeqCst)).unwrap();
+        growing.add(&record(exchange(n, "GET", "/", "ok")));
+        async { text("ok") }
+    })
+    .await;
+    let mut plan = Plan::new(all(), service.target());
+    plan.rounds = 2;
+    let report = replay(store, plan).await;
+    assert_eq!(report.totals.same, 1 + 2);
 }
 
 #[tokio::test]
@@ -676,8 +714,10 @@ async fn an_https_target_is_reached_with_the_given_trust_and_no_other() {
             let Ok(mut stream) = acceptor.accept(stream).await else {
                 continue;
             };
-            let mut buffer = [0; 4096];
-            stream.read(&mut buffer).await.unwrap();
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                head.push(stream.read_u8().await.unwrap());
+            }
             let reply =
                 b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: 2\r\n\r\nok";
             stream.write_all(reply).await.unwrap();
