@@ -13,11 +13,12 @@
 pub mod record;
 pub mod segment;
 pub mod metrics;
-pub mod spool;
 pub mod service_discovery;
 pub mod capture;
 pub mod proxy;
+pub mod spool;
 pub mod store;
-pub mod api;
-pub mod app;
 pub mod playback;
+pub mod api;
+pub mod config;
+pub mod app;

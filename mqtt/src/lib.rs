@@ -1,4 +1,18 @@
-//! An asynchronous MQTT client: a strict codec, a pure session and a batching driver.
+#![doc = include_str!("../README.md")]
 
-pub mod topic;
+pub mod client;
+pub mod message;
+pub mod options;
+pub mod error;
+pub mod stats;
+pub mod session;
 pub mod codec;
+pub mod topic;
+mod queue;
+mod inbox;
+mod driver;
+mod random;
+
+pub use client::{MqttClient, MqttConfig};
+pub use error::Error;
+pub use message::{Message, QoS};

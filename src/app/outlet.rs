@@ -24,6 +24,8 @@ impl Outlet for SpoolOutlet {
                 payload: encoded.payload.clone(),
             })
             .collect();
-        self.0.append(&messages).map_err(|error| OutletError(Box::new(error)))
+        self.0
+            .append(&messages)
+            .map_err(|error| OutletError(Box::new(error)))
     }
 }

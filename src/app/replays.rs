@@ -45,7 +45,9 @@ impl Replays for ReplayDesk {
     }
 
     async fn cancel(&self, id: &str) -> bool {
-        let Ok(run) = id.parse::<RunId>() else { return false };
+        let Ok(run) = id.parse::<RunId>() else {
+            return false;
+        };
         self.0.cancel(run) || self.0.status(run).is_some()
     }
 }
@@ -58,6 +60,9 @@ fn refusal(error: Error, target: &str) -> ReplayRefused {
     match error {
         Error::Refused { .. } => ReplayRefused::TargetNotAllowed(target.to_owned()),
         Error::Busy { running } => ReplayRefused::TooMany(running),
-        other => ReplayRefused::Invalid { parameter: "target", message: other.to_string() },
+        other => ReplayRefused::Invalid {
+            parameter: "target",
+            message: other.to_string(),
+        },
     }
 }

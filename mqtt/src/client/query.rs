@@ -1,0 +1,299 @@
+//! Requests and answers over plain publishes: the asking side.
+//!
+//! A request goes to `{topic}/_q/{caller}/{correlation}`, its answer comes to
+//! `_r/{caller}/{correlation}/{ok|error|busy|more}`. Payloads stay untouched. One subscription to `_r/{caller}/#`
+//! serves all queries; it is made, and granted, before the first goes out.
+
+use std::collections::HashMap;
+use std::fmt::Write;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use bytes::{Bytes, BytesMut};
+use tokio::sync::{OnceCell, oneshot};
+
+use crate::codec::{QoS, Text};
+use crate::driver::Shared;
+use crate::error::{Error, QueryError};
+use crate::options::MqttConfig;
+use crate::random;
+use crate::stats::Counters;
+
+use super::{MqttClient, publish, subscribe};
+
+/// The last level of an answer's topic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Status {
+    Ok,
+    Error,
+    Busy,
+    /// A part of an answer; more follow, the last as `ok`.
+    More,
+}
+
+impl Status {
+    pub(super) const fn level(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Error => "error",
+            Self::Busy => "busy",
+            Self::More => "more",
+        }
+    }
+
+    fn parse(level: &str) -> Option<Self> {
+        [Self::Ok, Self::Error, Self::Busy, Self::More]
+            .into_iter()
+            .find(|it| it.level() == level)
+    }
+}
+
+/// The queries that wait for an answer.
+#[derive(Debug)]
+pub(crate) struct Queries {
+    caller: String,
+    /// `_r/{caller}/`
+    prefix: String,
+    open: Mutex<HashMap<String, Open>>,
+    subscribed: OnceCell<()>,
+    max_response_bytes: usize,
+}
+
+#[derive(Debug)]
+struct Open {
+    parts: BytesMut,
+    answer: oneshot::Sender<Result<Bytes, QueryError>>,
+}
+
+impl Queries {
+    pub(crate) fn new(config: &MqttConfig) -> Self {
+        let caller = format!("{}-{}", escape(&config.client_id), base32(random::bits()));
+        let prefix = format!("{}/{caller}/", config.query.reply_root);
+        let max_response_bytes = config.query.max_response_bytes;
+        let (open, subscribed) = (Mutex::default(), OnceCell::new());
+        Self {
+            caller,
+            prefix,
+            open,
+            subscribed,
+            max_response_bytes,
+        }
+    }
+
+    fn open(&self) -> MutexGuard<'_, HashMap<String, Open>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn is_reply(&self, topic: &str) -> bool {
+        topic.starts_with(&self.prefix)
+    }
+
+    /// Takes an answer; those that nobody waits for are counted.
+    pub(crate) fn reply(&self, topic: &str, payload: Bytes, counters: &Counters) {
+        let levels = topic
+            .strip_prefix(&self.prefix)
+            .and_then(|rest| rest.split_once('/'));
+        let known = levels.and_then(|(id, status)| Some((id, Status::parse(status)?)));
+        let Some((id, status)) = known else {
+            counters.late_answers.add(1);
+            return;
+        };
+        if !self.take_part(id, status, payload) {
+            counters.late_answers.add(1);
+        }
+    }
+
+    fn take_part(&self, id: &str, status: Status, payload: Bytes) -> bool {
+        let mut open = self.open();
+        let Some(query) = open.get_mut(id) else {
+            return false;
+        };
+        let fits = query.parts.len() + payload.len() <= self.max_response_bytes;
+        let result = match status {
+            Status::Busy => Err(QueryError::Busy),
+            Status::Error => Err(QueryError::Failed(payload)),
+            _ if !fits => Err(QueryError::TooLarge(self.max_response_bytes)),
+            Status::More => {
+                query.parts.extend_from_slice(&payload);
+                return true;
+            }
+            Status::Ok if query.parts.is_empty() => Ok(payload),
+            Status::Ok => {
+                query.parts.extend_from_slice(&payload);
+                Ok(query.parts.split().freeze())
+            }
+        };
+        // Whoever waited may have gone; its guard is about to remove the entry then.
+        open.remove(id)
+            .is_some_and(|query| query.answer.send(result).is_ok())
+    }
+}
+
+/// Takes a query off the list, however its caller ends.
+struct Guard<'a> {
+    queries: &'a Queries,
+    id: &'a str,
+}
+
+impl Drop for Guard<'_> {
+    fn drop(&mut self) {
+        self.queries.open().remove(self.id);
+    }
+}
+
+impl MqttClient {
+    /// Asks whoever responds on `topic`, and returns the answer; parts of a long one are joined. Cancel-safe.
+    ///
+    /// # Errors
+    /// [`Error::Query`] says whether nobody answered in time, the responder is busy, or it answered with an error.
+    pub async fn query(
+        &self,
+        topic: impl Into<Text>,
+        payload: impl Into<Bytes>,
+    ) -> Result<Bytes, Error> {
+        let shared = self.shared();
+        let limit = shared.config.query.timeout;
+        shared.counters.queries.add(1);
+        let topic = topic.into();
+        let asked = ask(shared, &topic, payload.into());
+        tokio::time::timeout(limit, asked)
+            .await
+            .unwrap_or_else(|_| {
+                shared.counters.query_timeouts.add(1);
+                Err(QueryError::Timeout(limit).into())
+            })
+    }
+}
+
+async fn ask(shared: &Shared, topic: &str, payload: Bytes) -> Result<Bytes, Error> {
+    let queries = &shared.queries;
+    let subscription = || async {
+        let filter = Text::from(format!("{}#", queries.prefix));
+        subscribe(shared, filter, QoS::AtLeastOnce).await.map(drop)
+    };
+    queries.subscribed.get_or_try_init(subscription).await?;
+
+    let id = base32(random::bits());
+    let (answer, answered) = oneshot::channel();
+    {
+        let mut open = queries.open();
+        let max = shared.config.query.max_outstanding;
+        if open.len() >= max {
+            return Err(QueryError::TooMany(max).into());
+        }
+        open.insert(
+            id.clone(),
+            Open {
+                parts: BytesMut::new(),
+                answer,
+            },
+        );
+    }
+    let _guard = Guard { queries, id: &id };
+
+    let level = &shared.config.query.request_level;
+    let address = Text::from(format!("{topic}/{level}/{}/{id}", queries.caller));
+    let (queued, token) = publish::prepare(shared, address, payload, QoS::AtLeastOnce.into())?;
+    shared.queue.publish(queued).await?;
+    tokio::pin!(answered);
+    tokio::select! {
+        biased;
+        answer = &mut answered => return received(answer),
+        published = token => published?,
+    }
+    received(answered.await)
+}
+
+fn received(
+    answer: Result<Result<Bytes, QueryError>, oneshot::error::RecvError>,
+) -> Result<Bytes, Error> {
+    Ok(answer.map_err(|_| Error::Stopped)??)
+}
+
+/// Makes one topic level out of any text; other protocols take dots for separators.
+fn escape(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for character in text.chars() {
+        if matches!(character, '/' | '+' | '#' | '%' | '.') || character.is_control() {
+            let mut utf8 = [0; 4];
+            for byte in character.encode_utf8(&mut utf8).bytes() {
+                let _ = write!(escaped, "%{byte:02X}");
+            }
+        } else {
+            escaped.push(character);
+        }
+    }
+    escaped
+}
+
+/// 64 bits in 13 characters.
+fn base32(mut bits: u64) -> String {
+    const ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
+    (0..13)
+        .map(|_| {
+            let character = char::from(ALPHABET[(bits & 31) as usize]);
+            bits >>= 5;
+            character
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn caller_is_one_topic_level() {
+        assert_eq!(escape("a/b+c#d%e.f\n"), "a%2Fb%2Bc%23d%25e%2Ef%0A");
+        assert_eq!(escape("é-1"), "é-1");
+    }
+
+    #[test]
+    fn correlations_are_thirteen_characters_and_distinct() {
+        let some: std::collections::HashSet<_> = (0..1000).map(base32).collect();
+        assert_eq!(some.len(), 1000);
+        assert!(some.iter().all(|id| id.len() == 13));
+        assert_ne!(
+            base32(u64::MAX),
+            base32(u64::MAX >> 1),
+            "the top bit counts"
+        );
+    }
+
+    #[test]
+    fn parts_are_joined_and_bounded() {
+        let mut config = MqttConfig::default();
+        config.query.max_response_bytes = 6;
+        let queries = Queries::new(&config);
+        let counters = Counters::default();
+        let ask = |id: &str| {
+            let (answer, answered) = oneshot::channel();
+            queries.open().insert(
+                id.to_owned(),
+                Open {
+                    parts: BytesMut::new(),
+                    answer,
+                },
+            );
+            answered
+        };
+        let reply = |topic: &str, payload: &'static [u8]| {
+            let topic = format!("{}{topic}", queries.prefix);
+            queries.reply(&topic, Bytes::from_static(payload), &counters);
+        };
+        let mut first = ask("a");
+        reply("a/more", b"abc");
+        reply("a/ok", b"de");
+        assert_eq!(first.try_recv().unwrap().unwrap(), "abcde");
+        let mut second = ask("b");
+        reply("b/more", b"abc");
+        reply("b/ok", b"defg");
+        assert!(matches!(
+            second.try_recv().unwrap(),
+            Err(QueryError::TooLarge(6))
+        ));
+        reply("b/ok", b"again");
+        reply("unknown", b"");
+        reply("c/what", b"");
+        assert_eq!(counters.read(0, 0).late_answers, 3);
+    }
+}

@@ -1,0 +1,234 @@
+//! Requests and answers over plain publishes: the answering side.
+
+use std::collections::{HashSet, VecDeque};
+use std::future::Future;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::task::{JoinHandle, JoinSet};
+use tracing::warn;
+
+use crate::codec::{QoS, Text};
+use crate::driver::Shared;
+use crate::error::Error;
+use crate::inbox::Messages;
+use crate::message::Message;
+
+use super::query::Status;
+use super::{MqttClient, publish, subscribe, unsubscribe};
+
+/// A question from a [`MqttClient::query`], or from any program that follows its topics.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Request {
+    /// The topic that was asked, without the levels that queries add.
+    pub topic: Text,
+    /// The question.
+    pub payload: Bytes,
+    /// Who asks: client id and a nonce.
+    pub caller: Text,
+}
+
+/// Keeps a responder at work; dropped, it stops at once. Its subscription stays: see [`Responder::stop`].
+#[derive(Debug)]
+#[must_use = "a responder stops when it is dropped"]
+pub struct Responder {
+    task: JoinHandle<()>,
+    shared: Arc<Shared>,
+    filter: Text,
+}
+
+impl Responder {
+    /// Unsubscribes, and stops the handlers.
+    ///
+    /// # Errors
+    /// The unsubscribe failed; the handlers are stopped all the same.
+    pub async fn stop(self) -> Result<(), Error> {
+        unsubscribe(&self.shared, self.filter.clone()).await
+    }
+}
+
+impl Drop for Responder {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl MqttClient {
+    /// Answers queries on the topics that `filter` matches, until the returned [`Responder`] is dropped.
+    ///
+    /// Handlers run side by side, up to `max_handlers`; beyond, callers hear "busy". `Ok` is the answer, `Err` an
+    /// error answer. A repeat of a request is not handled again. Where the handler panics, the caller times out.
+    ///
+    /// # Errors
+    /// As [`MqttClient::subscribe`].
+    pub async fn respond<H, F>(
+        &self,
+        filter: impl Into<Text>,
+        handler: H,
+    ) -> Result<Responder, Error>
+    where
+        H: Fn(Request) -> F + Send + Sync + 'static,
+        F: Future<Output = Result<Bytes, Bytes>> + Send + 'static,
+    {
+        let shared = self.shared().clone();
+        let level = &shared.config.query.request_level;
+        let filter = Text::from(format!("{}/{level}/+/+", filter.into()));
+        crate::topic::validate_filter(&filter)?;
+        let requests = shared.inbox.filtered(&filter);
+        subscribe(&shared, filter.clone(), QoS::AtLeastOnce).await?;
+        let task = tokio::spawn(serve(shared.clone(), requests, handler));
+        Ok(Responder {
+            task,
+            shared,
+            filter,
+        })
+    }
+}
+
+async fn serve<H, F>(shared: Arc<Shared>, mut requests: Messages, handler: H)
+where
+    H: Fn(Request) -> F + Send + Sync + 'static,
+    F: Future<Output = Result<Bytes, Bytes>> + Send + 'static,
+{
+    let mut seen = Seen::new(shared.config.query.remembered_requests);
+    let mut handlers = JoinSet::new();
+    loop {
+        let message = tokio::select! {
+            Some(finished) = handlers.join_next() => {
+                if let Err(error) = finished {
+                    warn!(%error, "handler of a query failed");
+                }
+                continue;
+            }
+            message = requests.recv() => message,
+        };
+        let Some(message) = message else { return };
+        message.ack();
+        shared.counters.requests.add(1);
+        let Some((request, reply_to)) = parse(&shared, &message) else {
+            continue;
+        };
+        if !seen.is_new(&reply_to) {
+            shared.counters.repeated_requests.add(1);
+            continue;
+        }
+        if handlers.len() >= shared.config.query.max_handlers {
+            shared.counters.busy_requests.add(1);
+            let shared = shared.clone();
+            if let Err(error) = try_answer(&shared, &reply_to, Status::Busy, Bytes::new()) {
+                warn!(%error, "could not answer a query with busy");
+            }
+            continue;
+        }
+        let answered = handler(request);
+        let shared = shared.clone();
+        handlers.spawn(async move {
+            let result = answered.await;
+            if let Err(error) = answer(&shared, &reply_to, result).await {
+                warn!(%error, "could not answer a query");
+            }
+        });
+    }
+}
+
+/// Takes `{topic}/_q/{caller}/{correlation}` apart; the second part is `_r/{caller}/{correlation}`.
+fn parse(shared: &Shared, message: &Message) -> Option<(Request, String)> {
+    let (rest, correlation) = message.topic.rsplit_once('/')?;
+    let (rest, caller) = rest.rsplit_once('/')?;
+    let (topic, _) = rest.rsplit_once('/')?;
+    let reply_to = format!("{}/{caller}/{correlation}", shared.config.query.reply_root);
+    let (topic, caller) = (Text::from(topic), Text::from(caller));
+    Some((
+        Request {
+            topic,
+            payload: message.payload.clone(),
+            caller,
+        },
+        reply_to,
+    ))
+}
+
+async fn answer(
+    shared: &Shared,
+    reply_to: &str,
+    result: Result<Bytes, Bytes>,
+) -> Result<(), Error> {
+    let mut answer = match result {
+        Err(error) => return send(shared, reply_to, Status::Error, error).await,
+        Ok(answer) => answer,
+    };
+    let part = shared.config.query.part_bytes.max(1);
+    while answer.len() > part {
+        send(shared, reply_to, Status::More, answer.split_to(part)).await?;
+    }
+    send(shared, reply_to, Status::Ok, answer).await
+}
+
+/// Waits for room in the queue, but not for the acknowledgement: the caller asks again if it hears nothing.
+async fn send(shared: &Shared, to: &str, status: Status, payload: Bytes) -> Result<(), Error> {
+    let (queued, _) = prepare(shared, to, status, payload)?;
+    shared.queue.publish(queued).await
+}
+
+fn try_answer(shared: &Shared, to: &str, status: Status, payload: Bytes) -> Result<(), Error> {
+    let (queued, _) = prepare(shared, to, status, payload)?;
+    shared.queue.try_publish(queued)
+}
+
+fn prepare(
+    shared: &Shared,
+    to: &str,
+    status: Status,
+    payload: Bytes,
+) -> Result<(crate::queue::Queued, publish::PublishToken), Error> {
+    let topic = Text::from(format!("{to}/{}", status.level()));
+    publish::prepare(shared, topic, payload, QoS::AtLeastOnce.into())
+}
+
+/// The latest requests, to know a repeat.
+struct Seen {
+    known: HashSet<Arc<str>>,
+    order: VecDeque<Arc<str>>,
+    max: usize,
+}
+
+impl Seen {
+    fn new(max: usize) -> Self {
+        Self {
+            known: HashSet::new(),
+            order: VecDeque::new(),
+            max,
+        }
+    }
+
+    fn is_new(&mut self, request: &str) -> bool {
+        let request: Arc<str> = request.into();
+        if !self.known.insert(request.clone()) {
+            return false;
+        }
+        self.order.push_back(request);
+        while self.order.len() > self.max {
+            if let Some(oldest) = self.order.pop_front() {
+                self.known.remove(&oldest);
+            }
+        }
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Seen;
+
+    #[test]
+    fn knows_the_latest_requests_and_forgets_the_oldest() {
+        let mut seen = Seen::new(2);
+        assert!(seen.is_new("a"));
+        assert!(!seen.is_new("a"));
+        assert!(seen.is_new("b") && seen.is_new("c"));
+        assert!(!seen.is_new("c"));
+        assert!(seen.is_new("a"), "the oldest was forgotten");
+        assert_eq!((seen.known.len(), seen.order.len()), (2, 2));
+    }
+}

@@ -1,0 +1,334 @@
+//! The task behind a client: keeps a connection, and the session alive over connections.
+//!
+//! One task owns the session and the socket, so that nothing in them is shared. `mod.rs` is its life (attempts,
+//! pauses, the end), `serve.rs` one connection, `connect.rs` the way to one.
+
+mod connect;
+mod serve;
+mod tls;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::sync::{broadcast, oneshot, watch};
+use tokio::time::Instant;
+use tracing::{debug, info, warn};
+
+use crate::client::query::Queries;
+use crate::error::{ConnectError, Disconnected, Error};
+use crate::inbox::Inbox;
+use crate::message::Message;
+use crate::options::MqttConfig;
+use crate::queue::{Answered, Batch, Control, Published, Queue};
+use crate::random;
+use crate::session::{self, Session};
+use crate::stats::Counters;
+
+/// The session as the driver uses it.
+pub(crate) type ClientSession = Session<Published, Answered>;
+
+/// What happens to the connection. Slow listeners miss the oldest.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum Event {
+    /// The server accepted the client.
+    Connected {
+        /// Whether it still had the session.
+        session_present: bool,
+    },
+    /// A connection ended.
+    Disconnected {
+        /// Why.
+        reason: Disconnected,
+    },
+    /// An attempt failed.
+    ConnectFailed {
+        /// Why.
+        reason: ConnectError,
+    },
+    /// The next attempt comes after a pause.
+    Reconnecting {
+        /// Attempts since the last good connection, from 1.
+        attempt: u32,
+        /// The pause.
+        delay: Duration,
+    },
+    /// The server had forgotten a session that it was to keep, or one with messages in flight.
+    SessionLost {
+        /// Messages published again; they may arrive twice.
+        republished: usize,
+        /// Filters subscribed again; what was published meanwhile is lost to them.
+        resubscribed: usize,
+    },
+    /// The server does not renew this subscription.
+    RenewalRefused {
+        /// Its filter.
+        filter: String,
+    },
+    /// The client has given up; `connect` starts it again.
+    Stopped {
+        /// Why.
+        reason: Error,
+    },
+}
+
+/// What the handles and the driver share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) config: MqttConfig,
+    pub(crate) queue: Arc<Queue>,
+    pub(crate) inbox: Inbox,
+    pub(crate) queries: Queries,
+    pub(crate) counters: Counters,
+    pub(crate) events: broadcast::Sender<Event>,
+    pub(crate) connected: AtomicBool,
+    /// Whether the driver is to drain and leave.
+    pub(crate) leave: watch::Sender<bool>,
+}
+
+/// How the driver ended.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    /// To be taken up by the next `connect`.
+    pub(crate) session: ClientSession,
+    pub(crate) result: Result<(), Error>,
+}
+
+/// The first attempt's outcome; without it the first attempt is like any other.
+pub(crate) type First = Option<oneshot::Sender<Result<(), Error>>>;
+
+pub(crate) struct Driver {
+    shared: Arc<Shared>,
+    session: ClientSession,
+    leave: watch::Receiver<bool>,
+    /// When to stop draining, once the program wants to leave.
+    drain_until: Option<Instant>,
+    /// Kept for their memory.
+    batch: Batch,
+    events: Vec<session::Event<Published, Answered>>,
+    /// QoS 0 publishes with the mark in the outbox at which they are written.
+    unwritten: VecDeque<(u64, Published)>,
+    /// A message whose receiver is full. While there is one, nothing is read.
+    parked: Option<Message>,
+    attempt: u32,
+    /// Connections in a row that the server closed at once.
+    short_connections: u32,
+    was_connected: bool,
+}
+
+/// How a connection, or a pause, ended.
+enum Next {
+    Retry,
+    Leave(Result<(), Error>),
+}
+
+impl Driver {
+    pub(crate) fn new(shared: Arc<Shared>, session: ClientSession) -> Self {
+        Self {
+            leave: shared.leave.subscribe(),
+            shared,
+            session,
+            drain_until: None,
+            batch: Batch::default(),
+            events: Vec::new(),
+            unwritten: VecDeque::new(),
+            parked: None,
+            attempt: 0,
+            short_connections: 0,
+            was_connected: false,
+        }
+    }
+
+    pub(crate) async fn run(mut self, mut first: First) -> Ended {
+        let result = loop {
+            match self.connect_and_serve(&mut first).await {
+                Next::Retry => {}
+                Next::Leave(result) => break result,
+            }
+        };
+        self.end(result)
+    }
+
+    async fn connect_and_serve(&mut self, first: &mut First) -> Next {
+        let shared = self.shared.clone();
+        let opened = tokio::select! {
+            opened = connect::open(&shared.config) => opened,
+            left = self.give_up_draining() => return Next::Leave(left),
+        };
+        let connection = match opened {
+            Ok(connection) => connection,
+            Err(error) => return self.attempt_failed(error, first).await,
+        };
+        shared.counters.connections.add(1);
+        shared.connected.store(true, Ordering::Relaxed);
+        let since = Instant::now();
+        info!(session_present = connection.session_present, "connected");
+        self.emit(Event::Connected {
+            session_present: connection.session_present,
+        });
+        if let Some(first) = first.take() {
+            // The caller may have gone away; the client stays connected for other handles.
+            let _ = first.send(Ok(()));
+        }
+        let ended = self.serve(connection).await;
+        shared.connected.store(false, Ordering::Relaxed);
+        self.session.connection_lost();
+        self.fail_unwritten();
+        self.emit(Event::Disconnected {
+            reason: ended.clone(),
+        });
+        if let Disconnected::Requested = ended {
+            return Next::Leave(self.undelivered());
+        }
+        warn!(reason = %Chain(&ended), "disconnected");
+        if let Some(error) = self.taken_over(&ended, since.elapsed()) {
+            return Next::Leave(Err(error));
+        }
+        self.pause().await
+    }
+
+    async fn attempt_failed(&mut self, error: ConnectError, first: &mut First) -> Next {
+        self.shared.counters.failed_attempts.add(1);
+        if let Some(first) = first.take() {
+            let _ = first.send(Err(Error::Connect(error.clone())));
+            return Next::Leave(Err(Error::Connect(error)));
+        }
+        warn!(reason = %Chain(&error), "could not connect");
+        self.emit(Event::ConnectFailed { reason: error });
+        self.pause().await
+    }
+
+    /// Counts connections that the server closed right after accepting them.
+    fn taken_over(&mut self, ended: &Disconnected, lasted: Duration) -> Option<Error> {
+        let takeover = self.shared.config.takeover;
+        let closed = matches!(ended, Disconnected::Closed | Disconnected::Io(_));
+        if !closed || lasted > takeover.within {
+            self.short_connections = 0;
+            self.attempt = 0;
+            return None;
+        }
+        self.short_connections += 1;
+        let reached = takeover.connections != 0 && self.short_connections >= takeover.connections;
+        reached.then_some(Error::TakenOver(self.short_connections))
+    }
+
+    async fn pause(&mut self) -> Next {
+        let delay = self
+            .shared
+            .config
+            .reconnect
+            .pause(self.attempt, random::bits());
+        self.attempt = self.attempt.saturating_add(1);
+        self.emit(Event::Reconnecting {
+            attempt: self.attempt,
+            delay,
+        });
+        debug!(attempt = self.attempt, ?delay, "next attempt after a pause");
+        tokio::select! {
+            () = tokio::time::sleep(delay) => Next::Retry,
+            left = self.give_up_draining() => Next::Leave(left),
+        }
+    }
+
+    /// Without a connection: returns when the program wants to leave and there is nothing to wait for any more.
+    async fn give_up_draining(&mut self) -> Result<(), Error> {
+        if self.leave.wait_for(|leave| *leave).await.is_err() {
+            return Err(Error::Stopped);
+        }
+        let until = self.drain_deadline();
+        if self.is_drained() {
+            return Ok(());
+        }
+        tokio::time::sleep_until(until).await;
+        self.undelivered()
+    }
+
+    fn drain_deadline(&mut self) -> Instant {
+        let limit = self.shared.config.drain_timeout;
+        *self
+            .drain_until
+            .get_or_insert_with(|| Instant::now() + limit)
+    }
+
+    fn is_drained(&self) -> bool {
+        self.shared.queue.is_empty() && self.session.open() == 0 && self.unwritten.is_empty()
+    }
+
+    fn undelivered(&self) -> Result<(), Error> {
+        let left = self.shared.queue.len() + self.session.open();
+        if left == 0 {
+            return Ok(());
+        }
+        Err(Error::Undelivered {
+            left,
+            timeout: self.shared.config.drain_timeout,
+        })
+    }
+
+    fn emit(&self, event: Event) {
+        // Nobody listens: that is fine.
+        let _ = self.shared.events.send(event);
+    }
+
+    fn fail_unwritten(&mut self) {
+        for (_, done) in self.unwritten.drain(..) {
+            finish(done, Err(Error::ConnectionLost));
+        }
+    }
+
+    /// Tells everybody who waits, and hands the session over for a later `connect`.
+    fn end(mut self, result: Result<(), Error>) -> Ended {
+        self.shared.queue.close();
+        let reason = match &result {
+            Err(error @ (Error::TakenOver(_) | Error::Connect(_))) => {
+                warn!(reason = %Chain(error), "stopped");
+                self.emit(Event::Stopped {
+                    reason: error.clone(),
+                });
+                error.clone()
+            }
+            _ => Error::Stopped,
+        };
+        self.fail_unwritten();
+        let (published, answered) = self.session.abandon();
+        let left = self.shared.queue.clear();
+        let queued = left.publishes.into_iter().map(|queued| queued.done);
+        for done in published.into_iter().chain(queued) {
+            finish(done, Err(reason.clone()));
+        }
+        let controls = left.controls.into_iter().map(|control| match control {
+            Control::Subscribe(_, answered) | Control::Unsubscribe(_, answered) => answered,
+        });
+        for done in answered.into_iter().chain(controls).flatten() {
+            let _ = done.send(Err(reason.clone()));
+        }
+        Ended {
+            session: self.session,
+            result,
+        }
+    }
+}
+
+fn finish(done: Published, result: Result<(), Error>) {
+    if let Some(done) = done {
+        // The token was dropped: nobody wants to know.
+        let _ = done.send(result);
+    }
+}
+
+/// An error with all its causes on one line.
+pub(crate) struct Chain<'a>(pub(crate) &'a dyn std::error::Error);
+
+impl std::fmt::Display for Chain<'_> {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "{}", self.0)?;
+        let mut cause = self.0.source();
+        while let Some(error) = cause {
+            write!(formatter, ": {error}")?;
+            cause = error.source();
+        }
+        Ok(())
+    }
+}

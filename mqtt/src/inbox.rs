@@ -1,0 +1,240 @@
+//! The way of messages to the program: bounded receivers, chosen by filter.
+
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+
+use futures_util::Stream;
+use tokio::sync::mpsc;
+
+use crate::message::Message;
+use crate::queue::Queue;
+use crate::session::AckMode;
+use crate::topic;
+
+/// All receivers of one client.
+#[derive(Debug)]
+pub(crate) struct Inbox {
+    routes: Mutex<Routes>,
+    budget: Arc<Budget>,
+    capacity: usize,
+}
+
+#[derive(Debug, Default)]
+struct Routes {
+    filtered: Vec<(String, mpsc::Sender<Message>)>,
+    everything: Option<mpsc::Sender<Message>>,
+    /// The other end of `everything` until the program asks for it.
+    unclaimed: Option<Messages>,
+}
+
+/// Bytes that wait, over all receivers; and who is to hear when they get fewer.
+#[derive(Debug)]
+struct Budget {
+    used: AtomicUsize,
+    max: usize,
+    paused: AtomicBool,
+    queue: Arc<Queue>,
+}
+
+/// What became of a message.
+#[derive(Debug)]
+pub(crate) enum Delivery {
+    Queued,
+    /// Nobody listens for it.
+    Unclaimed,
+    /// Its receiver is full; to be tried again when the queue wakes.
+    Full(Message),
+}
+
+impl Inbox {
+    pub(crate) fn new(capacity: usize, max: usize, mode: AckMode, queue: Arc<Queue>) -> Self {
+        let (used, paused) = (AtomicUsize::new(0), AtomicBool::new(false));
+        let budget = Arc::new(Budget {
+            used,
+            max,
+            paused,
+            queue,
+        });
+        let capacity = capacity.max(1);
+        let inbox = Self {
+            routes: Mutex::default(),
+            budget,
+            capacity,
+        };
+        if mode == AckMode::Manual {
+            let messages = inbox.everything();
+            inbox.routes().unclaimed = Some(messages);
+        }
+        inbox
+    }
+
+    fn routes(&self) -> MutexGuard<'_, Routes> {
+        self.routes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn channel(&self) -> (mpsc::Sender<Message>, Messages) {
+        let (sender, receiver) = mpsc::channel(self.capacity);
+        (
+            sender,
+            Messages {
+                receiver,
+                budget: self.budget.clone(),
+            },
+        )
+    }
+
+    /// A receiver of whatever no filtered one takes; an earlier one ends.
+    pub(crate) fn everything(&self) -> Messages {
+        let (sender, messages) = self.channel();
+        let mut routes = self.routes();
+        if let Some(waiting) = routes.unclaimed.take() {
+            return waiting;
+        }
+        routes.everything = Some(sender);
+        messages
+    }
+
+    /// A receiver of what `filter` matches, as long as no earlier one does.
+    pub(crate) fn filtered(&self, filter: &str) -> Messages {
+        let (sender, messages) = self.channel();
+        self.routes().filtered.push((filter.to_owned(), sender));
+        messages
+    }
+
+    pub(crate) fn deliver(&self, message: Message) -> Delivery {
+        let mut routes = self.routes();
+        routes.filtered.retain(|(_, sender)| !sender.is_closed());
+        let filtered = routes.filtered.iter();
+        let chosen = filtered
+            .clone()
+            .find(|(filter, _)| topic::matches(filter, &message.topic));
+        let sender = chosen
+            .map(|(_, sender)| sender)
+            .or(routes.everything.as_ref());
+        let Some(sender) = sender else {
+            return Delivery::Unclaimed;
+        };
+        if !self.budget.fits(message.payload.len()) {
+            return Delivery::Full(message);
+        }
+        self.budget.add(message.payload.len());
+        match sender.try_send(message) {
+            Ok(()) => Delivery::Queued,
+            Err(mpsc::error::TrySendError::Full(message)) => {
+                self.budget.subtract(message.payload.len());
+                Delivery::Full(message)
+            }
+            Err(mpsc::error::TrySendError::Closed(message)) => {
+                self.budget.subtract(message.payload.len());
+                routes.everything = None;
+                Delivery::Unclaimed
+            }
+        }
+    }
+
+    /// Asks for a wake-up of the queue at the next message that a receiver takes. The caller tries once more after
+    /// this, lest one was taken in between.
+    pub(crate) fn pause(&self) {
+        self.budget.paused.store(true, Ordering::SeqCst);
+    }
+}
+
+impl Budget {
+    /// One message always fits, however large.
+    fn fits(&self, bytes: usize) -> bool {
+        let used = self.used.load(Ordering::SeqCst);
+        used == 0 || used.saturating_add(bytes) <= self.max
+    }
+
+    fn add(&self, bytes: usize) {
+        self.used.fetch_add(bytes, Ordering::SeqCst);
+    }
+
+    fn subtract(&self, bytes: usize) {
+        self.used.fetch_sub(bytes, Ordering::SeqCst);
+    }
+
+    fn taken(&self, bytes: usize) {
+        self.subtract(bytes);
+        if self.paused.swap(false, Ordering::SeqCst) {
+            self.queue.wake();
+        }
+    }
+}
+
+/// Messages on their way to the program, in order of arrival. Also a `Stream`.
+///
+/// While it is full the driver does not read from the server.
+#[derive(Debug)]
+pub struct Messages {
+    receiver: mpsc::Receiver<Message>,
+    budget: Arc<Budget>,
+}
+
+impl Messages {
+    /// Waits for the next message; `None` when this receiver was replaced or the client is gone. Cancel-safe.
+    pub async fn recv(&mut self) -> Option<Message> {
+        let message = self.receiver.recv().await?;
+        self.budget.taken(message.payload.len());
+        Some(message)
+    }
+
+    /// The next message, if one is here.
+    pub fn try_recv(&mut self) -> Option<Message> {
+        let message = self.receiver.try_recv().ok()?;
+        self.budget.taken(message.payload.len());
+        Some(message)
+    }
+
+    /// Waits for at least one message and takes up to `max` that are here; 0 at the end. Fewer than `max` says that
+    /// nothing more waits right now. Cancel-safe.
+    pub async fn recv_many(&mut self, into: &mut Vec<Message>, max: usize) -> usize {
+        let before = into.len();
+        let count = self.receiver.recv_many(into, max).await;
+        let bytes = into[before..]
+            .iter()
+            .map(|message| message.payload.len())
+            .sum();
+        if count > 0 {
+            self.budget.taken(bytes);
+        }
+        count
+    }
+
+    /// How many wait right now.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.receiver.len()
+    }
+
+    /// Whether nothing waits right now.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.receiver.is_empty()
+    }
+}
+
+impl Stream for Messages {
+    type Item = Message;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Message>> {
+        let polled = self.receiver.poll_recv(context);
+        if let Poll::Ready(Some(message)) = &polled {
+            self.budget.taken(message.payload.len());
+        }
+        polled
+    }
+}
+
+impl Drop for Messages {
+    fn drop(&mut self) {
+        self.receiver.close();
+        let mut bytes = 0;
+        while let Ok(message) = self.receiver.try_recv() {
+            bytes += message.payload.len();
+        }
+        self.budget.taken(bytes);
+    }
+}

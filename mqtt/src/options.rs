@@ -1,0 +1,293 @@
+//! What a client is built with. Every limit of the library stands here, with its default.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::codec::{MAX_REMAINING_LENGTH, Will};
+use crate::error::ConfigError;
+use crate::session::AckMode;
+use crate::topic;
+
+/// Settings of one client. All fields are public: take `..Default::default()` for the rest.
+#[derive(Clone)]
+pub struct MqttConfig {
+    /// Client id. Empty lets the server choose one, which needs `clean_session`.
+    pub client_id: String,
+    /// Name or address of the server. Default `localhost`.
+    pub host: String,
+    /// Its port. Default 1883.
+    pub port: u16,
+    /// Keep alive in seconds; 0 switches it off. Default 60.
+    pub keep_alive: u16,
+    /// Travels as MQTT user name.
+    pub app_id: Option<String>,
+    /// Travels as MQTT password. Does not print.
+    pub token: Option<String>,
+    /// Whether the server forgets the client when it leaves. Default true.
+    pub clean_session: bool,
+    /// What the server publishes where the client vanishes.
+    pub will: Option<Will>,
+    /// TLS; `None` is plain TCP.
+    pub tls: Option<TlsOptions>,
+    /// Limit of one attempt from name resolution to CONNACK. Default 10 s.
+    pub connect_timeout: Duration,
+    /// Pauses between attempts.
+    pub reconnect: Backoff,
+    /// When to believe that another client has the same id.
+    pub takeover: Takeover,
+    /// Publishes of QoS 1 and 2 in flight at once. Default 100.
+    pub window: u16,
+    /// Largest packet in either direction, in bytes. Default 16 MiB.
+    pub max_packet_size: usize,
+    /// Publishes that wait for the connection or the window. Default 10,000.
+    pub queue_messages: usize,
+    /// Bytes of those. Default 64 MiB.
+    pub queue_bytes: usize,
+    /// What happens to a publish when the queue is full. Default: it waits.
+    pub overflow: Overflow,
+    /// Limit of one `publish`, waiting for room included. Default none.
+    pub publish_timeout: Option<Duration>,
+    /// Messages received that wait for the program, per receiver. Default 1,000.
+    pub inbound_messages: usize,
+    /// Bytes of those, over all receivers. Default 64 MiB.
+    pub inbound_bytes: usize,
+    /// Who acknowledges what arrives. Default: the client.
+    pub ack_mode: AckMode,
+    /// How long `disconnect` waits for what is queued and in flight. Default 5 s.
+    pub drain_timeout: Duration,
+    /// Requests and responses.
+    pub query: QueryOptions,
+}
+
+impl Default for MqttConfig {
+    fn default() -> Self {
+        Self {
+            client_id: String::new(),
+            host: "localhost".to_owned(),
+            port: 1883,
+            keep_alive: 60,
+            app_id: None,
+            token: None,
+            clean_session: true,
+            will: None,
+            tls: None,
+            connect_timeout: Duration::from_secs(10),
+            reconnect: Backoff::default(),
+            takeover: Takeover::default(),
+            window: 100,
+            max_packet_size: 16 << 20,
+            queue_messages: 10_000,
+            queue_bytes: 64 << 20,
+            overflow: Overflow::default(),
+            publish_timeout: None,
+            inbound_messages: 1000,
+            inbound_bytes: 64 << 20,
+            ack_mode: AckMode::default(),
+            drain_timeout: Duration::from_secs(5),
+            query: QueryOptions::default(),
+        }
+    }
+}
+
+impl MqttConfig {
+    /// What can be seen to be wrong before anything is sent.
+    pub(crate) fn check(&self) -> Result<(), ConfigError> {
+        if self.host.is_empty() {
+            return Err(ConfigError::Host);
+        }
+        if self.client_id.is_empty() && !self.clean_session {
+            return Err(ConfigError::ClientId);
+        }
+        if self.token.is_some() && self.app_id.is_none() {
+            return Err(ConfigError::TokenAlone);
+        }
+        if self.window == 0 || self.queue_messages == 0 || self.inbound_messages == 0 {
+            return Err(ConfigError::Zero);
+        }
+        if !(64..=MAX_REMAINING_LENGTH + 5).contains(&self.max_packet_size) {
+            return Err(ConfigError::PacketSize(self.max_packet_size));
+        }
+        topic::validate_topic(&self.query.reply_root).map_err(ConfigError::Query)?;
+        topic::validate_topic(&self.query.request_level).map_err(ConfigError::Query)?;
+        Ok(())
+    }
+}
+
+impl fmt::Debug for MqttConfig {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("MqttConfig")
+            .field("client_id", &self.client_id)
+            .field("host", &self.host)
+            .field("port", &self.port)
+            .field("keep_alive", &self.keep_alive)
+            .field("app_id", &self.app_id)
+            .field("token", &self.token.as_ref().map(|_| "***"))
+            .field("clean_session", &self.clean_session)
+            .field("will", &self.will)
+            .field("tls", &self.tls)
+            .finish_non_exhaustive()
+    }
+}
+
+/// TLS settings. The default trusts what the operating system trusts.
+#[derive(Debug, Clone, Default)]
+pub struct TlsOptions {
+    /// PEM file with the authorities to trust instead of the system's.
+    pub ca: Option<PathBuf>,
+    /// PEM files of the client's certificate chain and its private key.
+    pub client_certificate: Option<(PathBuf, PathBuf)>,
+    /// The name the server's certificate has to have, where it is not `host`.
+    pub server_name: Option<String>,
+}
+
+/// Pauses between attempts to connect: they double up to a cap, and half of each is random.
+#[derive(Debug, Clone, Copy)]
+pub struct Backoff {
+    /// The first pause. Default 500 ms.
+    pub initial: Duration,
+    /// The longest pause. Default 30 s.
+    pub max: Duration,
+}
+
+impl Default for Backoff {
+    fn default() -> Self {
+        Self {
+            initial: Duration::from_millis(500),
+            max: Duration::from_secs(30),
+        }
+    }
+}
+
+impl Backoff {
+    /// The pause before attempt `attempt` (from 0), with `random` spread over all of `u64`.
+    pub(crate) fn pause(&self, attempt: u32, random: u64) -> Duration {
+        let full = self
+            .initial
+            .saturating_mul(1 << attempt.min(20))
+            .min(self.max);
+        let half = full / 2;
+        let share = random as f64 / u64::MAX as f64;
+        half + half.mul_f64(share)
+    }
+}
+
+/// Two clients with one id throw each other out for ever; this says when to stop instead.
+#[derive(Debug, Clone, Copy)]
+pub struct Takeover {
+    /// So many connections in a row, closed by the server. 0 never stops. Default 5.
+    pub connections: u32,
+    /// Each within this time after it was accepted. Default 5 s.
+    pub within: Duration,
+}
+
+impl Default for Takeover {
+    fn default() -> Self {
+        Self {
+            connections: 5,
+            within: Duration::from_secs(5),
+        }
+    }
+}
+
+/// What happens to a publish when the queue is full.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Overflow {
+    /// It waits for room.
+    #[default]
+    Wait,
+    /// It fails.
+    Refuse,
+    /// The oldest that waits is thrown out, and fails.
+    DropOldest,
+}
+
+/// Settings of `query` and `respond`.
+#[derive(Debug, Clone)]
+pub struct QueryOptions {
+    /// How long a caller waits. Default 10 s.
+    pub timeout: Duration,
+    /// Queries open at once. Default 1,000.
+    pub max_outstanding: usize,
+    /// Largest answer in bytes, all its parts together. Default 16 MiB.
+    pub max_response_bytes: usize,
+    /// A responder cuts longer answers into parts of this size, in bytes. Default 60 KiB.
+    pub part_bytes: usize,
+    /// Handlers of one responder at work at once; beyond, callers hear "busy". Default 64.
+    pub max_handlers: usize,
+    /// Requests a responder remembers, to answer each only once. Default 10,000.
+    pub remembered_requests: usize,
+    /// The level under the topic that requests go to. Default `_q`.
+    pub request_level: String,
+    /// The topic that answers stand under. Default `_r`.
+    pub reply_root: String,
+}
+
+impl Default for QueryOptions {
+    fn default() -> Self {
+        Self {
+            timeout: Duration::from_secs(10),
+            max_outstanding: 1000,
+            max_response_bytes: 16 << 20,
+            part_bytes: 60 << 10,
+            max_handlers: 64,
+            remembered_requests: 10_000,
+            request_level: "_q".to_owned(),
+            reply_root: "_r".to_owned(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn token_does_not_print() {
+        let config = MqttConfig {
+            token: Some("hunter2".to_owned()),
+            ..MqttConfig::default()
+        };
+        assert!(!format!("{config:?}").contains("hunter2"));
+    }
+
+    #[test]
+    fn pauses_double_up_to_the_cap_and_half_is_random() {
+        let backoff = Backoff::default();
+        assert_eq!(backoff.pause(0, 0), Duration::from_millis(250));
+        assert_eq!(backoff.pause(0, u64::MAX), Duration::from_millis(500));
+        assert_eq!(backoff.pause(3, u64::MAX), Duration::from_secs(4));
+        assert_eq!(backoff.pause(60, u64::MAX), Duration::from_secs(30));
+    }
+
+    #[test]
+    fn impossible_settings_are_refused() {
+        let good = MqttConfig::default();
+        assert!(good.check().is_ok());
+        for bad in [
+            MqttConfig {
+                host: String::new(),
+                ..good.clone()
+            },
+            MqttConfig {
+                clean_session: false,
+                ..good.clone()
+            },
+            MqttConfig {
+                token: Some(String::new()),
+                ..good.clone()
+            },
+            MqttConfig {
+                window: 0,
+                ..good.clone()
+            },
+            MqttConfig {
+                max_packet_size: 1 << 30,
+                ..good.clone()
+            },
+        ] {
+            assert!(bad.check().is_err(), "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,407 @@
+//! The hand-over from the program's tasks to the driver: bounded by messages and bytes, drained in batches.
+//!
+//! One lock per call on either side, and the driver is only woken where it sleeps and can take what was put in.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::{Notify, oneshot};
+
+use crate::codec::{Publish, QoS, SubscribeCode, Subscription, Text};
+use crate::error::Error;
+use crate::options::Overflow;
+use crate::session::{AckId, Settled};
+
+/// Where the outcome of a publish goes, if somebody waits for it.
+pub(crate) type Published = Option<oneshot::Sender<Result<(), Error>>>;
+/// Where the answer to a subscribe or an unsubscribe goes.
+pub(crate) type Answered = Option<oneshot::Sender<Result<Vec<SubscribeCode>, Error>>>;
+
+/// A publish on its way to the driver.
+#[derive(Debug)]
+pub(crate) struct Queued {
+    pub(crate) publish: Publish,
+    pub(crate) done: Published,
+}
+
+impl Queued {
+    /// What it counts for against the bound on bytes; never nothing.
+    fn cost(&self) -> usize {
+        self.publish.payload.len() + self.publish.topic.as_bytes().len() + 64
+    }
+}
+
+/// Other things for the driver; few and small.
+#[derive(Debug)]
+pub(crate) enum Control {
+    Subscribe(Vec<Subscription>, Answered),
+    Unsubscribe(Vec<Text>, Answered),
+}
+
+/// What the driver takes at once.
+#[derive(Debug, Default)]
+pub(crate) struct Batch {
+    pub(crate) publishes: Vec<Queued>,
+    pub(crate) controls: Vec<Control>,
+    pub(crate) settled: Vec<(AckId, Settled)>,
+}
+
+/// What the driver has room for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Room {
+    /// Publishes of QoS 1 and 2.
+    pub(crate) window: usize,
+    /// Bytes of publishes of any kind.
+    pub(crate) bytes: usize,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    publishes: VecDeque<Queued>,
+    bytes: usize,
+    controls: Vec<Control>,
+    settled: Vec<(AckId, Settled)>,
+    phase: Phase,
+    sleeper: Sleeper,
+    displaced: u64,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Phase {
+    /// Before `connect` and after `disconnect`: nothing is taken.
+    #[default]
+    Closed,
+    Open,
+}
+
+/// What would be news to the driver.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Sleeper {
+    /// It is busy and looks again by itself.
+    #[default]
+    Awake,
+    /// It sleeps and has room for publishes.
+    Anything,
+    /// It sleeps with a full window.
+    ControlOnly,
+}
+
+#[derive(Debug)]
+pub(crate) struct Queue {
+    state: Mutex<State>,
+    /// Something for the driver.
+    work: Notify,
+    /// Room for producers.
+    space: Notify,
+    max_messages: usize,
+    max_bytes: usize,
+    overflow: Overflow,
+}
+
+impl Queue {
+    pub(crate) fn new(max_messages: usize, max_bytes: usize, overflow: Overflow) -> Self {
+        let (state, work, space) = (Mutex::default(), Notify::new(), Notify::new());
+        Self {
+            state,
+            work,
+            space,
+            max_messages: max_messages.max(1),
+            max_bytes,
+            overflow,
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn open(&self) {
+        self.state().phase = Phase::Open;
+    }
+
+    pub(crate) fn is_open(&self) -> bool {
+        self.state().phase == Phase::Open
+    }
+
+    /// Takes nothing more from producers.
+    pub(crate) fn close(&self) {
+        self.state().phase = Phase::Closed;
+        self.space.notify_waiters();
+        self.work.notify_one();
+    }
+
+    /// Puts a publish in, as the overflow policy says where it is full. Cancelled while it waits, nothing is put in.
+    pub(crate) async fn publish(&self, queued: Queued) -> Result<(), Error> {
+        let mut queued = queued;
+        loop {
+            let space = self.space.notified();
+            tokio::pin!(space);
+            space.as_mut().enable();
+            match self.push(queued, self.overflow)? {
+                None => return Ok(()),
+                Some(back) => queued = back,
+            }
+            space.await;
+        }
+    }
+
+    /// As [`Queue::publish`], but refuses where it would have to wait.
+    pub(crate) fn try_publish(&self, queued: Queued) -> Result<(), Error> {
+        let overflow = match self.overflow {
+            Overflow::Wait => Overflow::Refuse,
+            other => other,
+        };
+        self.push(queued, overflow).map(drop)
+    }
+
+    /// Gives the publish back where the producer has to wait.
+    fn push(&self, queued: Queued, overflow: Overflow) -> Result<Option<Queued>, Error> {
+        let mut displaced = Vec::new();
+        let mut state = self.state();
+        if state.phase == Phase::Closed {
+            return Err(Error::NotConnected);
+        }
+        let cost = queued.cost();
+        // One that is larger than the whole bound goes in alone.
+        while !state.publishes.is_empty()
+            && (state.publishes.len() >= self.max_messages || state.bytes + cost > self.max_bytes)
+        {
+            match overflow {
+                Overflow::Wait => return Ok(Some(queued)),
+                Overflow::Refuse => return Err(Error::QueueFull),
+                Overflow::DropOldest => displaced.extend(state.pop()),
+            }
+        }
+        state.displaced += displaced.len() as u64;
+        state.bytes += cost;
+        state.publishes.push_back(queued);
+        let wake = state.sleeper == Sleeper::Anything;
+        if wake {
+            state.sleeper = Sleeper::Awake;
+        }
+        drop(state);
+        if wake {
+            self.work.notify_one();
+        }
+        for done in displaced.into_iter().filter_map(|queued| queued.done) {
+            // Nobody waits for it: then nobody is told.
+            let _ = done.send(Err(Error::Displaced));
+        }
+        Ok(None)
+    }
+
+    pub(crate) fn control(&self, control: Control) -> Result<(), Error> {
+        let mut state = self.state();
+        if state.phase == Phase::Closed {
+            return Err(Error::NotConnected);
+        }
+        if state.controls.len() >= self.max_messages {
+            return Err(Error::QueueFull);
+        }
+        state.controls.push(control);
+        state.sleeper = Sleeper::Awake;
+        drop(state);
+        self.work.notify_one();
+        Ok(())
+    }
+
+    pub(crate) fn settle(&self, id: AckId, settled: Settled) {
+        let mut state = self.state();
+        state.settled.push((id, settled));
+        let wake = state.sleeper != Sleeper::Awake;
+        state.sleeper = Sleeper::Awake;
+        drop(state);
+        if wake {
+            self.work.notify_one();
+        }
+    }
+
+    /// Tells the driver to look again.
+    pub(crate) fn wake(&self) {
+        self.work.notify_one();
+    }
+
+    /// Waits until there may be something to take.
+    pub(crate) async fn work(&self) {
+        self.work.notified().await;
+    }
+
+    /// Moves what there is room for into `batch`. The driver is taken to sleep from then on.
+    pub(crate) fn take(&self, mut room: Room, batch: &mut Batch) {
+        let mut state = self.state();
+        batch.controls.append(&mut state.controls);
+        batch.settled.append(&mut state.settled);
+        let mut taken = false;
+        while let Some(next) = state.publishes.front() {
+            let acknowledged = usize::from(next.publish.qos != QoS::AtMostOnce);
+            if room.bytes == 0 || room.window < acknowledged {
+                break;
+            }
+            room.bytes = room.bytes.saturating_sub(next.cost());
+            room.window -= acknowledged;
+            batch.publishes.extend(state.pop());
+            taken = true;
+        }
+        state.sleeper = if state.publishes.is_empty() && room.bytes > 0 {
+            Sleeper::Anything
+        } else {
+            Sleeper::ControlOnly
+        };
+        drop(state);
+        if taken {
+            self.space.notify_waiters();
+        }
+    }
+
+    /// Publishes that wait.
+    pub(crate) fn len(&self) -> usize {
+        self.state().publishes.len()
+    }
+
+    /// Whether neither publishes nor anything else waits.
+    pub(crate) fn is_empty(&self) -> bool {
+        let state = self.state();
+        state.publishes.is_empty() && state.controls.is_empty() && state.settled.is_empty()
+    }
+
+    /// Publishes thrown out for younger ones.
+    pub(crate) fn displaced(&self) -> u64 {
+        self.state().displaced
+    }
+
+    /// Takes everything out, for nobody will send it.
+    pub(crate) fn clear(&self) -> Batch {
+        let mut state = self.state();
+        state.bytes = 0;
+        Batch {
+            publishes: std::mem::take(&mut state.publishes).into(),
+            controls: std::mem::take(&mut state.controls),
+            settled: std::mem::take(&mut state.settled),
+        }
+    }
+}
+
+impl State {
+    fn pop(&mut self) -> Option<Queued> {
+        let queued = self.publishes.pop_front()?;
+        self.bytes -= queued.cost();
+        Some(queued)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    const ALL: Room = Room {
+        window: 100,
+        bytes: usize::MAX,
+    };
+
+    fn queued(number: u8, qos: QoS) -> Queued {
+        let payload = Bytes::copy_from_slice(&[number]);
+        let topic = Text::from_static("t");
+        let publish = Publish {
+            dup: false,
+            qos,
+            retain: false,
+            topic,
+            id: None,
+            payload,
+        };
+        Queued {
+            publish,
+            done: None,
+        }
+    }
+
+    fn queue(overflow: Overflow) -> Queue {
+        let queue = Queue::new(2, 1 << 20, overflow);
+        queue.open();
+        queue
+    }
+
+    fn taken(queue: &Queue, room: Room) -> Vec<u8> {
+        let mut batch = Batch::default();
+        queue.take(room, &mut batch);
+        batch
+            .publishes
+            .iter()
+            .map(|queued| queued.publish.payload[0])
+            .collect()
+    }
+
+    #[test]
+    fn refuses_or_displaces_when_full() {
+        let refusing = queue(Overflow::Refuse);
+        let displacing = queue(Overflow::DropOldest);
+        for queue in [&refusing, &displacing] {
+            queue.try_publish(queued(1, QoS::AtLeastOnce)).unwrap();
+            queue.try_publish(queued(2, QoS::AtLeastOnce)).unwrap();
+        }
+        let refused = refusing.try_publish(queued(3, QoS::AtLeastOnce));
+        assert!(matches!(refused, Err(Error::QueueFull)));
+        displacing.try_publish(queued(3, QoS::AtLeastOnce)).unwrap();
+        assert_eq!(taken(&refusing, ALL), [1, 2]);
+        assert_eq!(taken(&displacing, ALL), [2, 3]);
+        assert_eq!(displacing.displaced(), 1);
+    }
+
+    #[test]
+    fn is_bounded_by_bytes_too_but_lets_one_large_message_through() {
+        let queue = Queue::new(100, 100, Overflow::Refuse);
+        queue.open();
+        let large = || {
+            let mut large = queued(1, QoS::AtMostOnce);
+            large.publish.payload = Bytes::from_static(&[0; 200]);
+            large
+        };
+        queue.try_publish(large()).unwrap();
+        assert!(matches!(queue.try_publish(large()), Err(Error::QueueFull)));
+    }
+
+    #[test]
+    fn takes_no_more_than_the_window_and_keeps_the_order() {
+        let queue = queue(Overflow::Refuse);
+        queue.try_publish(queued(1, QoS::AtLeastOnce)).unwrap();
+        queue.try_publish(queued(2, QoS::AtMostOnce)).unwrap();
+        let (window, bytes) = (0, 1000);
+        assert!(
+            taken(&queue, Room { window, bytes }).is_empty(),
+            "QoS 0 does not overtake"
+        );
+        assert_eq!(taken(&queue, Room { window: 1, bytes }), [1, 2]);
+    }
+
+    #[tokio::test]
+    async fn a_waiting_producer_goes_on_when_there_is_room() {
+        let queue = std::sync::Arc::new(queue(Overflow::Wait));
+        queue.try_publish(queued(1, QoS::AtMostOnce)).unwrap();
+        queue.try_publish(queued(2, QoS::AtMostOnce)).unwrap();
+        let producer = {
+            let queue = queue.clone();
+            tokio::spawn(async move { queue.publish(queued(3, QoS::AtMostOnce)).await })
+        };
+        tokio::task::yield_now().await;
+        assert!(!producer.is_finished());
+        assert_eq!(taken(&queue, ALL), [1, 2]);
+        producer.await.unwrap().unwrap();
+        assert_eq!(taken(&queue, ALL), [3]);
+    }
+
+    #[tokio::test]
+    async fn closing_frees_whoever_waits() {
+        let queue = std::sync::Arc::new(queue(Overflow::Wait));
+        queue.try_publish(queued(1, QoS::AtMostOnce)).unwrap();
+        queue.try_publish(queued(2, QoS::AtMostOnce)).unwrap();
+        let producer = {
+            let queue = queue.clone();
+            tokio::spawn(async move { queue.publish(queued(3, QoS::AtMostOnce)).await })
+        };
+        tokio::task::yield_now().await;
+        queue.close();
+        assert!(matches!(producer.await.unwrap(), Err(Error::NotConnected)));
+    }
+}

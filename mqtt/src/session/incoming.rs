@@ -1,0 +1,208 @@
+//! What the server has sent and waits to see acknowledged.
+//!
+//! Acknowledgements leave in the order in which the messages came [MQTT-4.6.0-2], whatever order the program settles
+//! them in. QoS 2 is delivered at its PUBLISH; its id is remembered until PUBREL, over connections, so that a repeat
+//! is not delivered again.
+
+use std::collections::{HashMap, VecDeque};
+
+use crate::codec::{Ack, Packet, PacketId, Publish, QoS};
+
+use super::{AckMode, Outbox, Settled, Violation};
+
+/// Names a message that the program has to settle. Never used twice in the life of a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct AckId(u64);
+
+#[derive(Debug)]
+pub(super) struct Incoming {
+    mode: AckMode,
+    /// Messages of this connection that are not acknowledged, in order of arrival.
+    unsettled: VecDeque<Unsettled>,
+    /// Number of the first of `unsettled`; the next message gets `first + unsettled.len()`.
+    first: u64,
+    /// QoS 2 ids between PUBLISH and PUBREL.
+    received: HashMap<PacketId, Received>,
+    /// Messages of QoS 2 that came in an earlier connection and that the program still holds.
+    carried: HashMap<u64, PacketId>,
+}
+
+#[derive(Debug)]
+struct Unsettled {
+    id: PacketId,
+    qos: QoS,
+    settled: Option<Settled>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Received {
+    /// The program has it, under this number; `repeat` is the number of its latest repeat.
+    Held { number: u64, repeat: Option<u64> },
+    /// The program is done with it: PUBREC is out, or goes out when the server repeats its PUBLISH.
+    Done,
+}
+
+impl Incoming {
+    pub(super) fn new(mode: AckMode) -> Self {
+        Self {
+            mode,
+            unsettled: VecDeque::new(),
+            first: 0,
+            received: HashMap::new(),
+            carried: HashMap::new(),
+        }
+    }
+
+    /// What to deliver, if it is not a repeat.
+    pub(super) fn publish(
+        &mut self,
+        publish: Publish,
+        outbox: &mut Outbox,
+    ) -> Result<Option<(Publish, Option<AckId>)>, Violation> {
+        let Some(id) = publish.id else {
+            return Ok(Some((publish, None)));
+        };
+        match (self.mode, publish.qos) {
+            (AckMode::Auto, QoS::ExactlyOnce) => {
+                let repeat = self.received.insert(id, Received::Done).is_some();
+                outbox.push(&Packet::PubRec(Ack::from(id)));
+                Ok((!repeat).then_some((publish, None)))
+            }
+            (AckMode::Auto, _) => {
+                outbox.push(&Packet::PubAck(Ack::from(id)));
+                Ok(Some((publish, None)))
+            }
+            (AckMode::Manual, QoS::ExactlyOnce) => self.exactly_once(id, publish, outbox),
+            (AckMode::Manual, qos) => {
+                let number = self.push(id, qos, None)?;
+                Ok(Some((publish, Some(AckId(number)))))
+            }
+        }
+    }
+
+    fn exactly_once(
+        &mut self,
+        id: PacketId,
+        publish: Publish,
+        outbox: &mut Outbox,
+    ) -> Result<Option<(Publish, Option<AckId>)>, Violation> {
+        match self.received.get(&id).copied() {
+            None => {
+                let number = self.push(id, QoS::ExactlyOnce, None)?;
+                self.received.insert(
+                    id,
+                    Received::Held {
+                        number,
+                        repeat: None,
+                    },
+                );
+                Ok(Some((publish, Some(AckId(number)))))
+            }
+            Some(Received::Done) => {
+                self.push(id, QoS::ExactlyOnce, Some(Settled::Acknowledged))?;
+                self.flush(outbox);
+                Ok(None)
+            }
+            Some(Received::Held { number, repeat }) => {
+                if repeat.unwrap_or(number) < self.first {
+                    let repeat = Some(self.push(id, QoS::ExactlyOnce, None)?);
+                    self.received.insert(id, Received::Held { number, repeat });
+                }
+                Ok(None)
+            }
+        }
+    }
+
+    fn push(&mut self, id: PacketId, qos: QoS, settled: Option<Settled>) -> Result<u64, Violation> {
+        if self.unsettled.len() >= usize::from(u16::MAX) {
+            return Err(Violation::TooManyUnacknowledged);
+        }
+        self.unsettled.push_back(Unsettled { id, qos, settled });
+        Ok(self.first + self.unsettled.len() as u64 - 1)
+    }
+
+    pub(super) fn settle(&mut self, AckId(number): AckId, settled: Settled, outbox: &mut Outbox) {
+        let number = match self.carried.remove(&number) {
+            None => number,
+            Some(id) => match self.settle_carried(id, settled) {
+                None => return,
+                Some(repeat) => repeat,
+            },
+        };
+        let position = number
+            .checked_sub(self.first)
+            .and_then(|at| usize::try_from(at).ok());
+        let Some(entry) = position.and_then(|at| self.unsettled.get_mut(at)) else {
+            return;
+        };
+        if entry.settled.is_some() {
+            return;
+        }
+        entry.settled = Some(settled);
+        let held = Received::Held {
+            number,
+            repeat: None,
+        };
+        if entry.qos == QoS::ExactlyOnce && self.received.get(&entry.id) == Some(&held) {
+            match settled {
+                Settled::Acknowledged => self.received.insert(entry.id, Received::Done),
+                Settled::Dropped => self.received.remove(&entry.id),
+            };
+        }
+        self.flush(outbox);
+    }
+
+    /// For a message of an earlier connection; returns the number of its repeat, if that came.
+    fn settle_carried(&mut self, id: PacketId, settled: Settled) -> Option<u64> {
+        let Some(Received::Held { repeat, .. }) = self.received.get(&id).copied() else {
+            return None;
+        };
+        match settled {
+            Settled::Acknowledged => self.received.insert(id, Received::Done),
+            Settled::Dropped => self.received.remove(&id),
+        };
+        repeat
+    }
+
+    fn flush(&mut self, outbox: &mut Outbox) {
+        while let Some(Unsettled {
+            id,
+            qos,
+            settled: Some(settled),
+        }) = self.unsettled.front()
+        {
+            match (settled, qos) {
+                (Settled::Dropped, _) => {}
+                (Settled::Acknowledged, QoS::ExactlyOnce) => {
+                    outbox.push(&Packet::PubRec(Ack::from(*id)));
+                }
+                (Settled::Acknowledged, _) => outbox.push(&Packet::PubAck(Ack::from(*id))),
+            }
+            self.unsettled.pop_front();
+            self.first += 1;
+        }
+    }
+
+    /// PUBCOMP answers every PUBREL, also of an id that is not known: it may be the repeat of a finished one.
+    pub(super) fn release(&mut self, id: PacketId, outbox: &mut Outbox) -> bool {
+        outbox.push(&Packet::PubComp(Ack::from(id)));
+        self.received.remove(&id).is_some()
+    }
+
+    /// Acknowledgements of QoS 1 die with their connection: the server sends those messages again.
+    pub(super) fn connection_lost(&mut self) {
+        self.first += self.unsettled.len() as u64;
+        self.unsettled.clear();
+        for (&id, received) in &mut self.received {
+            if let Received::Held { number, repeat } = received {
+                *repeat = None;
+                self.carried.insert(*number, id);
+            }
+        }
+    }
+
+    pub(super) fn session_lost(&mut self) {
+        self.received.clear();
+        self.carried.clear();
+    }
+}

@@ -1,0 +1,86 @@
+//! Counters that can be read without any metrics crate.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A counter that many tasks raise.
+#[derive(Debug, Default)]
+pub(crate) struct Counter(AtomicU64);
+
+impl Counter {
+    pub(crate) fn add(&self, count: u64) {
+        self.0.fetch_add(count, Ordering::Relaxed);
+    }
+
+    pub(crate) fn set(&self, value: u64) {
+        self.0.store(value, Ordering::Relaxed);
+    }
+
+    fn value(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+macro_rules! counters {
+    ($($(#[$doc:meta])+ $name:ident,)+) => {
+        /// What the client has counted since it was made.
+        #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+        #[non_exhaustive]
+        pub struct Stats {
+            $($(#[$doc])+ pub $name: u64,)+
+            /// Publishes that wait in the queue, now.
+            pub queued: u64,
+            /// Publishes thrown out of the full queue.
+            pub displaced: u64,
+        }
+
+        #[derive(Debug, Default)]
+        pub(crate) struct Counters {
+            $(pub(crate) $name: Counter,)+
+        }
+
+        impl Counters {
+            pub(crate) fn read(&self, queued: u64, displaced: u64) -> Stats {
+                Stats { $($name: self.$name.value(),)+ queued, displaced }
+            }
+        }
+    };
+}
+
+counters! {
+    /// Connections that were accepted.
+    connections,
+    /// Attempts to connect that failed.
+    failed_attempts,
+    /// Publishes handed to the wire, without repeats.
+    published,
+    /// Publishes of QoS 1 and 2 that were acknowledged.
+    acknowledged,
+    /// Publishes sent again after a reconnect.
+    republished,
+    /// Times the server had lost the session.
+    sessions_lost,
+    /// Messages received.
+    received,
+    /// Messages received that nobody listens for.
+    unclaimed,
+    /// Times reading stood still because the program was slow.
+    pauses,
+    /// Answers of the server that belonged to nothing.
+    ignored,
+    /// Bytes written.
+    bytes_out,
+    /// Bytes read.
+    bytes_in,
+    /// Queries asked.
+    queries,
+    /// Queries that nobody answered in time.
+    query_timeouts,
+    /// Answers that came too late, or twice.
+    late_answers,
+    /// Requests that reached a responder.
+    requests,
+    /// Requests dropped because they were repeats.
+    repeated_requests,
+    /// Requests answered with "busy".
+    busy_requests,
+}
