@@ -2,8 +2,9 @@
 //! the one that the target handed out in its place.
 //!
 //! Values are found in `Set-Cookie` and in JSON bodies, and replaced in `Authorization` and `Cookie`. A
-//! request that uses a value still on its way waits until the exchange that hands it out is done; since a
-//! request only ever waits for one that was read before it, there is no circle.
+//! request that uses a value still on its way waits until the exchange that hands it out is done. Each
+//! exchange has a ticket, counted up as they are read, and waits only for those with a lower one: there is no
+//! circle, and an answer that renews the cookie of its own request is not waited for.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
@@ -58,8 +59,8 @@ enum Used {
 
 #[derive(Debug, Clone)]
 enum State {
-    /// The exchange that hands it out has been read, but is not done.
-    Awaited,
+    /// The exchange with this ticket, which hands it out, is not done.
+    Awaited(u64),
     Known(String),
 }
 
@@ -93,7 +94,7 @@ impl Carry {
     }
 
     /// Announces what a recorded response hands out, before its request is sent.
-    pub(super) fn expect(&self, recorded: Handed<'_>) {
+    pub(super) fn expect(&self, ticket: u64, recorded: Handed<'_>) {
         if self.rules.max_values == 0 {
             return;
         }
@@ -105,13 +106,18 @@ impl Carry {
         for (place, value) in values {
             let used = used_as(&place, value);
             if !table.states.contains_key(&used) {
-                table.set(used, State::Awaited, self.rules.max_values);
+                table.set(used, State::Awaited(ticket), self.rules.max_values);
             }
         }
     }
 
     /// Learns from the two responses to one request; gives the JSON pointers at which values were learned.
-    pub(super) fn settle(&self, recorded: Handed<'_>, replayed: Handed<'_>) -> Vec<String> {
+    pub(super) fn settle(
+        &self,
+        ticket: u64,
+        recorded: Handed<'_>,
+        replayed: Handed<'_>,
+    ) -> Vec<String> {
         if self.rules.max_values == 0 {
             return Vec::new();
         }
@@ -132,7 +138,7 @@ impl Carry {
                             learned.push(pointer);
                         }
                     }
-                    None => table.forget_awaited(&used),
+                    None => table.forget_awaited(ticket, &used),
                 }
             }
         }
@@ -141,14 +147,14 @@ impl Carry {
     }
 
     /// Nobody waits any longer for what this response was to hand out.
-    pub(super) fn abandon(&self, recorded: Handed<'_>) {
+    pub(super) fn abandon(&self, ticket: u64, recorded: Handed<'_>) {
         let values = self.rules.values(recorded);
         if values.is_empty() {
             return;
         }
         let mut table = self.table.lock();
         for (place, value) in values {
-            table.forget_awaited(&used_as(&place, value));
+            table.forget_awaited(ticket, &used_as(&place, value));
         }
         drop(table);
         self.changed.notify_waiters();
@@ -160,8 +166,8 @@ impl Carry {
         self.changed.notify_waiters();
     }
 
-    /// Waits until no value that `headers` use is on its way, at most so long.
-    pub(super) async fn ready(&self, headers: &Headers, limit: Duration) {
+    /// Waits until no value that `headers` use is on its way from an earlier exchange, at most so long.
+    pub(super) async fn ready(&self, ticket: u64, headers: &Headers, limit: Duration) {
         let uses = uses(headers);
         if uses.is_empty() {
             return;
@@ -170,7 +176,7 @@ impl Carry {
             loop {
                 let mut changed = std::pin::pin!(self.changed.notified());
                 changed.as_mut().enable();
-                if !self.table.lock().awaits_any(&uses) {
+                if !self.table.lock().awaits_any(ticket, &uses) {
                     return;
                 }
                 changed.await;
@@ -217,22 +223,23 @@ impl Table {
     }
 
     /// The key keeps its place in the order, so that the order holds each key once.
-    fn forget_awaited(&mut self, used: &Used) {
-        if matches!(self.states.get(used), Some(State::Awaited)) {
+    fn forget_awaited(&mut self, ticket: u64, used: &Used) {
+        if matches!(self.states.get(used), Some(State::Awaited(by)) if *by == ticket) {
             self.states.remove(used);
             self.order.retain(|known| known != used);
         }
     }
 
-    fn awaits_any(&self, uses: &[Used]) -> bool {
-        uses.iter()
-            .any(|used| matches!(self.states.get(used), Some(State::Awaited)))
+    fn awaits_any(&self, ticket: u64, uses: &[Used]) -> bool {
+        let earlier =
+            |used| matches!(self.states.get(used), Some(State::Awaited(by)) if *by < ticket);
+        uses.iter().any(earlier)
     }
 
     fn known(&self, used: &Used) -> Option<&str> {
         match self.states.get(used)? {
             State::Known(value) => Some(value),
-            State::Awaited => None,
+            State::Awaited(_) => None,
         }
     }
 
@@ -393,6 +400,7 @@ mod tests {
         let body = |token: &str| format!(r#"{{"user":[{{"access_token":"{token}"}}]}}"#);
         let (old, new) = (body(old), body(new));
         carry.settle(
+            1,
             Handed {
                 headers: &json,
                 content: old.as_bytes(),
@@ -414,7 +422,7 @@ mod tests {
             headers,
             content: b"",
         };
-        carry.settle(handed(&old), handed(&new));
+        carry.settle(2, handed(&old), handed(&new));
         let mut request = headers(&[
             ("Authorization", "Bearer old"),
             ("Cookie", "sid=1; other=1; x=1; t=old"),
@@ -458,18 +466,18 @@ mod tests {
                 headers: &json,
                 content,
             };
-            carry.expect(handed(old.as_bytes()));
+            carry.expect(n, handed(old.as_bytes()));
             if n % 3 == 0 {
-                carry.abandon(handed(old.as_bytes()));
+                carry.abandon(n, handed(old.as_bytes()));
             } else {
-                carry.settle(handed(old.as_bytes()), handed(br#"{"token":"new"}"#));
+                carry.settle(n, handed(old.as_bytes()), handed(br#"{"token":"new"}"#));
             }
             let table = carry.table.lock();
             assert!(table.states.len() <= 10 && table.order.len() == table.states.len());
         }
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn waits_for_a_value_on_its_way_but_not_for_ever() {
         let carry = std::sync::Arc::new(Carry::new(Rules::default()));
         let json = headers(&[("content-type", "application/json")]);
@@ -478,18 +486,24 @@ mod tests {
             content: br#"{"user":[{"access_token":"old"}]}"#,
         };
         let request = headers(&[("Authorization", "Bearer old")]);
-        let limit = Duration::from_secs(5);
-        let start = tokio::time::Instant::now();
-        carry.expect(recorded);
-        carry.ready(&request, limit).await;
-        assert_eq!(start.elapsed(), limit, "nobody answers");
+        let start = std::time::Instant::now();
+        carry.expect(1, recorded);
+        let limit = Duration::from_millis(20);
+        carry.ready(2, &request, limit).await;
+        assert!(start.elapsed() >= limit, "nobody answered");
+        let hour = Duration::from_secs(3600);
+        carry.ready(1, &request, hour).await;
+        carry.abandon(9, recorded);
         let waiting = tokio::spawn({
             let (carry, request) = (carry.clone(), request.clone());
-            async move { carry.ready(&request, limit).await }
+            async move {
+                carry.ready(2, &request, hour).await;
+                carry.apply(&mut request.clone())
+            }
         });
         tokio::task::yield_now().await;
+        assert!(!waiting.is_finished());
         login(&carry, "old", "new");
-        waiting.await.unwrap();
-        assert_eq!(start.elapsed(), limit, "woken at once");
+        assert_eq!(waiting.await.unwrap(), 1);
     }
 }

@@ -48,3 +48,10 @@ pub enum Error {
         source: rustls::Error,
     },
 }
+
+/// An error with its whole chain, for a report or an answer.
+pub(super) fn described(error: &dyn std::error::Error) -> String {
+    let chain = std::iter::successors(Some(error), |error| error.source());
+    let chain: Vec<String> = chain.map(ToString::to_string).collect();
+    chain.join(": ")
+}

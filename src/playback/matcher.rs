@@ -64,7 +64,7 @@ pub struct Config {
     pub max_positions: usize,
     /// A position that was not used for this long may be forgotten.
     pub position_idle: Duration,
-    /// How many records of one fingerprint take part.
+    /// How many records of one fingerprint take part: the first in source order.
     pub max_answers: usize,
 }
 
@@ -199,7 +199,7 @@ impl Matcher {
         }
         let key = (asked.sequence, fingerprint);
         let start = match self.config.repeat {
-            Repeat::Latest => ids.len() - 1,
+            Repeat::Latest => newest(&ids),
             repeat => self.advance(key, &ids, repeat, now),
         };
         let mut best: Option<(Use, Box<Exchange>)> = None;
@@ -242,6 +242,12 @@ impl Matcher {
         self.metrics.positions_evicted.inc_by(forgotten as u64);
         next
     }
+}
+
+/// The place of the newest: sources are listed one after the other, ids grow with time.
+fn newest(ids: &[RecordId]) -> usize {
+    let newest = ids.iter().enumerate().max_by_key(|(_, id)| **id);
+    newest.map_or(0, |(at, _)| at)
 }
 
 /// The place after `last` in `ids`, which is not empty.
@@ -318,6 +324,7 @@ mod tests {
         assert_eq!(following(&ids(&[2, 4, 7]), gone, Repeat::Last), 2);
         assert_eq!(following(&ids(&[2, 4]), gone, Repeat::Last), 1);
         assert_eq!(following(&ids(&[2, 4]), gone, Repeat::Loop), 0);
+        assert_eq!(newest(&ids(&[2, 9, 4])), 1);
     }
 
     #[test]

@@ -7,8 +7,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
 use serde::Serialize;
+use tokio::sync::Mutex;
 
 use super::matcher::Asked;
 use super::{Error, report::display};
@@ -110,10 +110,12 @@ impl Explainer {
     /// The newest summaries, at most a second old.
     async fn newest(&self, now: Instant) -> Result<Arc<Vec<Summary>>, Error> {
         let fresh = |at: &Instant| now.saturating_duration_since(*at) < FRESH;
-        if let Some((at, newest)) = &*self.newest.lock()
+        // Held while the store is read, so that misses at the same time share one look.
+        let mut newest = self.newest.lock().await;
+        if let Some((at, found)) = &*newest
             && fresh(at)
         {
-            return Ok(newest.clone());
+            return Ok(found.clone());
         }
         let mut found = Vec::new();
         let mut query = Query::default();
@@ -128,7 +130,7 @@ impl Explainer {
         }
         let found = Arc::new(found);
         // A look that found nothing is not kept: the first record must show up at once.
-        *self.newest.lock() = (!found.is_empty()).then(|| (now, found.clone()));
+        *newest = (!found.is_empty()).then(|| (now, found.clone()));
         Ok(found)
     }
 }
@@ -188,8 +190,7 @@ fn path_and_query(target: &str) -> (&str, &str) {
 fn shared_segments(one: &str, other: &str) -> usize {
     let segments = |path: &str| path.split('/').filter(|s| !s.is_empty()).count();
     let longest = segments(one).max(segments(other)).max(1);
-    let trimmed = |path: &str| path.trim_matches('/').to_owned();
-    let (one, other) = (trimmed(one), trimmed(other));
+    let (one, other) = (one.trim_matches('/'), other.trim_matches('/'));
     let same = one
         .split('/')
         .zip(other.split('/'))

@@ -29,6 +29,7 @@ mod live;
 pub use answer::{AnswerBody, Answerer, Config as AnswerConfig, Delay, Miss, Provenance};
 pub use carry::Rules as CarryRules;
 pub use error::Error;
+use error::described;
 pub use live::{Config as LiveConfig, Live};
 pub use matcher::{ClientKey, Config as MatchConfig, Repeat};
 pub use metrics::Metrics;

@@ -6,3 +6,4 @@ mod architecture_test;
 mod support;
 mod mqtt_test;
 mod mqtt_integration_test;
+mod playback_test;

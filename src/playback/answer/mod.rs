@@ -217,7 +217,7 @@ impl Answerer {
             });
         }
         let explanation = self.explainer.explain(&asked, now).await?;
-        Err(Refusal::Miss(explanation))
+        Err(Refusal::Miss(Box::new(explanation)))
     }
 
     /// Reads the request's content: digest and length, and the bytes only where they may be passed on.
@@ -299,9 +299,14 @@ impl Answerer {
             .stream()
             .map_ok(Frame::data)
             .chain(ending(exchange, &recorded.body, recorded))
-            .inspect_err(move |error| {
+            .or_else(move |error| {
                 tracing::warn!(%error, "answer broken off");
                 Metrics::count(&metrics.answers_broken, error.as_str());
+                async {
+                    // Lets what was given so far reach the client before the connection goes.
+                    tokio::task::yield_now().await;
+                    Err(error)
+                }
             });
         StreamBody::new(frames).boxed_unsync()
     }
@@ -324,8 +329,6 @@ fn ending(
     let broken = body.truncated && !events;
     stream::once(async move {
         if broken {
-            // Lets what was given so far reach the client before the connection goes.
-            tokio::task::yield_now().await;
             return Err(BodyError::Truncated { record });
         }
         Ok(trailers.map(Frame::trailers))

@@ -8,13 +8,13 @@ use http_body_util::{BodyExt as _, Full};
 use serde_json::json;
 
 use super::AnswerBody;
-use crate::playback::Error;
 use crate::playback::link::SendError;
 use crate::playback::miss::Explanation;
+use crate::playback::{Error, described};
 
 /// Why a request was not answered from a record.
 pub(super) enum Refusal {
-    Miss(Explanation),
+    Miss(Box<Explanation>),
     BodyTooLarge(u64),
     BodyTimeout(Duration),
     BodyBroken(Box<dyn std::error::Error + Send + Sync>),
@@ -117,12 +117,9 @@ impl Refusal {
     }
 }
 
-/// An error with its whole chain.
 fn explained(
     what: &str,
     error: &(dyn std::error::Error + 'static),
 ) -> Result<String, serde_json::Error> {
-    let chain = std::iter::successors(Some(error), |error| error.source());
-    let chain: Vec<String> = chain.map(ToString::to_string).collect();
-    serde_json::to_string_pretty(&json!({ "error": what, "because": chain }))
+    serde_json::to_string_pretty(&json!({ "error": what, "because": described(error) }))
 }

@@ -17,6 +17,8 @@ pub(super) use json::escaped;
 
 /// How much of a value a difference shows.
 const VALUE_BYTES: usize = 200;
+/// How much of a path it shows.
+const PATH_BYTES: usize = 500;
 
 /// What is compared.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -148,7 +150,7 @@ impl Difference {
     fn new(part: Part, path: &str, recorded: Option<&str>, replayed: Option<&str>) -> Self {
         Self {
             part,
-            path: path.to_owned(),
+            path: path[..path.floor_char_boundary(PATH_BYTES)].to_owned(),
             change: match (recorded, replayed) {
                 (None, _) => Change::Added,
                 (_, None) => Change::Removed,
@@ -322,7 +324,7 @@ fn compare_content(
         .find_map(|side| side.headers.first("content-encoding"))
         .filter(|coding| !coding.eq_ignore_ascii_case(b"identity"));
     if let Some(coding) = coding {
-        let coding = String::from_utf8_lossy(coding);
+        let coding = shortened(&String::from_utf8_lossy(coding));
         found.note(format!(
             "body compared as bytes: it is under content-encoding {coding}"
         ));

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use super::lanes::Lanes;
 use super::{Context, Plan, RunState, Selection};
-use crate::playback::Error;
 use crate::playback::pace::Schedule;
+use crate::playback::{Error, described};
 use crate::record::{Record, RecordId};
-use crate::store::{Cursor, Order, Query, Store};
+use crate::store::{Order, Query, Store};
 
 /// How many summaries are read at once.
 const PAGE: usize = 200;
@@ -21,8 +21,10 @@ pub(super) async fn run(context: &Arc<Context>, plan: &Plan) -> RunState {
         lanes.drain().await;
         context.carry.clear();
         let state = match round {
+            // It may have been told to stop while the last records were on their way.
+            Ok(_) if context.cancel.is_cancelled() => RunState::Cancelled,
             Ok(state) => state,
-            Err(error) => RunState::Failed(error.to_string()),
+            Err(error) => RunState::Failed(described(&error)),
         };
         if state != RunState::Finished {
             return state;
@@ -62,17 +64,18 @@ async fn round(context: &Arc<Context>, plan: &Plan, lanes: &mut Lanes) -> Result
         }
         lanes.dispatch(Arc::new(record), room).await;
     }
-    if context.cancel.is_cancelled() {
-        return Ok(RunState::Cancelled);
-    }
     Ok(RunState::Finished)
 }
 
 /// The ids of a selection, one after the other.
+///
+/// A window ends with the newest record that it held when the round began, so that a round ends though more
+/// arrive all the time.
 enum Source {
     Window {
-        query: Query,
+        query: Box<Query>,
         page: VecDeque<RecordId>,
+        newest: Option<RecordId>,
         more: bool,
     },
     Ids(VecDeque<RecordId>),
@@ -83,13 +86,14 @@ impl Source {
         match &plan.selection {
             Selection::Ids(ids) => Self::Ids(ids.iter().copied().collect()),
             Selection::Window(query) => Self::Window {
-                query: Query {
+                query: Box::new(Query {
                     order: Order::OldestFirst,
                     cursor: None,
                     limit: PAGE,
                     ..query.clone()
-                },
+                }),
                 page: VecDeque::new(),
+                newest: None,
                 more: true,
             },
         }
@@ -98,14 +102,27 @@ impl Source {
     async fn next(&mut self, store: &dyn Store) -> Result<Option<RecordId>, Error> {
         match self {
             Self::Ids(ids) => Ok(ids.pop_front()),
-            Self::Window { query, page, more } => {
+            Self::Window {
+                query,
+                page,
+                newest,
+                more,
+            } => {
+                if newest.is_none() {
+                    let last = Query {
+                        order: Order::NewestFirst,
+                        limit: 1,
+                        ..(**query).clone()
+                    };
+                    *newest = store.list(&last).await?.items.first().map(|s| s.id);
+                    *more = newest.is_some();
+                }
                 while page.is_empty() && *more {
                     let found = store.list(query).await?;
-                    page.extend(found.items.iter().map(|summary| summary.id));
-                    *more = found.next.is_some();
-                    query.cursor = found
-                        .next
-                        .or_else(|| page.back().copied().map(Cursor::after));
+                    let ids = found.items.iter().map(|summary| summary.id);
+                    page.extend(ids.take_while(|id| Some(*id) <= *newest));
+                    *more = found.next.is_some() && page.len() == found.items.len();
+                    query.cursor = found.next;
                 }
                 Ok(page.pop_front())
             }

@@ -41,6 +41,8 @@ impl Key {
 
 /// A record in a lane, and the room that it takes.
 struct Job {
+    /// Counts up over all lanes, in the order in which records were read.
+    ticket: u64,
     record: Arc<Record>,
     _room: OwnedSemaphorePermit,
 }
@@ -98,18 +100,20 @@ impl Lanes {
         let Some(exchange) = record.as_exchange() else {
             return self.context.skip(record.id(), "it is no HTTP exchange");
         };
-        self.context.expect(exchange);
-        let key = Key::of(exchange, self.context.sending.keep_order);
         self.clock += 1;
+        let ticket = self.clock;
+        self.context.expect(ticket, exchange);
+        let key = Key::of(exchange, self.context.sending.keep_order);
         if !self.open.contains_key(&key) {
             self.make_way().await;
             let lane = self.start();
             self.open.insert(key.clone(), lane);
         }
         let lane = self.open.get_mut(&key).expect("was made above");
-        lane.used = self.clock;
+        lane.used = ticket;
         lane.waiting.fetch_add(1, Ordering::AcqRel);
         let job = Job {
+            ticket,
             record,
             _room: room,
         };
@@ -140,7 +144,7 @@ impl Lanes {
                     _ if context.cancel.is_cancelled() => {
                         context.skip(job.record.id(), "cancelled before it was sent");
                     }
-                    Some(exchange) => context.perform(&mut lane, exchange).await,
+                    Some(exchange) => context.perform(job.ticket, &mut lane, exchange).await,
                     None => context.skip(job.record.id(), "it is no HTTP exchange"),
                 }
                 if left.fetch_sub(1, Ordering::AcqRel) == 1 {

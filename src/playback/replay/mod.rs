@@ -9,6 +9,8 @@
 //! into. Nothing is sent twice, but for a request that cannot have had an effect (see `link`).
 
 mod request;
+mod reply;
+mod circuit;
 mod trial;
 mod lanes;
 mod feed;
@@ -29,9 +31,10 @@ use super::{AllowedTargets, CarryRules, Error, Speed, Target};
 use crate::record::{Exchange, RecordId};
 use crate::store::Query;
 
+pub(super) use circuit::Circuit;
 pub(super) use lanes::Lanes;
 pub use runs::Runs;
-pub(super) use trial::{Circuit, Context};
+pub(super) use trial::Context;
 
 /// The name of one replay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -68,6 +71,7 @@ impl Serialize for RunId {
 
 /// Which records are replayed.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "there is one for each run")]
 pub enum Selection {
     /// Those that a query lists, oldest first; its order, cursor and limit do not matter.
     Window(Query),

@@ -1,6 +1,7 @@
 //! Makes the request that is sent from the one that was recorded, or says why there is none.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use futures_util::TryStreamExt as _;
@@ -48,6 +49,8 @@ pub(super) struct Prepared {
     uri: Uri,
     headers: HeaderMap,
     body: Stored,
+    /// Whether it was made for a connection that stood.
+    pub(super) sent: AtomicBool,
     /// Why the body could not be given whole, once that has happened.
     pub(super) broken: Arc<Mutex<Option<String>>>,
     /// Fields that HTTP has no form for.
@@ -95,12 +98,14 @@ impl Prepared {
             uri,
             headers,
             body,
+            sent: AtomicBool::new(false),
             broken: Arc::default(),
             dropped,
         })
     }
 
     pub(super) fn build(&self) -> Request<RequestBody> {
+        self.sent.store(true, Ordering::Relaxed);
         let mut request = Request::new(self.content());
         *request.method_mut() = self.method.clone();
         *request.uri_mut() = self.uri.clone();

@@ -1,17 +1,16 @@
 //! One record: carry over, send, read the answer, compare, tell.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use bytes::{Bytes, BytesMut};
-use http::Response;
-use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+use super::circuit::Circuit;
+use super::reply::Reply;
 use super::request::{Prepared, unfit};
 use super::{Config, ReplayResult, ResultSink, RunId, RunState, Sending, Verdict};
 use crate::metrics::Reason;
@@ -20,8 +19,8 @@ use crate::playback::diff::{self, Content, Part, Snapshot};
 use crate::playback::link::{Connector, Lane, SendError};
 use crate::playback::report::{Collector, Report, Totals};
 use crate::playback::stored::Stored;
-use crate::playback::{Error, Metrics};
-use crate::record::{Digest, Digester, Exchange, Headers, RecordId, Response as Recorded, Side};
+use crate::playback::{BodyError, Error, Metrics, described};
+use crate::record::{Body, Exchange, RecordId, Response as Recorded, Side};
 use crate::store::Store;
 
 /// What all requests of one replay share.
@@ -46,42 +45,6 @@ pub(in crate::playback) struct Context {
 struct Collected {
     results: Collector,
     refused_in_a_row: u64,
-}
-
-/// Whether a target that was down is tried again. Pure: the caller brings the time.
-#[derive(Debug)]
-pub(in crate::playback) struct Circuit {
-    retry_every: Duration,
-    retry_at: Option<Instant>,
-}
-
-impl Circuit {
-    pub(in crate::playback) const fn new(retry_every: Duration) -> Self {
-        Self {
-            retry_every,
-            retry_at: None,
-        }
-    }
-
-    /// Whether a request may be sent; while the target is down, one in each interval may.
-    fn may_try(&mut self, now: Instant) -> bool {
-        match &mut self.retry_at {
-            None => true,
-            Some(retry_at) if now >= *retry_at => {
-                *retry_at = now + self.retry_every;
-                true
-            }
-            Some(_) => false,
-        }
-    }
-
-    fn refused(&mut self, now: Instant) {
-        self.retry_at = Some(now + self.retry_every);
-    }
-
-    const fn reached(&mut self) {
-        self.retry_at = None;
-    }
 }
 
 /// Why a record was not compared.
@@ -169,18 +132,18 @@ impl Context {
     }
 
     /// Announces what the recorded answer hands out, so that later requests wait for it.
-    pub(super) fn expect(&self, exchange: &Exchange) {
+    pub(super) fn expect(&self, ticket: u64, exchange: &Exchange) {
         if unfit(exchange).is_none()
             && let Some(recorded) = &exchange.response
         {
-            self.carry.expect(handed_inline(recorded));
+            self.carry.expect(ticket, handed_inline(recorded));
         }
     }
 
     /// Takes one record to its end.
-    pub(super) async fn perform(&self, lane: &mut Lane, exchange: &Exchange) {
+    pub(super) async fn perform(&self, ticket: u64, lane: &mut Lane, exchange: &Exchange) {
         let mut result = ReplayResult::pending(self.run, exchange);
-        let attempt = self.attempt(lane, exchange, &mut result);
+        let attempt = self.attempt(ticket, lane, exchange, &mut result);
         let outcome = tokio::select! {
             outcome = attempt => outcome,
             () = self.cancel.cancelled() => Err(Setback::Cancelled),
@@ -188,7 +151,7 @@ impl Context {
         if let Err(setback) = outcome {
             lane.reset();
             if let Some(recorded) = &exchange.response {
-                self.carry.abandon(handed_inline(recorded));
+                self.carry.abandon(ticket, handed_inline(recorded));
             }
             let (verdict, reason) = match setback {
                 Setback::Skipped(reason) => (Verdict::Skipped, reason),
@@ -229,6 +192,7 @@ impl Context {
 
     async fn attempt(
         &self,
+        ticket: u64,
         lane: &mut Lane,
         exchange: &Exchange,
         result: &mut ReplayResult,
@@ -239,7 +203,8 @@ impl Context {
         let recorded = exchange.response.as_ref().expect("unfit without one");
         // Before a permit is taken: whoever hands the value out may still need one.
         let wait = self.config.request_timeout;
-        self.carry.ready(&exchange.request.headers, wait).await;
+        let used = &exchange.request.headers;
+        self.carry.ready(ticket, used, wait).await;
         let _permit = self.permits.acquire().await.expect("is never closed");
         if let Some(circuit) = &self.circuit
             && !circuit.lock().may_try(Instant::now())
@@ -258,6 +223,7 @@ impl Context {
         )
         .await
         .unwrap_or(Err(SendError::Timeout));
+        result.sent = prepared.sent.load(Ordering::Relaxed);
         self.note_reach(&answer);
         let answer = match answer {
             Ok(answer) => answer,
@@ -266,12 +232,14 @@ impl Context {
                 return Err(broken.map_or(Setback::Failed(error), Setback::Skipped));
             }
         };
-        let compared = self.compare(exchange, recorded, &answer, result).await;
+        let compared = self
+            .compare(ticket, exchange, recorded, &answer, result)
+            .await;
         compared.map_err(|error| Setback::Store(described(&error)))
     }
 
     /// Remembers whether the target can be reached.
-    fn note_reach(&self, answer: &Result<Answer, SendError>) {
+    fn note_reach(&self, answer: &Result<Reply, SendError>) {
         let refused = matches!(answer, Err(SendError::Connect { .. }));
         if let Some(circuit) = &self.circuit {
             let mut circuit = circuit.lock();
@@ -295,18 +263,16 @@ impl Context {
         prepared: &Prepared,
         recorded: &Recorded,
         result: &mut ReplayResult,
-    ) -> Result<Answer, SendError> {
+    ) -> Result<Reply, SendError> {
         let started = Instant::now();
-        let sent = lane.send(|| prepared.build()).await;
-        result.sent = !matches!(sent, Err(SendError::Connect { .. }));
-        let response = sent?;
+        let response = lane.send(|| prepared.build()).await?;
         let taken = started.elapsed();
         self.metrics.replay_duration.observe(taken.as_secs_f64());
         result.replayed_status = Some(response.status().as_u16());
         result.replayed_first_byte_us = Some(u64::try_from(taken.as_micros()).unwrap_or(u64::MAX));
         // Of an answer whose end was not recorded, no more is read than was recorded: it may have none.
         let enough = recorded.body.truncated.then_some(recorded.body.bytes);
-        let answer = Answer::read(response, self.config.max_compared_body, enough).await?;
+        let answer = Reply::read(response, self.config.max_compared_body, enough).await?;
         if !answer.ended {
             lane.reset();
         }
@@ -315,11 +281,12 @@ impl Context {
 
     async fn compare(
         &self,
+        ticket: u64,
         exchange: &Exchange,
         recorded: &Recorded,
-        answer: &Answer,
+        answer: &Reply,
         result: &mut ReplayResult,
-    ) -> Result<(), crate::playback::BodyError> {
+    ) -> Result<(), BodyError> {
         let head = &*exchange.request.method == "HEAD";
         let (old, new) = if head {
             (Content::None, Content::None)
@@ -327,6 +294,7 @@ impl Context {
             self.contents(exchange, recorded, answer).await?
         };
         let learned = self.carry.settle(
+            ticket,
             Handed {
                 headers: &recorded.headers,
                 content: match &old {
@@ -368,8 +336,8 @@ impl Context {
         &self,
         exchange: &Exchange,
         recorded: &Recorded,
-        answer: &Answer,
-    ) -> Result<(Content, Content), crate::playback::BodyError> {
+        answer: &Reply,
+    ) -> Result<(Content, Content), BodyError> {
         let body = &recorded.body;
         let new = match &answer.kept {
             Some(kept) => Content::Whole(kept.clone()),
@@ -393,7 +361,7 @@ impl Context {
         Ok((old.map_or(Content::Unknown, Content::Whole), new))
     }
 
-    fn stored(&self, exchange: &Exchange, side: Side, body: &crate::record::Body) -> Stored {
+    fn stored(&self, exchange: &Exchange, side: Side, body: &Body) -> Stored {
         Stored {
             store: self.store.clone(),
             record: exchange.id,
@@ -409,91 +377,5 @@ fn handed_inline(recorded: &Recorded) -> Handed<'_> {
     Handed {
         headers: &recorded.headers,
         content: &recorded.body.inline,
-    }
-}
-
-/// An error with its chain, for a report.
-fn described(error: &dyn std::error::Error) -> String {
-    let chain = std::iter::successors(Some(error), |error| error.source());
-    chain
-        .map(ToString::to_string)
-        .collect::<Vec<_>>()
-        .join(": ")
-}
-
-/// What the target answered.
-struct Answer {
-    status: u16,
-    headers: Headers,
-    /// All of the content, where it is small enough to be looked into.
-    kept: Option<Bytes>,
-    digest: Digest,
-    bytes: u64,
-    /// Whether it was read to its end.
-    ended: bool,
-}
-
-impl Answer {
-    async fn read(
-        response: Response<Incoming>,
-        limit: u64,
-        enough: Option<u64>,
-    ) -> Result<Self, SendError> {
-        let status = response.status().as_u16();
-        let headers = Headers::from(response.headers());
-        let mut body = response.into_body();
-        let (mut digester, mut kept, mut bytes) = (Digester::default(), BytesMut::new(), 0);
-        let mut ended = true;
-        while let Some(frame) = body.frame().await {
-            let Ok(data) = frame.map_err(SendError::Broken)?.into_data() else {
-                continue;
-            };
-            bytes += data.len() as u64;
-            digester.update(&data);
-            if bytes <= limit {
-                kept.extend_from_slice(&data);
-            } else {
-                kept = BytesMut::new();
-            }
-            if enough.is_some_and(|enough| bytes >= enough) {
-                ended = false;
-                break;
-            }
-        }
-        Ok(Self {
-            status,
-            headers,
-            kept: (bytes <= limit).then(|| kept.freeze()),
-            digest: digester.finish(),
-            bytes,
-            ended,
-        })
-    }
-
-    const fn summary(&self) -> Content {
-        Content::Digest {
-            digest: self.digest,
-            bytes: self.bytes,
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_target_that_is_down_is_tried_once_in_each_interval() {
-        let second = Duration::from_secs(1);
-        let start = Instant::now();
-        let mut circuit = Circuit::new(second);
-        assert!(circuit.may_try(start) && circuit.may_try(start));
-        circuit.refused(start);
-        assert!(!circuit.may_try(start + second / 2));
-        assert!(circuit.may_try(start + second));
-        assert!(!circuit.may_try(start + second), "one is on its way");
-        assert!(circuit.may_try(start + second * 2));
-        circuit.reached();
-        assert!(circuit.may_try(start + second * 2));
     }
 }
