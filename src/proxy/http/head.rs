@@ -202,7 +202,7 @@ fn forwarded(headers: &mut HeaderMap, route: &Route<'_>) -> Result<(), Error> {
 mod tests {
     use super::*;
 
-    const AUTHORITY: HeaderValue = HeaderValue::from_static("up:81");
+    static AUTHORITY: HeaderValue = HeaderValue::from_static("up:81");
 
     fn route(path_prefix: &str) -> Route<'_> {
         Route {
