@@ -11,8 +11,12 @@
 //! The modules stand in the order in which data flows. `ARCHITECTURE.md` has the table of who may use whom.
 
 pub mod record;
+pub mod segment;
 pub mod metrics;
+pub mod spool;
 pub mod service_discovery;
 pub mod capture;
 pub mod proxy;
 pub mod store;
+pub mod app;
+pub mod playback;

@@ -1,1 +1,4 @@
-//! x
+//! An asynchronous MQTT client: a strict codec, a pure session and a batching driver.
+
+pub mod topic;
+pub mod codec;

@@ -6,6 +6,13 @@
 
 mod query;
 mod error;
+mod metrics;
+mod stored;
+mod settled;
+pub mod embedded;
+pub mod redis;
+#[cfg(test)]
+mod contract;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -15,6 +22,7 @@ use crate::record::{
 };
 
 pub use error::Error;
+pub use metrics::Metrics;
 pub use query::{Cursor, Filter, InvalidCursor, Order, Page, Query, StatusFilter, Summary};
 
 /// An item as it arrived, with the fingerprint under which it will be looked up.

@@ -92,29 +92,51 @@ impl Filter {
     /// Whether a record with this summary is wanted.
     #[must_use]
     pub fn matches(&self, summary: &Summary) -> bool {
+        self.accepts(&View {
+            node: summary.origin.node.as_str(),
+            service: &summary.service,
+            protocol: &summary.protocol,
+            method: &summary.method,
+            host: &summary.host,
+            target: &summary.target,
+            status: summary.status,
+            outcome: &summary.outcome,
+        })
+    }
+
+    pub(super) fn accepts(&self, view: &View<'_>) -> bool {
         let same = |want: &Option<String>, have: &str| want.as_deref().is_none_or(|w| w == have);
-        same(&self.node, summary.origin.node.as_str())
-            && same(&self.service, &summary.service)
-            && same(&self.protocol, &summary.protocol)
-            && same(&self.method, &summary.method)
-            && same(&self.outcome, &summary.outcome)
+        same(&self.node, view.node)
+            && same(&self.service, view.service)
+            && same(&self.protocol, view.protocol)
+            && same(&self.method, view.method)
+            && same(&self.outcome, view.outcome)
             && self
                 .host
                 .as_deref()
-                .is_none_or(|h| h.eq_ignore_ascii_case(&summary.host))
+                .is_none_or(|h| h.eq_ignore_ascii_case(view.host))
             && self
                 .path_prefix
                 .as_deref()
-                .is_none_or(|p| summary.target.starts_with(p))
-            && self
-                .text
-                .as_deref()
-                .is_none_or(|t| summary.target.contains(t))
+                .is_none_or(|p| view.target.starts_with(p))
+            && self.text.as_deref().is_none_or(|t| view.target.contains(t))
             && self.status.is_none_or(|want| match want {
-                StatusFilter::Exactly(status) => summary.status == Some(status),
-                StatusFilter::Class(class) => summary.status.is_some_and(|s| s / 100 == class),
+                StatusFilter::Exactly(status) => view.status == Some(status),
+                StatusFilter::Class(class) => view.status.is_some_and(|s| s / 100 == class),
             })
     }
+}
+
+/// The parts of a summary that a filter looks at, wherever they stand.
+pub(super) struct View<'a> {
+    pub(super) node: &'a str,
+    pub(super) service: &'a str,
+    pub(super) protocol: &'a str,
+    pub(super) method: &'a str,
+    pub(super) host: &'a str,
+    pub(super) target: &'a str,
+    pub(super) status: Option<u16>,
+    pub(super) outcome: &'a str,
 }
 
 /// A listing's question.
@@ -147,7 +169,7 @@ impl Default for Query {
     }
 }
 
-/// What a listing shows of a record.
+/// What a listing shows of a record; of each text at most [`Summary::TEXT_BYTES`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Summary {
     /// The record.
@@ -162,7 +184,7 @@ pub struct Summary {
     pub method: Arc<str>,
     /// The `Host`; empty for a stream.
     pub host: Arc<str>,
-    /// The target, at most [`Summary::TARGET_BYTES`] of it; the upstream of a stream.
+    /// The target; the upstream of a stream.
     pub target: Arc<str>,
     /// The response's status.
     pub status: Option<u16>,
@@ -179,8 +201,8 @@ pub struct Summary {
 }
 
 impl Summary {
-    /// How much of a target a summary keeps.
-    pub const TARGET_BYTES: usize = 512;
+    /// How much of any text a summary keeps; so that a summary is small whatever a peer sends.
+    pub const TEXT_BYTES: usize = 512;
 }
 
 impl From<&Record> for Summary {
@@ -189,10 +211,10 @@ impl From<&Record> for Summary {
             Record::Exchange(exchange) => Self {
                 id: exchange.id,
                 origin: exchange.origin.clone(),
-                service: exchange.service.clone(),
+                service: shortened(&exchange.service),
                 protocol: exchange.protocol.as_str().into(),
-                method: exchange.request.method.clone(),
-                host: exchange.request.host().into(),
+                method: shortened(&exchange.request.method),
+                host: shortened(exchange.request.host()),
                 target: shortened(&exchange.request.target),
                 status: exchange.response.as_ref().map(|response| response.status),
                 outcome: exchange.outcome.as_str().into(),
@@ -204,7 +226,7 @@ impl From<&Record> for Summary {
             Record::Stream(stream) => Self {
                 id: stream.id,
                 origin: stream.origin.clone(),
-                service: stream.service.clone(),
+                service: shortened(&stream.service),
                 protocol: stream.protocol.as_str().into(),
                 method: "".into(),
                 host: "".into(),
@@ -225,12 +247,13 @@ impl From<&Record> for Summary {
 pub struct Page {
     /// The records, in the order asked for.
     pub items: Vec<Summary>,
-    /// Where the next page starts; `None` where this is the last.
+    /// Where the next page starts; `None` where this is the last. A page may be short of its limit, or even
+    /// empty, and still have a next one: one call looks at a bounded number of records.
     pub next: Option<Cursor>,
 }
 
 fn shortened(text: &str) -> Arc<str> {
-    text[..text.floor_char_boundary(Summary::TARGET_BYTES)].into()
+    text[..text.floor_char_boundary(Summary::TEXT_BYTES)].into()
 }
 
 #[cfg(test)]

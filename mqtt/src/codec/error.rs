@@ -1,0 +1,159 @@
+//! What can be wrong with bytes that arrive, and with a packet that is to be sent.
+//!
+//! Every decode error ends the connection (section 4.8), so each names the rule that was broken, for whoever has to
+//! find out which side is at fault.
+
+use super::Kind;
+use crate::topic::TopicError;
+
+/// Why bytes are not a legal packet.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum DecodeError {
+    /// Packet types 0 and 15 do not exist.
+    #[error("packet type {0} is reserved (section 2.2.1)")]
+    PacketType(u8),
+    /// The low four bits of the first byte.
+    #[error("fixed header flags {flags:#06b} of {kind} are not the prescribed ones [MQTT-2.2.2-2]")]
+    Flags {
+        /// Packet they stand in.
+        kind: Kind,
+        /// The four bits.
+        flags: u8,
+    },
+    /// A fifth byte would follow.
+    #[error("remaining length is longer than four bytes (section 2.2.3)")]
+    RemainingLength,
+    /// Announced larger than we take; known from the header alone.
+    #[error("{kind} of {size} bytes is over the limit of {limit}")]
+    TooLarge {
+        /// Packet announced.
+        kind: Kind,
+        /// Its whole size with header.
+        size: usize,
+        /// The limit in force.
+        limit: usize,
+    },
+    /// The announced length cannot hold this type of packet.
+    #[error("remaining length {found} is impossible for {kind} (section 3)")]
+    Length {
+        /// Packet announced.
+        kind: Kind,
+        /// Length announced.
+        found: usize,
+    },
+    /// A field goes past the end of its packet.
+    #[error("a field of {0} goes past the end of the packet (section 2.2.3)")]
+    Truncated(Kind),
+    /// More bytes than the packet has fields.
+    #[error("{count} bytes after the last field of {kind} (section 2.2.3)")]
+    Trailing {
+        /// Packet they follow.
+        kind: Kind,
+        /// How many.
+        count: usize,
+    },
+    /// Packet identifier 0.
+    #[error("packet identifier of {0} is 0 [MQTT-2.3.1-1]")]
+    PacketId(Kind),
+    /// Ill-formed UTF-8, surrogates included.
+    #[error("text in {0} is not UTF-8 [MQTT-1.5.3-1]")]
+    Utf8(Kind),
+    /// The null character in text.
+    #[error("text in {0} has a null character [MQTT-1.5.3-2]")]
+    Null(Kind),
+    /// An illegal topic name or filter.
+    #[error("bad topic in {kind}")]
+    Topic {
+        /// Packet it stands in.
+        kind: Kind,
+        /// What is wrong with it.
+        source: TopicError,
+    },
+    /// QoS 3.
+    #[error("{0} asks for QoS 3 [MQTT-3.3.1-4] [MQTT-3.8.3-4] [MQTT-3.1.2-14]")]
+    QoS(Kind),
+    /// DUP makes no sense where nothing is sent twice.
+    #[error("DUP is set on a PUBLISH of QoS 0 [MQTT-3.3.1-2]")]
+    Dup,
+    /// Not "MQTT".
+    #[error("protocol name is not MQTT [MQTT-3.1.2-1]")]
+    ProtocolName,
+    /// Not 4; a server answers with CONNACK code 1 before it closes.
+    #[error("protocol level {0} is not supported [MQTT-3.1.2-2]")]
+    ProtocolLevel(u8),
+    /// Bit 0 of the connect flags.
+    #[error("reserved connect flag is set [MQTT-3.1.2-3]")]
+    ConnectFlag,
+    /// Will QoS or will retain without a will.
+    #[error("will QoS or will retain is set without a will [MQTT-3.1.2-13] [MQTT-3.1.2-15]")]
+    WillFlags,
+    /// A password needs a user name.
+    #[error("password without a user name [MQTT-3.1.2-22]")]
+    PasswordAlone,
+    /// Bits 7 to 1 of the acknowledge flags.
+    #[error("reserved flags {0:#010b} of CONNACK are set (section 3.2.2.1)")]
+    ConnAckFlags(u8),
+    /// Codes from 6 up.
+    #[error("return code {0} of CONNACK is reserved (section 3.2.2.3)")]
+    ConnAckCode(u8),
+    /// A refused connection has no session.
+    #[error("session present is set on a refusing CONNACK [MQTT-3.2.2-4]")]
+    SessionPresent,
+    /// SUBSCRIBE, SUBACK or UNSUBSCRIBE about nothing.
+    #[error("{0} has an empty list [MQTT-3.8.3-3] [MQTT-3.10.3-2]")]
+    EmptyList(Kind),
+    /// The upper six bits beside a requested QoS.
+    #[error("reserved bits beside a requested QoS are set: {0:#010b} [MQTT-3.8.3-4]")]
+    SubscribeBits(u8),
+    /// Not 0, 1, 2 or 0x80.
+    #[error("return code {0:#04x} of SUBACK is reserved [MQTT-3.9.3-2]")]
+    SubAckCode(u8),
+}
+
+/// Why a packet cannot be written. Nothing was written then.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum EncodeError {
+    /// A text or a binary field over 65,535 bytes.
+    #[error("a field of {kind} has {size} bytes, over 65,535 (section 1.5.3)")]
+    FieldTooLong {
+        /// Packet it stands in.
+        kind: Kind,
+        /// Its length.
+        size: usize,
+    },
+    /// Over what remaining length can say.
+    #[error("{kind} of {size} bytes is over 268,435,455 (section 2.2.3)")]
+    TooLarge {
+        /// Packet.
+        kind: Kind,
+        /// Its remaining length.
+        size: usize,
+    },
+    /// The null character in text.
+    #[error("text in {0} has a null character [MQTT-1.5.3-2]")]
+    Null(Kind),
+    /// An illegal topic name or filter.
+    #[error("bad topic in {kind}")]
+    Topic {
+        /// Packet it stands in.
+        kind: Kind,
+        /// What is wrong with it.
+        source: TopicError,
+    },
+    /// A packet id where QoS is 0, or none where it is above; or DUP on QoS 0.
+    #[error(
+        "packet identifier or DUP does not fit the QoS of PUBLISH [MQTT-2.3.1-1] [MQTT-2.3.1-5] [MQTT-3.3.1-2]"
+    )]
+    PublishId,
+    /// A password needs a user name.
+    #[error("password without a user name [MQTT-3.1.2-22]")]
+    PasswordAlone,
+    /// Session present with a refusing code.
+    #[error("session present is set on a refusing CONNACK [MQTT-3.2.2-4]")]
+    SessionPresent,
+    /// SUBSCRIBE, SUBACK or UNSUBSCRIBE about nothing.
+    #[error("{0} has an empty list [MQTT-3.8.3-3] [MQTT-3.10.3-2]")]
+    EmptyList(Kind),
+}

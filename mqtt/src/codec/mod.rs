@@ -1,0 +1,26 @@
+//! The wire format: packet types, a strict decoder and an encoder.
+//!
+//! Both directions of every packet are here, so that a broker can be built on it too. Pure: bytes in, packets out.
+//! The decoder refuses whatever MQTT 3.1.1 forbids and names the rule; it never allocates by a length that a peer
+//! only announced. One set of packet types serves every protocol version; what differs by version is how they are
+//! written, which is `decode` and `encode` alone.
+
+mod text;
+mod packet;
+mod error;
+mod decode;
+mod encode;
+#[cfg(test)]
+mod tests;
+
+pub use decode::decode;
+pub use encode::{encode, encode_publish_head, encoded_len};
+pub use error::{DecodeError, EncodeError};
+pub use packet::{
+    Ack, ConnAck, Connect, ConnectCode, Kind, Packet, PacketId, Publish, QoS, SubAck, Subscribe,
+    SubscribeCode, Subscription, Unsubscribe, Will,
+};
+pub use text::Text;
+
+/// The largest value the remaining-length field can hold: four bytes of seven bits (section 2.2.3).
+pub const MAX_REMAINING_LENGTH: usize = 268_435_455;

@@ -1,0 +1,165 @@
+//! Topic names and topic filters: what is legal, and which filter matches which name (section 4.7).
+//!
+//! Pure text; the codec calls it for what arrives, the session for what is about to be sent. Levels are compared
+//! byte by byte: MQTT knows no case folding and no normalisation.
+
+/// The longest topic or filter that fits its two-byte length prefix, in bytes (section 1.5.3).
+pub const MAX_TOPIC_BYTES: usize = 65_535;
+
+/// Why a topic name or filter is not legal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum TopicError {
+    /// Names and filters have at least one character.
+    #[error("topic is empty [MQTT-4.7.3-1]")]
+    Empty,
+    /// Longer than a length prefix can say.
+    #[error("topic of {0} bytes is over 65,535 [MQTT-4.7.3-3]")]
+    TooLong(usize),
+    /// The null character is nowhere allowed.
+    #[error("topic has a null character [MQTT-4.7.3-2]")]
+    Null,
+    /// `+` or `#` in the name a message is published to.
+    #[error("topic name has a wildcard [MQTT-3.3.2-2]")]
+    Wildcard,
+    /// `#` that is not the whole last level.
+    #[error("'#' must be the whole last level of a filter [MQTT-4.7.1-2]")]
+    MultiLevel,
+    /// `+` that is not a whole level.
+    #[error("'+' must be a whole level of a filter [MQTT-4.7.1-3]")]
+    SingleLevel,
+}
+
+/// Checks the name of a topic that a message is published to.
+///
+/// # Errors
+/// Says which rule of section 4.7 the name breaks.
+pub fn validate_topic(topic: &str) -> Result<(), TopicError> {
+    validate_common(topic)?;
+    if topic.bytes().any(|byte| matches!(byte, b'+' | b'#')) {
+        return Err(TopicError::Wildcard);
+    }
+    Ok(())
+}
+
+/// Checks a filter that is subscribed to.
+///
+/// # Errors
+/// Says which rule of section 4.7 the filter breaks.
+pub fn validate_filter(filter: &str) -> Result<(), TopicError> {
+    validate_common(filter)?;
+    let mut levels = filter.split('/').peekable();
+    while let Some(level) = levels.next() {
+        if level.contains('#') && (level != "#" || levels.peek().is_some()) {
+            return Err(TopicError::MultiLevel);
+        }
+        if level.contains('+') && level != "+" {
+            return Err(TopicError::SingleLevel);
+        }
+    }
+    Ok(())
+}
+
+fn validate_common(text: &str) -> Result<(), TopicError> {
+    if text.is_empty() {
+        return Err(TopicError::Empty);
+    }
+    if text.len() > MAX_TOPIC_BYTES {
+        return Err(TopicError::TooLong(text.len()));
+    }
+    if text.as_bytes().contains(&0) {
+        return Err(TopicError::Null);
+    }
+    Ok(())
+}
+
+/// Whether a message published to `topic` belongs to a subscription to `filter`.
+///
+/// Both are taken to be valid. A topic that begins with `$` is not matched by a filter that begins with a wildcard
+/// [MQTT-4.7.2-1]; `a/#` matches `a` itself (section 4.7.1.2).
+#[must_use]
+pub fn matches(filter: &str, topic: &str) -> bool {
+    if topic.starts_with('$') && filter.starts_with(['+', '#']) {
+        return false;
+    }
+    let mut filter_levels = filter.split('/');
+    let mut topic_levels = topic.split('/');
+    loop {
+        match (filter_levels.next(), topic_levels.next()) {
+            (Some("#"), _) | (None, None) => return true,
+            (Some("+"), Some(_)) => {}
+            (Some(wanted), Some(level)) if wanted == level => {}
+            _ => return false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn topic_names_follow_section_4_7() {
+        for good in ["a", "/", "a//b", "é/😀", "$SYS/x", " ", "a/b/"] {
+            assert_eq!(validate_topic(good), Ok(()), "{good}");
+        }
+        assert_eq!(validate_topic(""), Err(TopicError::Empty));
+        assert_eq!(validate_topic("a/\0"), Err(TopicError::Null));
+        assert_eq!(validate_topic("a/+"), Err(TopicError::Wildcard));
+        assert_eq!(validate_topic("a#"), Err(TopicError::Wildcard));
+        assert_eq!(validate_topic(&"x".repeat(65_535)), Ok(()));
+        assert_eq!(
+            validate_topic(&"x".repeat(65_536)),
+            Err(TopicError::TooLong(65_536))
+        );
+    }
+
+    #[test]
+    fn filters_allow_wildcards_only_as_whole_levels() {
+        for good in ["#", "+", "a/#", "+/+/#", "/+", "a//b", "$SYS/#", "é/+"] {
+            assert_eq!(validate_filter(good), Ok(()), "{good}");
+        }
+        for bad in ["a#", "#/a", "a/#/b", "##", "a/b#"] {
+            assert_eq!(validate_filter(bad), Err(TopicError::MultiLevel), "{bad}");
+        }
+        for bad in ["a+", "+a/b", "a/++", "é+"] {
+            assert_eq!(validate_filter(bad), Err(TopicError::SingleLevel), "{bad}");
+        }
+        assert_eq!(validate_filter(""), Err(TopicError::Empty));
+    }
+
+    #[test]
+    fn matching_follows_the_examples_of_the_specification() {
+        for (filter, topic) in [
+            ("sport/tennis/player1/#", "sport/tennis/player1"),
+            ("sport/tennis/player1/#", "sport/tennis/player1/ranking"),
+            ("sport/#", "sport"),
+            ("#", "a/b/c"),
+            ("+", "finance"),
+            ("+/+", "/finance"),
+            ("/+", "/finance"),
+            ("sport/+", "sport/"),
+            ("sport/+/player1", "sport/tennis/player1"),
+            ("$SYS/#", "$SYS/x"),
+            ("$SYS/+", "$SYS/x"),
+            ("é/+", "é/😀"),
+            ("#", "é/x"),
+            ("+/x", "é/x"),
+        ] {
+            assert!(matches(filter, topic), "{filter} should match {topic}");
+        }
+        for (filter, topic) in [
+            ("sport/tennis/+", "sport/tennis/player1/ranking"),
+            ("sport/+", "sport"),
+            ("+", "/finance"),
+            ("#", "$SYS/x"),
+            ("+/x", "$SYS/x"),
+            ("a", "A"),
+            ("a/b", "a/b/"),
+            ("a/b/", "a/b"),
+            ("é", "e\u{301}"),
+        ] {
+            assert!(!matches(filter, topic), "{filter} should not match {topic}");
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! Joins everything: settings -> bound sockets -> running -> drained.
+
+pub mod shop;

@@ -1,0 +1,359 @@
+//! Answers a request from the records.
+//!
+//! Never falls through to a live service unless [`Miss::PassThrough`] names one. The request's content is
+//! hashed as it comes in and not kept, except for a pass-through. An answer whose body cannot be given whole
+//! is broken off, so that its client sees that something is missing; [`TRUNCATED_HEADER`] says so beforehand
+//! where it is known.
+
+mod head;
+mod refusal;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use http::request::Parts;
+use http::{HeaderValue, Method, Response};
+use http_body::Frame;
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt as _, Empty, Full, StreamBody};
+
+use super::link::{Connector, PassThrough};
+use super::matcher::{self, Asked, Matcher};
+use super::miss::Explainer;
+use super::stored::{BodyError, Stored};
+use super::{Error, Metrics, RECORD_HEADER, TRUNCATED_HEADER, Target, fields};
+use crate::record::{Body, Digest, Digester, Exchange, Response as Recorded, Side};
+use crate::store::Store;
+use refusal::Refusal;
+
+/// The body of an answer; an error breaks the answer off.
+pub type AnswerBody = UnsyncBoxBody<Bytes, BodyError>;
+
+/// What to do with a request that nothing recorded fits.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Miss {
+    /// Answer 404 with the nearest records and what differs.
+    #[default]
+    Explain,
+    /// Ask a live service.
+    PassThrough(Target),
+}
+
+/// How long an answer waits before its first byte.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Delay {
+    /// Not at all.
+    #[default]
+    None,
+    /// As long as the recorded service took.
+    AsRecorded,
+    /// So long.
+    Fixed(Duration),
+}
+
+/// Whether an answer names its record in [`RECORD_HEADER`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Provenance {
+    /// Yes.
+    #[default]
+    Shown,
+    /// No: the answer has just what was recorded.
+    Hidden,
+}
+
+/// How requests are answered.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Which record answers.
+    pub matching: matcher::Config,
+    /// What happens where none does.
+    pub miss: Miss,
+    /// How long an answer waits.
+    pub delay: Delay,
+    /// The longest wait, whatever was recorded.
+    pub max_delay: Duration,
+    /// Larger request bodies are refused with 413.
+    pub max_request_body: u64,
+    /// A request body that takes longer is refused with 408.
+    pub body_timeout: Duration,
+    /// Whether an answer names its record.
+    pub provenance: Provenance,
+    /// How many of the newest records an explanation looks at.
+    pub miss_scan: usize,
+    /// How long a pass-through waits for a connection.
+    pub connect_timeout: Duration,
+    /// How long a pass-through waits for the head of a response.
+    pub pass_through_timeout: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            matching: matcher::Config::default(),
+            miss: Miss::default(),
+            delay: Delay::default(),
+            max_delay: Duration::from_secs(60),
+            max_request_body: 16 << 20,
+            body_timeout: Duration::from_secs(30),
+            provenance: Provenance::default(),
+            miss_scan: 2000,
+            connect_timeout: Duration::from_secs(5),
+            pass_through_timeout: Duration::from_secs(30),
+        }
+    }
+}
+
+/// Answers requests from a store.
+pub struct Answerer {
+    store: Arc<dyn Store>,
+    config: Config,
+    matcher: Matcher,
+    explainer: Explainer,
+    pass_through: Option<PassThrough>,
+    metrics: Metrics,
+}
+
+/// An answer and how it came about.
+struct Given {
+    how: &'static str,
+    response: Response<AnswerBody>,
+    delay: Duration,
+}
+
+impl Answerer {
+    /// Answers from `store` as `config` says.
+    ///
+    /// # Errors
+    /// [`Error::Tls`] where a pass-through to an https target cannot be set up.
+    pub fn new(store: Arc<dyn Store>, config: Config, metrics: Metrics) -> Result<Self, Error> {
+        let pass_through = match &config.miss {
+            Miss::Explain => None,
+            Miss::PassThrough(target) => {
+                let connector = Connector::new(target.clone(), None, config.connect_timeout)?;
+                Some(PassThrough::new(connector, config.pass_through_timeout))
+            }
+        };
+        let rules = config.matching.rules.clone();
+        Ok(Self {
+            matcher: Matcher::new(store.clone(), config.matching.clone(), metrics.clone()),
+            explainer: Explainer::new(store.clone(), rules, config.miss_scan),
+            pass_through,
+            store,
+            config,
+            metrics,
+        })
+    }
+
+    /// Every session and client starts again with the first recorded answer.
+    pub fn restart(&self) {
+        self.matcher.restart();
+    }
+
+    /// Answers one request; whatever goes wrong is an answer, too.
+    pub async fn answer<B>(
+        &self,
+        parts: &Parts,
+        body: B,
+        client: SocketAddr,
+    ) -> Response<AnswerBody>
+    where
+        B: http_body::Body<Data = Bytes> + Send,
+        B::Error: std::error::Error + Send + Sync + 'static,
+    {
+        let started = Instant::now();
+        let given = match self.decide(parts, body, client).await {
+            Ok(given) => given,
+            Err(refusal) => {
+                refusal.log();
+                Given {
+                    how: refusal.kind(),
+                    response: refusal.response(&parts.method),
+                    delay: Duration::ZERO,
+                }
+            }
+        };
+        Metrics::count(&self.metrics.answers, given.how);
+        let taken = started.elapsed();
+        self.metrics.answer_duration.observe(taken.as_secs_f64());
+        if let Some(rest) = given.delay.min(self.config.max_delay).checked_sub(taken) {
+            tokio::time::sleep(rest).await;
+        }
+        given.response
+    }
+
+    async fn decide<B>(&self, parts: &Parts, body: B, client: SocketAddr) -> Result<Given, Refusal>
+    where
+        B: http_body::Body<Data = Bytes> + Send,
+        B::Error: std::error::Error + Send + Sync + 'static,
+    {
+        let reading = self.read(body);
+        let content = tokio::time::timeout(self.config.body_timeout, reading)
+            .await
+            .map_err(|_| Refusal::BodyTimeout(self.config.body_timeout))??;
+        let matching = self.matcher.config();
+        let asked = Asked::new(parts, content.digest, content.bytes, client, matching);
+        let now = Instant::now();
+        if let Some(exchange) = self.matcher.find(&asked, now).await? {
+            return self.recorded(&exchange, &parts.method);
+        }
+        if let Some(pass_through) = &self.pass_through {
+            let response = pass_through.send(parts, content.kept).await?;
+            let metrics = self.metrics.clone();
+            let response = response.map(|body| {
+                body.map_err(move |error| {
+                    let error = BodyError::Upstream(error);
+                    Metrics::count(&metrics.answers_broken, error.as_str());
+                    error
+                })
+                .boxed_unsync()
+            });
+            return Ok(Given {
+                how: "pass_through",
+                response,
+                delay: Duration::ZERO,
+            });
+        }
+        let explanation = self.explainer.explain(&asked, now).await?;
+        Err(Refusal::Miss(explanation))
+    }
+
+    /// Reads the request's content: digest and length, and the bytes only where they may be passed on.
+    async fn read<B>(&self, body: B) -> Result<Content, Refusal>
+    where
+        B: http_body::Body<Data = Bytes> + Send,
+        B::Error: std::error::Error + Send + Sync + 'static,
+    {
+        let mut body = std::pin::pin!(body);
+        let mut digester = Digester::default();
+        let mut content = Content::default();
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|error| Refusal::BodyBroken(Box::new(error)))?;
+            let Ok(data) = frame.into_data() else {
+                continue;
+            };
+            content.bytes += data.len() as u64;
+            if content.bytes > self.config.max_request_body {
+                return Err(Refusal::BodyTooLarge(self.config.max_request_body));
+            }
+            digester.update(&data);
+            if self.pass_through.is_some() {
+                content.kept.push(data);
+            }
+        }
+        content.digest = digester.finish();
+        Ok(content)
+    }
+
+    fn recorded(&self, exchange: &Exchange, method: &Method) -> Result<Given, Refusal> {
+        let recorded = exchange.response.as_ref();
+        let recorded = recorded.expect("the matcher gives only exchanges with a response");
+        let has_content = head::has_content(method, recorded.status);
+        let truncated = has_content && recorded.body.truncated;
+        let (mut response, dropped) = head::build(recorded, has_content)?;
+        self.metrics.headers_dropped.inc_by(dropped);
+        let headers = response.headers_mut();
+        if self.config.provenance == Provenance::Shown {
+            let id = HeaderValue::try_from(exchange.id.to_string());
+            headers.insert(RECORD_HEADER, id.expect("a UUID is a legal field value"));
+        }
+        if truncated {
+            headers.insert(TRUNCATED_HEADER, HeaderValue::from_static("true"));
+        }
+        let body = if has_content {
+            self.body(exchange, recorded)
+        } else {
+            Empty::new().map_err(|never| match never {}).boxed_unsync()
+        };
+        Ok(Given {
+            how: "hit",
+            response: response.map(|()| body),
+            delay: match self.config.delay {
+                Delay::None => Duration::ZERO,
+                Delay::Fixed(delay) => delay,
+                Delay::AsRecorded => {
+                    Duration::from_micros(exchange.timing.first_byte_us.unwrap_or(0))
+                }
+            },
+        })
+    }
+
+    fn body(&self, exchange: &Exchange, recorded: &Recorded) -> AnswerBody {
+        let whole = recorded.body.chunks == 0 && !recorded.body.truncated;
+        let declared = recorded.headers.first("content-length").is_some();
+        if whole && declared && recorded.trailers.is_empty() {
+            let body = Full::new(recorded.body.inline.clone());
+            return body.map_err(|never| match never {}).boxed_unsync();
+        }
+        let stored = Stored {
+            store: self.store.clone(),
+            record: exchange.id,
+            side: Side::Response,
+            body: recorded.body.clone(),
+            patience: Duration::ZERO,
+        };
+        let metrics = self.metrics.clone();
+        let frames = stored
+            .stream()
+            .map_ok(Frame::data)
+            .chain(ending(exchange, &recorded.body, recorded))
+            .inspect_err(move |error| {
+                tracing::warn!(%error, "answer broken off");
+                Metrics::count(&metrics.answers_broken, error.as_str());
+            });
+        StreamBody::new(frames).boxed_unsync()
+    }
+}
+
+/// What follows the kept bytes: trailers, or the break where bytes are missing.
+///
+/// An event stream has no end of its own, so that one just ends where its client went away.
+fn ending(
+    exchange: &Exchange,
+    body: &Body,
+    recorded: &Recorded,
+) -> impl futures_util::Stream<Item = Result<Frame<Bytes>, BodyError>> + Send + 'static {
+    let events = recorded
+        .headers
+        .first("content-type")
+        .is_some_and(|kind| kind.starts_with(b"text/event-stream"));
+    let trailers = (!recorded.trailers.is_empty()).then(|| fields::passed_on(&recorded.trailers).0);
+    let record = exchange.id;
+    let broken = body.truncated && !events;
+    stream::once(async move {
+        if broken {
+            // Lets what was given so far reach the client before the connection goes.
+            tokio::task::yield_now().await;
+            return Err(BodyError::Truncated { record });
+        }
+        Ok(trailers.map(Frame::trailers))
+    })
+    .filter_map(|end| async move { end.transpose() })
+}
+
+/// A request's content as far as it is needed.
+struct Content {
+    digest: Digest,
+    bytes: u64,
+    kept: Vec<Bytes>,
+}
+
+impl Default for Content {
+    fn default() -> Self {
+        Self {
+            digest: Digest::of(&[]),
+            bytes: 0,
+            kept: Vec::new(),
+        }
+    }
+}
+
+impl std::fmt::Debug for Answerer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Answerer")
+            .field("config", &self.config)
+            .finish_non_exhaustive()
+    }
+}

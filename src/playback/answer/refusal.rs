@@ -1,0 +1,128 @@
+//! Answers that are not from a record: why, with which status, and what the client is told.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, Response, StatusCode, header};
+use http_body_util::{BodyExt as _, Full};
+use serde_json::json;
+
+use super::AnswerBody;
+use crate::playback::Error;
+use crate::playback::link::SendError;
+use crate::playback::miss::Explanation;
+
+/// Why a request was not answered from a record.
+pub(super) enum Refusal {
+    Miss(Explanation),
+    BodyTooLarge(u64),
+    BodyTimeout(Duration),
+    BodyBroken(Box<dyn std::error::Error + Send + Sync>),
+    /// A recorded status that is none.
+    Status(u16),
+    Store(Error),
+    PassThrough(SendError),
+}
+
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl From<SendError> for Refusal {
+    fn from(error: SendError) -> Self {
+        Self::PassThrough(error)
+    }
+}
+
+impl Refusal {
+    /// The name used in metrics.
+    pub(super) const fn kind(&self) -> &'static str {
+        match self {
+            Self::Miss(_) => "miss",
+            Self::BodyTooLarge(_) | Self::BodyTimeout(_) | Self::BodyBroken(_) => "refused",
+            Self::Status(_) | Self::Store(_) | Self::PassThrough(_) => "failed",
+        }
+    }
+
+    pub(super) fn log(&self) {
+        match self {
+            Self::Store(error) => {
+                tracing::error!(error = error as &dyn std::error::Error, "no answer");
+            }
+            Self::PassThrough(error) => {
+                tracing::warn!(error = error as &dyn std::error::Error, "no answer");
+            }
+            _ => tracing::debug!(kind = self.kind(), "no answer from the records"),
+        }
+    }
+
+    const fn status(&self) -> StatusCode {
+        match self {
+            Self::Miss(_) => StatusCode::NOT_FOUND,
+            Self::BodyTooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::BodyTimeout(_) => StatusCode::REQUEST_TIMEOUT,
+            Self::BodyBroken(_) => StatusCode::BAD_REQUEST,
+            Self::Status(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Store(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::PassThrough(SendError::Timeout) => StatusCode::GATEWAY_TIMEOUT,
+            Self::PassThrough(_) => StatusCode::BAD_GATEWAY,
+        }
+    }
+
+    /// The answer, in JSON; without content for HEAD.
+    pub(super) fn response(&self, method: &Method) -> Response<AnswerBody> {
+        let text = match self {
+            Self::Miss(explanation) => serde_json::to_string_pretty(explanation),
+            Self::BodyTooLarge(limit) => serde_json::to_string_pretty(&json!({
+                "error": "the request's body is too large to be matched",
+                "limit_bytes": limit,
+                "hint": "raise `playback.max_request_body`",
+            })),
+            Self::BodyTimeout(limit) => serde_json::to_string_pretty(&json!({
+                "error": "the request's body did not arrive in time",
+                "limit_ms": limit.as_millis(),
+            })),
+            Self::BodyBroken(error) => explained("the request's body broke off", &**error),
+            Self::Status(status) => serde_json::to_string_pretty(&json!({
+                "error": "the recorded status is none", "status": status,
+            })),
+            Self::Store(error) => explained("the records cannot be read", error),
+            Self::PassThrough(error) => explained("the service behind did not answer", error),
+        };
+        let mut text = text.expect("strings and numbers have a JSON form");
+        text.push('\n');
+        let length = text.len();
+        let content = if *method == Method::HEAD {
+            String::new()
+        } else {
+            text
+        };
+        let body = Full::new(Bytes::from(content)).map_err(|never| match never {});
+        let mut response = Response::new(body.boxed_unsync());
+        *response.status_mut() = self.status();
+        let headers = response.headers_mut();
+        let json = HeaderValue::from_static("application/json");
+        headers.insert(header::CONTENT_TYPE, json);
+        headers.insert(header::CONTENT_LENGTH, length.into());
+        if matches!(
+            self,
+            Self::BodyTooLarge(_) | Self::BodyTimeout(_) | Self::BodyBroken(_)
+        ) {
+            // What is left of the body would be read as the next request.
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
+    }
+}
+
+/// An error with its whole chain.
+fn explained(
+    what: &str,
+    error: &(dyn std::error::Error + 'static),
+) -> Result<String, serde_json::Error> {
+    let chain = std::iter::successors(Some(error), |error| error.source());
+    let chain: Vec<String> = chain.map(ToString::to_string).collect();
+    serde_json::to_string_pretty(&json!({ "error": what, "because": chain }))
+}

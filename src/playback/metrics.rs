@@ -1,0 +1,120 @@
+//! What playback counts.
+
+use crate::metrics::{Counter, Family, Gauge, Histogram, Reason, Registry, duration_histogram};
+
+/// Counters of answers, replays and the live feed.
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    /// Answers given: `hit`, `miss`, `pass_through`, `refused` (the request could not be taken), `failed`.
+    pub answers: Family<Reason, Counter>,
+    /// From the request's head to the answer's head, seconds, without the delay that was asked for.
+    pub answer_duration: Histogram,
+    /// Answers broken off: `missing_chunk`, `truncated`, `store`, `upstream`.
+    pub answers_broken: Family<Reason, Counter>,
+    /// Recorded header fields that HTTP has no form for, left out of an answer or a replayed request.
+    pub headers_dropped: Counter,
+    /// Sequence positions that were forgotten to stay within the limit.
+    pub positions_evicted: Counter,
+    /// Runs ended: `finished`, `cancelled`, `failed`.
+    pub runs: Family<Reason, Counter>,
+    /// Runs under way.
+    pub runs_active: Gauge,
+    /// Replayed requests: `same`, `different`, `failed`, `skipped`, `answered_from_record`.
+    pub replayed: Family<Reason, Counter>,
+    /// From sending a replayed request to its response's head, seconds.
+    pub replay_duration: Histogram,
+    /// Values (tokens, cookies) carried over into replayed requests.
+    pub carried: Counter,
+    /// Records not replayed live: `queue_full`, `duplicate`.
+    pub live_dropped: Family<Reason, Counter>,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self {
+            answers: Family::default(),
+            answer_duration: duration_histogram(),
+            answers_broken: Family::default(),
+            headers_dropped: Counter::default(),
+            positions_evicted: Counter::default(),
+            runs: Family::default(),
+            runs_active: Gauge::default(),
+            replayed: Family::default(),
+            replay_duration: duration_histogram(),
+            carried: Counter::default(),
+            live_dropped: Family::default(),
+        }
+    }
+}
+
+impl Metrics {
+    /// Puts every counter on the metrics page.
+    pub fn register(&self, registry: &mut Registry) {
+        let mut add = |name: &str, help: &str, family: &Family<Reason, Counter>| {
+            registry.add(&format!("playback_{name}"), help, family);
+        };
+        add("answers", "Answers by how they came about.", &self.answers);
+        add(
+            "answers_broken",
+            "Answers that were broken off.",
+            &self.answers_broken,
+        );
+        add("runs", "Replay runs ended.", &self.runs);
+        add("replayed", "Replayed requests by verdict.", &self.replayed);
+        add(
+            "live_dropped",
+            "Arriving records not replayed live.",
+            &self.live_dropped,
+        );
+        registry.add(
+            "playback_answer_duration_seconds",
+            "From a request's head to its answer's head.",
+            &self.answer_duration,
+        );
+        registry.add(
+            "playback_replay_duration_seconds",
+            "From a replayed request to its response's head.",
+            &self.replay_duration,
+        );
+        registry.add(
+            "playback_headers_dropped",
+            "Recorded header fields that HTTP has no form for.",
+            &self.headers_dropped,
+        );
+        registry.add(
+            "playback_positions_evicted",
+            "Sequence positions forgotten to stay within the limit.",
+            &self.positions_evicted,
+        );
+        registry.add(
+            "playback_runs_active",
+            "Replay runs under way.",
+            &self.runs_active,
+        );
+        registry.add(
+            "playback_carried",
+            "Values carried over into replayed requests.",
+            &self.carried,
+        );
+    }
+
+    pub(super) fn count(family: &Family<Reason, Counter>, reason: &'static str) {
+        family.get_or_create(&Reason { reason }).inc();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_counter_stands_on_the_page() {
+        let metrics = Metrics::default();
+        let mut registry = Registry::default();
+        metrics.register(&mut registry);
+        Metrics::count(&metrics.answers, "hit");
+        let page = registry.text();
+        assert!(page.contains("qproxy_playback_answers_total{reason=\"hit\"} 1"));
+        assert!(page.contains("qproxy_playback_replay_duration_seconds"));
+    }
+}

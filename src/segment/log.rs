@@ -1,0 +1,382 @@
+//! The log itself: opening, appending, and beginning a new file.
+//!
+//! One appender at a time holds the writer's lock; the index has its own, which is taken for microseconds and
+//! never over a read or a write of a file, so that readers and the appender don't wait for each other's disk.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Instant, SystemTime};
+
+use parking_lot::{Mutex, RwLock};
+
+use super::error::Error;
+use super::files::{Disk, Files, write_full};
+use super::frame::{FILE_HEADER, REPLACE, TOMBSTONE, Tag, encoded_len, push};
+use super::index::{Handle, Index, Segment};
+use super::recover::{begin, path_of, recover};
+use super::rows::{Key, Rows, Slot};
+use super::sync::Syncer;
+use super::{
+    Appended, Config, Entry, Fsync, MAX_BATCH_BYTES, MAX_META_BYTES, MAX_PAYLOAD_BYTES,
+    MAX_SEGMENT_BYTES, Position, Recovery, Write,
+};
+
+/// The writer's buffer is given back when a batch made it larger than this.
+const KEPT_BUFFER_BYTES: usize = 4 << 20;
+
+/// A segment log; share it behind an `Arc`. Dropping it forces what is new onto the disk.
+#[derive(Debug)]
+pub struct Log {
+    pub(super) shared: Arc<Shared>,
+    /// Ends its thread when dropped.
+    _syncer: Option<Syncer>,
+    /// Held as long as the log is open.
+    _lock: fs::File,
+}
+
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) config: Config,
+    pub(super) files: Arc<dyn Files>,
+    pub(super) index: RwLock<Index>,
+    pub(super) writer: Mutex<Writer>,
+    /// Files that are out of the index but could not be unlinked.
+    pub(super) leftover: Mutex<Vec<std::path::PathBuf>>,
+    pub(super) sync_failures: AtomicU64,
+}
+
+/// What only the appender touches.
+#[derive(Debug)]
+pub(super) struct Writer {
+    handle: Arc<Handle>,
+    /// Where the next batch goes.
+    end: u64,
+    since: Instant,
+    /// Part of a failed batch may be left behind `end`, so the file takes no more.
+    broken: bool,
+    buffer: Vec<u8>,
+    slots: Vec<(Key, Slot)>,
+}
+
+impl Log {
+    /// Opens the log in `config.dir`, which is made if it is not there, and reads its index.
+    ///
+    /// # Errors
+    /// [`Error::Locked`] where it is open already, [`Error::Io`] and [`Error::Full`] where the directory
+    /// cannot be used, [`Error::Version`], [`Error::SegmentBytes`]. Damage is no error: see [`Recovery`].
+    pub fn open(config: Config) -> Result<(Self, Recovery), Error> {
+        Self::open_with(config, Arc::new(Disk))
+    }
+
+    pub(super) fn open_with(
+        config: Config,
+        files: Arc<dyn Files>,
+    ) -> Result<(Self, Recovery), Error> {
+        if !(4096..=MAX_SEGMENT_BYTES).contains(&config.segment_bytes) {
+            return Err(Error::SegmentBytes(config.segment_bytes));
+        }
+        let made = files.create_dir(&config.dir);
+        made.map_err(|source| Error::io("make the directory", &config.dir, source))?;
+        let lock = lock(&config.dir)?;
+        let mut recovered = recover(&*files, &config.dir)?;
+        let last = recovered.index.segments.last_key_value();
+        let writer = match last {
+            Some((_, segment)) if recovered.appendable => Writer::new(segment),
+            _ => {
+                let number = recovered.last + 1;
+                let segment = create(&config, &*files, number)?;
+                let writer = Writer::new(&segment);
+                recovered.index.segments.insert(number, segment);
+                writer
+            }
+        };
+        let interval = match config.fsync {
+            Fsync::Interval(interval) => Some(interval),
+            Fsync::Always | Fsync::Never => None,
+        };
+        let shared = Arc::new(Shared {
+            config,
+            files,
+            index: RwLock::new(recovered.index),
+            writer: Mutex::new(writer),
+            leftover: Mutex::default(),
+            sync_failures: AtomicU64::new(0),
+        });
+        let syncer = interval
+            .map(|interval| Syncer::start(Arc::clone(&shared), interval))
+            .transpose()
+            .map_err(|s| Error::io("start the sync thread of", &shared.config.dir, s))?;
+        let log = Self {
+            shared,
+            _syncer: syncer,
+            _lock: lock,
+        };
+        Ok((log, recovered.report))
+    }
+
+    /// Appends a batch: one write, and after a crash all of it is there or nothing. Entries to
+    /// [`Write::Insert`] whose id is known are left out.
+    ///
+    /// # Errors
+    /// [`Error::TooLarge`], [`Error::Full`] and [`Error::Io`]; then nothing of it is there, and the log can be
+    /// used on.
+    pub fn append(&self, entries: &[Entry<'_>]) -> Result<Appended, Error> {
+        let mut writer = self.shared.writer.lock();
+        self.shared.append(&mut writer, entries)
+    }
+
+    /// Deletes an entry for good: a later insert of its id does nothing. Tells whether it was there.
+    ///
+    /// # Errors
+    /// As [`Log::append`].
+    pub fn delete(&self, kind: u8, id: u128) -> Result<bool, Error> {
+        let mut writer = self.shared.writer.lock();
+        if !self.shared.index.read().contains((kind, id)) {
+            return Ok(false);
+        }
+        let tag = Tag {
+            kind,
+            flags: TOMBSTONE,
+            left: 0,
+            id,
+            fingerprint: 0,
+        };
+        writer.clear();
+        writer.push(tag, &[], &[]);
+        self.shared.commit(&mut writer)?;
+        Ok(true)
+    }
+
+    /// Seals the active file, so that it can be copied or linked; the next append goes to a new one.
+    ///
+    /// # Errors
+    /// [`Error::Full`] and [`Error::Io`] where no new file can be made.
+    pub fn seal(&self) -> Result<(), Error> {
+        let mut writer = self.shared.writer.lock();
+        if writer.end == FILE_HEADER as u64 {
+            return Ok(());
+        }
+        self.shared.rotate(&mut writer)
+    }
+
+    /// Where the next batch will start, or an earlier place with nothing between.
+    #[must_use]
+    pub fn end(&self) -> Position {
+        self.shared.end()
+    }
+}
+
+impl Shared {
+    pub(super) fn end(&self) -> Position {
+        let index = self.index.read();
+        let (number, segment) = index.segments.last_key_value().expect("one is active");
+        Position {
+            segment: *number,
+            offset: segment.end,
+        }
+    }
+
+    pub(super) fn append(
+        &self,
+        writer: &mut Writer,
+        entries: &[Entry<'_>],
+    ) -> Result<Appended, Error> {
+        check(entries)?;
+        let known = self.index.read().known(entries);
+        if known.len() == entries.len() {
+            let end = self.end();
+            return Ok(Appended {
+                at: end,
+                end,
+                known,
+            });
+        }
+        let count = entries.len() - known.len();
+        let mut left = u32::try_from(count).expect("a batch is bounded by bytes far below this");
+        let mut skipped = known.iter().peekable();
+        writer.clear();
+        for (place, entry) in entries.iter().enumerate() {
+            if skipped.next_if(|known| **known == place).is_some() {
+                continue;
+            }
+            left -= 1;
+            let flags = match entry.write {
+                Write::Insert => 0,
+                Write::Replace => REPLACE,
+            };
+            let tag = Tag {
+                kind: entry.kind,
+                flags,
+                left,
+                id: entry.id,
+                fingerprint: entry.fingerprint,
+            };
+            writer.push(tag, entry.meta, entry.payload);
+        }
+        let (at, end) = self.commit(writer)?;
+        Ok(Appended { at, end, known })
+    }
+
+    /// Writes what is in the writer's buffer and enters it into the index.
+    fn commit(&self, writer: &mut Writer) -> Result<(Position, Position), Error> {
+        let length = writer.buffer.len() as u64;
+        let full = writer.end + length > self.config.segment_bytes;
+        let old = writer.since.elapsed() >= self.config.rotate_after;
+        if writer.broken || ((full || old) && writer.end > FILE_HEADER as u64) {
+            self.rotate(writer)?;
+        }
+        let (handle, start) = (Arc::clone(&writer.handle), writer.end);
+        let written = write_full(&*handle.file, &writer.buffer, start)
+            .map_err(|source| Error::io("append to", &handle.path, source))
+            .and_then(|()| self.sync_if_always(&handle));
+        if let Err(error) = written {
+            writer.broken = handle.file.truncate(start).is_err();
+            return Err(error);
+        }
+        handle.dirty.store(true, Ordering::Release);
+        writer.end = start + length;
+        let end = writer.end;
+        let mut index = self.index.write();
+        for (key, mut slot) in writer.slots.drain(..) {
+            slot.offset += u32::try_from(start).expect("segment_bytes is checked at open");
+            index.apply(handle.number, key, slot);
+        }
+        let segment = index.segments.get_mut(&handle.number);
+        let segment = segment.expect("the active file is in the index");
+        (segment.end, segment.bytes) = (end, end);
+        segment.last_write = SystemTime::now();
+        drop(index);
+        writer.buffer.shrink_to(KEPT_BUFFER_BYTES);
+        let place = |offset| Position {
+            segment: handle.number,
+            offset,
+        };
+        Ok((place(start), place(end)))
+    }
+
+    /// Under [`Fsync::Always`] the sync is part of the write: one that fails is rolled back with it, before
+    /// any reader has seen it.
+    fn sync_if_always(&self, handle: &Handle) -> Result<(), Error> {
+        if self.config.fsync != Fsync::Always {
+            return Ok(());
+        }
+        handle.file.sync().map_err(|source| {
+            self.sync_failures.fetch_add(1, Ordering::Relaxed);
+            Error::io("sync", &handle.path, source)
+        })
+    }
+
+    /// Begins a new file and seals the one before; on failure the old one stays.
+    pub(super) fn rotate(&self, writer: &mut Writer) -> Result<(), Error> {
+        let number = writer.handle.number + 1;
+        let segment = create(&self.config, &*self.files, number)?;
+        let next = Writer::new(&segment);
+        // Packing the rows takes milliseconds; readers go on meanwhile, and only the writer changes rows.
+        let sealed = self.index.read().segments[&writer.handle.number]
+            .rows
+            .sealed();
+        let mut index = self.index.write();
+        if let Some(old) = index.segments.get_mut(&writer.handle.number) {
+            old.rows = Rows::Sealed(sealed);
+        }
+        index.segments.insert(number, segment);
+        drop(index);
+        let buffer = std::mem::take(&mut writer.buffer);
+        let slots = std::mem::take(&mut writer.slots);
+        *writer = Writer {
+            buffer,
+            slots,
+            ..next
+        };
+        Ok(())
+    }
+}
+
+impl Writer {
+    fn new(segment: &Segment) -> Self {
+        let age = segment.created.elapsed().unwrap_or_default();
+        let now = Instant::now();
+        Self {
+            handle: Arc::clone(&segment.handle),
+            end: segment.end,
+            since: now.checked_sub(age).unwrap_or(now),
+            broken: false,
+            buffer: Vec::new(),
+            slots: Vec::new(),
+        }
+    }
+
+    fn clear(&mut self) {
+        self.buffer.clear();
+        self.slots.clear();
+    }
+
+    /// Adds a frame to the buffer; its slot's offset counts from the buffer's start.
+    fn push(&mut self, tag: Tag, meta: &[u8], payload: &[u8]) {
+        let slot = Slot {
+            fingerprint: tag.fingerprint,
+            offset: u32::try_from(self.buffer.len()).expect("a batch is at most 1 GiB"),
+            meta_len: u16::try_from(meta.len()).expect("metas are checked"),
+            flags: tag.flags,
+        };
+        self.slots.push(((tag.kind, tag.id), slot));
+        push(&mut self.buffer, tag, meta, payload);
+    }
+}
+
+fn check(entries: &[Entry<'_>]) -> Result<(), Error> {
+    let within = |what, bytes, limit| {
+        if bytes <= limit {
+            Ok(())
+        } else {
+            Err(Error::TooLarge { what, bytes, limit })
+        }
+    };
+    let mut total = 0;
+    for entry in entries {
+        within("meta", entry.meta.len(), MAX_META_BYTES)?;
+        within("payload", entry.payload.len(), MAX_PAYLOAD_BYTES)?;
+        total += encoded_len(entry.meta.len(), entry.payload.len());
+        within("batch", total, MAX_BATCH_BYTES)?;
+    }
+    Ok(())
+}
+
+/// Makes the file `number` with its header.
+fn create(config: &Config, files: &dyn Files, number: u64) -> Result<Segment, Error> {
+    let path = path_of(&config.dir, number);
+    let made = files.create(&path).and_then(|file| {
+        begin(&*file, number)?;
+        if config.fsync != Fsync::Never {
+            file.sync()?;
+            files.sync_dir(&config.dir)?;
+        }
+        Ok(file)
+    });
+    let file = made.map_err(|source| {
+        // An empty file that stays is harmless: the next try, or the next open, takes it over.
+        let _ = files.remove(&path);
+        Error::io("create", &path, source)
+    })?;
+    let handle = Handle {
+        number,
+        path,
+        file,
+        dirty: AtomicBool::new(false),
+    };
+    Ok(Segment::empty(handle, SystemTime::now()))
+}
+
+fn lock(dir: &Path) -> Result<fs::File, Error> {
+    let path = dir.join("lock");
+    let mut options = fs::OpenOptions::new();
+    let opened = options.write(true).create(true).truncate(false).open(&path);
+    let file = opened.map_err(|source| Error::io("open", &path, source))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(fs::TryLockError::WouldBlock) => Err(Error::Locked { path }),
+        Err(fs::TryLockError::Error(source)) => Err(Error::io("lock", &path, source)),
+    }
+}

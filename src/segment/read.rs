@@ -1,0 +1,308 @@
+//! Reading: by id, by fingerprint, in the order of ids, and in the order of appends.
+//!
+//! The index's lock is held only to find places; files are read after it is given back.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::error::Error;
+use super::files::read_full;
+use super::frame::{FILE_HEADER, HEAD, Head, TOMBSTONE};
+use super::index::{Handle, Index, Place};
+use super::log::{Log, Shared};
+use super::{Found, Header, Ids, Order, Position, Run, Stats};
+
+/// A read for one entry takes this much at first; most are not larger.
+const FIRST_READ_BYTES: usize = 8 << 10;
+/// How many places a scan takes from the index at a time.
+const SCAN_PAGE: usize = 256;
+
+impl Log {
+    /// The entry with this id.
+    ///
+    /// # Errors
+    /// [`Error::Io`], or [`Error::Damaged`] where the file does not hold what was written.
+    pub fn get(&self, kind: u8, id: u128) -> Result<Option<Found>, Error> {
+        let place = self.shared.index.read().get((kind, id));
+        place.map(|place| entry_at(&place)).transpose()
+    }
+
+    /// Whether there is an entry with this id.
+    #[must_use]
+    pub fn contains(&self, kind: u8, id: u128) -> bool {
+        self.shared.index.read().contains((kind, id))
+    }
+
+    /// Where the entry with this id starts.
+    #[must_use]
+    pub fn position(&self, kind: u8, id: u128) -> Option<Position> {
+        let place = self.shared.index.read().get((kind, id));
+        place.map(|place| place.position())
+    }
+
+    /// The ids of the entries with this fingerprint, smallest first; none for 0.
+    #[must_use]
+    pub fn find(&self, kind: u8, fingerprint: u128) -> Vec<u128> {
+        self.shared.index.read().find(kind, fingerprint)
+    }
+
+    /// Shows the entries of a kind in the order of their ids, without touching payloads, until `visit`
+    /// breaks. What is appended or removed meanwhile may or may not be shown.
+    ///
+    /// # Errors
+    /// As [`Log::get`].
+    pub fn scan(
+        &self,
+        kind: u8,
+        ids: Ids,
+        order: Order,
+        visit: &mut dyn FnMut(Header<'_>) -> ControlFlow<()>,
+    ) -> Result<(), Error> {
+        let mut rest = Some(ids);
+        let mut bytes = Vec::new();
+        // The first page is small: many scans stop at their first entry.
+        let mut limit = 8;
+        while let Some(ids) = rest.take() {
+            let page = self.shared.index.read().page(kind, &ids, order, limit);
+            if page.len() == limit {
+                rest = page.last().and_then(|last| behind(&ids, last.id, order));
+            }
+            for place in &page {
+                let header = header_at(place, &mut bytes)?;
+                if visit(header).is_break() {
+                    return Ok(());
+                }
+            }
+            limit = SCAN_PAGE;
+        }
+        Ok(())
+    }
+
+    /// The ids of a kind in `ids`, in order and at most `limit` of them; reads no file.
+    #[must_use]
+    pub fn ids(&self, kind: u8, ids: Ids, order: Order, limit: usize) -> Vec<u128> {
+        let page = self.shared.index.read().page(kind, &ids, order, limit);
+        page.into_iter().map(|place| place.id).collect()
+    }
+
+    /// Live entries of all kinds in the order in which they were appended, from a place on: about `max_bytes`
+    /// of them, and at least one if there is one. A place that is gone stands for the oldest that is not.
+    ///
+    /// # Errors
+    /// [`Error::Io`]. What is damaged is passed over and counted in [`Run::skipped`].
+    pub fn read_from(&self, from: Position, max_bytes: usize) -> Result<Run, Error> {
+        let mut run = Run {
+            entries: Vec::new(),
+            next: from,
+            skipped: 0,
+        };
+        let mut budget = max_bytes;
+        while let Some((handle, start, end)) = self.shared.stretch(run.next) {
+            run.next = Position {
+                segment: handle.number,
+                offset: start,
+            };
+            if start < end {
+                self.shared
+                    .read_stretch(&handle, end, &mut budget, &mut run)?;
+            }
+            let done = budget == 0 && !run.entries.is_empty();
+            if done || run.next.offset < end || !self.shared.go_to_next(&mut run.next) {
+                break;
+            }
+        }
+        Ok(run)
+    }
+
+    /// Hides entries of a kind with an id below this from every reader, until the log is closed. The bound
+    /// never moves back.
+    pub fn hide_below(&self, kind: u8, id: u128) {
+        self.shared.index.write().hide_below(kind, id);
+    }
+
+    /// How full it is.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        let index = self.shared.index.read();
+        let oldest = index.segments.values().next();
+        Stats {
+            segments: index.segments.len() as u64,
+            bytes: index.segments.values().map(|segment| segment.bytes).sum(),
+            entries: Index::live(index.segments.values()),
+            oldest: oldest.expect("one is active").created,
+            sync_failures: self
+                .shared
+                .sync_failures
+                .load(std::sync::atomic::Ordering::Relaxed),
+        }
+    }
+}
+
+impl Shared {
+    /// The file that `from` lies in, or the first one after it; where to start in it, and its end.
+    fn stretch(&self, from: Position) -> Option<(Arc<Handle>, u64, u64)> {
+        let index = self.index.read();
+        let (number, segment) = index.segments.range(from.segment..).next()?;
+        let start = if *number == from.segment {
+            from.offset.max(FILE_HEADER as u64)
+        } else {
+            FILE_HEADER as u64
+        };
+        Some((Arc::clone(&segment.handle), start, segment.end))
+    }
+
+    /// Moves to the start of the next file, if there is one.
+    fn go_to_next(&self, position: &mut Position) -> bool {
+        let index = self.index.read();
+        let next = index.segments.range(position.segment + 1..).next();
+        let Some((number, _)) = next else {
+            return false;
+        };
+        *position = Position {
+            segment: *number,
+            offset: FILE_HEADER as u64,
+        };
+        true
+    }
+
+    /// Reads entries of one file from `run.next` on, up to `end` or as far as the budget goes.
+    fn read_stretch(
+        &self,
+        handle: &Handle,
+        end: u64,
+        budget: &mut usize,
+        run: &mut Run,
+    ) -> Result<(), Error> {
+        let mut wanted = (*budget).max(FIRST_READ_BYTES);
+        while run.next.offset < end {
+            let start = run.next.offset;
+            let available = usize::try_from(end - start).unwrap_or(usize::MAX);
+            let bytes = read(handle, start, wanted.min(available))?;
+            let mut at = 0;
+            let needed = loop {
+                let (head, frame) = match frame_in(&bytes.slice(at..)) {
+                    Piece::Whole(head, frame) => (head, frame),
+                    Piece::Partial(needed) if at + needed <= available => break needed,
+                    Piece::Partial(_) | Piece::Damaged => {
+                        run.skipped += (available - at) as u64;
+                        run.next.offset = end;
+                        return Ok(());
+                    }
+                };
+                let position = run.next;
+                at += head.frame_len();
+                run.next.offset += head.frame_len() as u64;
+                let valid = head.flags & TOMBSTONE == 0
+                    && self.index.read().is_valid((head.kind, head.id), position);
+                if valid {
+                    *budget = budget.saturating_sub(head.frame_len());
+                    run.entries.push(found(&head, &frame, position));
+                }
+                if *budget == 0 && !run.entries.is_empty() || run.next.offset >= end {
+                    return Ok(());
+                }
+            };
+            if needed > *budget && !run.entries.is_empty() {
+                *budget = 0;
+                return Ok(());
+            }
+            wanted = needed.max(*budget).max(FIRST_READ_BYTES);
+        }
+        Ok(())
+    }
+}
+
+/// What stands at the start of some bytes of a file.
+enum Piece {
+    Whole(Head, Bytes),
+    /// More bytes are needed: this many in all.
+    Partial(usize),
+    Damaged,
+}
+
+fn frame_in(bytes: &Bytes) -> Piece {
+    let Some(start) = bytes.first_chunk::<HEAD>() else {
+        return Piece::Partial(HEAD);
+    };
+    let Some(head) = Head::parse(start) else {
+        return Piece::Damaged;
+    };
+    if bytes.len() < head.frame_len() {
+        return Piece::Partial(head.frame_len());
+    }
+    let intact =
+        Head::checked(bytes).is_some() && head.holds(&bytes[head.head_len()..head.frame_len()]);
+    if intact {
+        Piece::Whole(head, bytes.slice(..head.frame_len()))
+    } else {
+        Piece::Damaged
+    }
+}
+
+fn found(head: &Head, frame: &Bytes, position: Position) -> Found {
+    Found {
+        kind: head.kind,
+        id: head.id,
+        fingerprint: head.fingerprint,
+        meta: frame.slice(HEAD..head.head_len()),
+        payload: frame.slice(head.head_len()..),
+        position,
+    }
+}
+
+/// Reads and checks the entry at a place.
+pub(super) fn entry_at(place: &Place) -> Result<Found, Error> {
+    let position = place.position();
+    let mut bytes = read(&place.handle, position.offset, FIRST_READ_BYTES)?;
+    if let Piece::Partial(needed) = frame_in(&bytes)
+        && needed > FIRST_READ_BYTES
+    {
+        bytes = read(&place.handle, position.offset, needed)?;
+    }
+    match frame_in(&bytes) {
+        Piece::Whole(head, frame) if head.id == place.id => Ok(found(&head, &frame, position)),
+        _ => Err(damaged(place)),
+    }
+}
+
+fn header_at<'a>(place: &Place, into: &'a mut Vec<u8>) -> Result<Header<'a>, Error> {
+    let position = place.position();
+    into.resize(HEAD + usize::from(place.slot.meta_len), 0);
+    let read = read_full(&*place.handle.file, into, position.offset)
+        .map_err(|source| Error::io("read", &place.handle.path, source))?;
+    let head = Head::checked(&into[..read])
+        .filter(|head| head.id == place.id)
+        .ok_or_else(|| damaged(place))?;
+    Ok(Header {
+        id: head.id,
+        fingerprint: head.fingerprint,
+        meta: &into[HEAD..head.head_len()],
+        position,
+    })
+}
+
+fn damaged(place: &Place) -> Error {
+    Error::Damaged {
+        path: place.handle.path.clone(),
+        offset: u64::from(place.slot.offset),
+    }
+}
+
+/// Up to `wanted` bytes; fewer only where the file ends.
+fn read(handle: &Handle, offset: u64, wanted: usize) -> Result<Bytes, Error> {
+    let mut bytes = vec![0; wanted];
+    let read = read_full(&*handle.file, &mut bytes, offset)
+        .map_err(|source| Error::io("read", &handle.path, source))?;
+    bytes.truncate(read);
+    Ok(bytes.into())
+}
+
+/// The part of `ids` that comes after `id`.
+fn behind(ids: &Ids, id: u128, order: Order) -> Option<Ids> {
+    match order {
+        Order::Oldest => Some(id.checked_add(1)?..=*ids.end()),
+        Order::Newest => Some(*ids.start()..=id.checked_sub(1)?),
+    }
+}

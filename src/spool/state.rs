@@ -1,0 +1,111 @@
+//! What a spool remembers beside its log: the last epoch, what was acknowledged, what was dropped unsaid.
+
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::error::Error;
+use super::ledger::Dropped;
+use super::message::Key;
+use crate::record::SequenceRange;
+
+const FILE: &str = "state.json";
+
+/// The file's version.
+const VERSION: u32 = 1;
+
+/// How many dropped ranges are remembered over a restart; of more the oldest are forgotten.
+const MAX_DROPPED: usize = 1024;
+
+/// The stored form.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(super) struct State {
+    v: u32,
+    /// The last epoch that was given out.
+    pub(super) epoch: u64,
+    /// Epoch and number.
+    pub(super) acknowledged: Key,
+    /// Up to here everything that is not in the log was removed by a limit.
+    pub(super) unlinked: Key,
+    /// Epoch, first, last.
+    dropped: Vec<(u64, u64, u64)>,
+}
+
+impl State {
+    pub(super) fn new(epoch: u64, acknowledged: Key, unlinked: Key, dropped: &[Dropped]) -> Self {
+        let newest = &dropped[dropped.len().saturating_sub(MAX_DROPPED)..];
+        Self {
+            v: VERSION,
+            epoch,
+            acknowledged,
+            unlinked,
+            dropped: newest.iter().map(|(e, r)| (*e, r.first, r.last)).collect(),
+        }
+    }
+
+    /// The dropped ranges that make sense.
+    pub(super) fn dropped(&self) -> Vec<Dropped> {
+        let range = |&(epoch, first, last): &(u64, u64, u64)| {
+            let whole = 0 < first && first <= last && last < u64::MAX;
+            whole.then_some((epoch, SequenceRange { first, last }))
+        };
+        self.dropped.iter().filter_map(range).collect()
+    }
+
+    /// What was saved last. A file that cannot be understood is set aside: without it everything in the log
+    /// is sent again, which is harmless.
+    ///
+    /// # Errors
+    /// [`Error::State`] where the disk refuses.
+    pub(super) fn load(dir: &Path) -> Result<Self, Error> {
+        let path = dir.join(FILE);
+        let bytes = match fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
+            Err(source) => return Err(failed("read", path, source)),
+        };
+        match serde_json::from_slice::<Self>(&bytes) {
+            Ok(state) if state.v == VERSION => Ok(state),
+            other => {
+                let aside = path.with_extension("json.damaged");
+                let reason = other.err().map(|error| error.to_string());
+                tracing::warn!(
+                    path = %path.display(),
+                    aside = %aside.display(),
+                    reason,
+                    "spool state is not readable: everything is sent again"
+                );
+                fs::rename(&path, aside).map_err(|source| failed("set aside", path, source))?;
+                Ok(Self::default())
+            }
+        }
+    }
+
+    /// Puts this in the place of what was saved before.
+    ///
+    /// # Errors
+    /// [`Error::State`]; then the old one is still there.
+    pub(super) fn save(&self, dir: &Path) -> Result<(), Error> {
+        let path = dir.join(FILE);
+        let next = dir.join("state.json.next");
+        let bytes = serde_json::to_vec(self).expect("plain numbers can be written as JSON");
+        let written = fs::File::create(&next).and_then(|mut file| {
+            file.write_all(&bytes)?;
+            file.sync_all()
+        });
+        written
+            .and_then(|()| fs::rename(&next, &path))
+            .and_then(|()| fs::File::open(dir)?.sync_all())
+            .map_err(|source| failed("write", path, source))
+    }
+}
+
+fn failed(action: &'static str, path: PathBuf, source: io::Error) -> Error {
+    Error::State {
+        action,
+        path,
+        source,
+    }
+}

@@ -1,0 +1,78 @@
+//! What a store counts, the same for every backend.
+
+use super::{Error, Receipt};
+use crate::metrics::{Counter, Family, Reason, Registry};
+
+/// Counters of the store of a process.
+#[derive(Debug, Clone, Default)]
+pub struct Metrics {
+    records: Counter,
+    pieces: Counter,
+    duplicates: Counter,
+    pub(super) unreadable: Counter,
+    pub(super) expired: Family<Reason, Counter>,
+    pub(super) expired_bytes: Counter,
+    errors: Family<Reason, Counter>,
+}
+
+impl Metrics {
+    /// Adds the counters to the page.
+    pub fn register(&self, registry: &mut Registry) {
+        registry.add("store_records", "Records committed.", &self.records);
+        registry.add(
+            "store_pieces",
+            "Body chunks and segment batches committed.",
+            &self.pieces,
+        );
+        registry.add(
+            "store_duplicates",
+            "Items that were there already.",
+            &self.duplicates,
+        );
+        registry.add(
+            "store_unreadable",
+            "Stored summaries that a listing had to skip.",
+            &self.unreadable,
+        );
+        registry.add(
+            "store_expired",
+            "Records removed by retention, by age or by bytes.",
+            &self.expired,
+        );
+        registry.add(
+            "store_expired_bytes",
+            "Bytes given back by retention.",
+            &self.expired_bytes,
+        );
+        registry.add(
+            "store_errors",
+            "Store operations that failed, by kind.",
+            &self.errors,
+        );
+    }
+
+    pub(super) fn committed(&self, receipt: &Receipt) {
+        self.records.inc_by(receipt.records);
+        self.pieces.inc_by(receipt.pieces);
+        self.duplicates.inc_by(receipt.duplicates);
+    }
+
+    /// Counts a failure and passes it on.
+    pub(super) fn failed(&self, error: Error) -> Error {
+        let reason = match error {
+            Error::Io { .. } => "io",
+            Error::Full(_) => "full",
+            Error::Unavailable { .. } => "unavailable",
+            Error::Corrupt { .. } => "corrupt",
+            Error::Closed => "closed",
+        };
+        self.errors.get_or_create(&Reason { reason }).inc();
+        error
+    }
+
+    pub(super) fn expired(&self, reason: &'static str, records: u64) {
+        self.expired
+            .get_or_create(&Reason { reason })
+            .inc_by(records);
+    }
+}

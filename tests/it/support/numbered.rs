@@ -1,0 +1,137 @@
+//! Numbered requests over kept-alive connections, and an origin that answers them: for counting what arrives.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// Answers `GET /n/{number}` with the number, for as long as the test runs.
+pub struct Origin {
+    pub port: u16,
+    pub answered: Arc<AtomicU64>,
+}
+
+impl Origin {
+    pub fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let answered = Arc::new(AtomicU64::new(0));
+        let count = answered.clone();
+        std::thread::spawn(move || {
+            for socket in listener.incoming().flatten() {
+                let count = count.clone();
+                std::thread::spawn(move || Self::serve(socket, &count));
+            }
+        });
+        Self { port, answered }
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    fn serve(socket: TcpStream, count: &AtomicU64) {
+        let _ = socket.set_nodelay(true);
+        let mut writer = socket.try_clone().unwrap();
+        let mut reader = BufReader::new(socket);
+        while let Some(first) = read_head(&mut reader) {
+            let number = first.split(' ').nth(1).and_then(|path| path.rsplit('/').next());
+            let body = number.unwrap_or_default();
+            let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+            count.fetch_add(1, Ordering::Relaxed);
+            if writer.write_all(answer.as_bytes()).is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// The first line of a head, once its empty line is there; `None` at the end.
+fn read_head(reader: &mut impl BufRead) -> Option<String> {
+    let mut first = String::new();
+    if reader.read_line(&mut first).ok()? == 0 {
+        return None;
+    }
+    let mut line = String::new();
+    loop {
+        line.clear();
+        if reader.read_line(&mut line).ok()? == 0 {
+            return None;
+        }
+        if line == "\r\n" {
+            return Some(first);
+        }
+    }
+}
+
+/// One client that asks for number after number until told to stop.
+pub struct Traffic {
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<Vec<(u64, Instant)>>,
+    pub answered: Arc<AtomicU64>,
+}
+
+impl Traffic {
+    /// Starts asking at `address`, `pause` apart, from number `first` on.
+    pub fn start(address: &str, first: u64, pause: Duration) -> Self {
+        let (stop, answered) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let (stopped, count, address) = (stop.clone(), answered.clone(), address.to_owned());
+        let thread = std::thread::spawn(move || {
+            let mut done = Vec::new();
+            let mut connection = None;
+            let mut number = first;
+            while !stopped.load(Ordering::Relaxed) {
+                match ask(&mut connection, &address, number) {
+                    Some(()) => {
+                        done.push((number, Instant::now()));
+                        count.fetch_add(1, Ordering::Relaxed);
+                    }
+                    // Whether a request that broke off was recorded cannot be known: its number is not used again.
+                    None => connection = None,
+                }
+                number += 1;
+                std::thread::sleep(pause);
+            }
+            done
+        });
+        Self { stop, thread, answered }
+    }
+
+    /// Stops; gives the numbers that were answered, and when.
+    pub fn finish(self) -> Vec<(u64, Instant)> {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().unwrap()
+    }
+}
+
+fn ask(connection: &mut Option<BufReader<TcpStream>>, address: &str, number: u64) -> Option<()> {
+    if connection.is_none() {
+        let socket = TcpStream::connect(address).ok()?;
+        socket.set_nodelay(true).ok()?;
+        socket.set_read_timeout(Some(Duration::from_secs(10))).ok()?;
+        *connection = Some(BufReader::new(socket));
+    }
+    let reader = connection.as_mut()?;
+    let request = format!("GET /n/{number} HTTP/1.1\r\nhost: origin\r\n\r\n");
+    reader.get_mut().write_all(request.as_bytes()).ok()?;
+    let mut status = String::new();
+    reader.read_line(&mut status).ok()?;
+    let mut length = 0_usize;
+    loop {
+        let mut line = String::new();
+        if reader.read_line(&mut line).ok()? == 0 {
+            return None;
+        }
+        if line == "\r\n" {
+            break;
+        }
+        if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
+            length = value.trim().parse().ok()?;
+        }
+    }
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body).ok()?;
+    (status.contains(" 200 ") && body == number.to_string().as_bytes()).then_some(())
+}
