@@ -36,11 +36,7 @@ fn main() {
 }
 
 fn serve(server: impl Future<Output = ()>) {
-    tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .unwrap()
-        .block_on(server);
+    tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap().block_on(server);
 }
 
 async fn bind() -> TcpListener {
@@ -124,28 +120,15 @@ impl Running {
     /// CPU time used so far, user and system, in seconds.
     fn cpu(&self) -> f64 {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.0.id())).unwrap();
-        let fields: Vec<&str> = stat
-            .rsplit(')')
-            .next()
-            .unwrap()
-            .split_whitespace()
-            .collect();
+        let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
         let ticks = |at: usize| fields[at].parse::<f64>().unwrap();
         (ticks(11) + ticks(12)) / 100.0
     }
 
     fn rss_mib(&self) -> f64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.0.id())).unwrap();
-        let line = status
-            .lines()
-            .find(|line| line.starts_with("VmRSS:"))
-            .unwrap();
-        line.split_whitespace()
-            .nth(1)
-            .unwrap()
-            .parse::<f64>()
-            .unwrap()
-            / 1024.0
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse::<f64>().unwrap() / 1024.0
     }
 }
 
@@ -169,18 +152,12 @@ fn wait<T>(what: &str, mut check: impl FnMut() -> Option<T>) -> T {
 }
 
 fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port()
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 fn listening(port: u16) {
     let address = SocketAddr::from(([127, 0, 0, 1], port));
-    wait(&address.to_string(), || {
-        std::net::TcpStream::connect(address).ok()
-    });
+    wait(&address.to_string(), || std::net::TcpStream::connect(address).ok());
 }
 
 fn nginx(folder: &Path, upstream: u16) -> (Running, u16) {
@@ -197,13 +174,7 @@ fn nginx(folder: &Path, upstream: u16) -> (Running, u16) {
     );
     let path = folder.join("nginx.conf");
     fs::write(&path, conf).unwrap();
-    let running = Running::start(
-        Command::new("nginx")
-            .arg("-c")
-            .arg(&path)
-            .arg("-p")
-            .arg(folder),
-    );
+    let running = Running::start(Command::new("nginx").arg("-c").arg(&path).arg("-p").arg(folder));
     listening(port);
     (running, port)
 }
@@ -211,11 +182,7 @@ fn nginx(folder: &Path, upstream: u16) -> (Running, u16) {
 fn mosquitto(folder: &Path) -> (Running, u16) {
     let port = free_port();
     let path = folder.join("mosquitto.conf");
-    fs::write(
-        &path,
-        format!("listener {port} 127.0.0.1\nallow_anonymous true\n"),
-    )
-    .unwrap();
+    fs::write(&path, format!("listener {port} 127.0.0.1\nallow_anonymous true\n")).unwrap();
     let running = Running::start(Command::new("mosquitto").arg("-c").arg(&path));
     listening(port);
     (running, port)
@@ -226,9 +193,7 @@ fn node(folder: &Path, name: &str, config: &serde_json::Value) -> Running {
     fs::create_dir_all(&folder).unwrap();
     fs::write(folder.join("config.json"), config.to_string()).unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_qproxy"));
-    command
-        .env("CONFIG_PATH", folder.join("config.json"))
-        .env("RUST_LOG", "warn");
+    command.env("CONFIG_PATH", folder.join("config.json")).env("RUST_LOG", "warn");
     let running = Running::start(command.current_dir(&folder));
     listening(u16::try_from(config["api"]["port"].as_u64().unwrap()).unwrap());
     running
@@ -243,31 +208,17 @@ struct Load {
 
 fn wrk(port: u16) -> Load {
     let output = Command::new("wrk")
-        .args([
-            "-t1",
-            "-c",
-            CONNECTIONS,
-            "--latency",
-            &format!("-d{SECONDS}s"),
-        ])
+        .args(["-t1", "-c", CONNECTIONS, "--latency", &format!("-d{SECONDS}s")])
         .arg(format!("http://127.0.0.1:{port}/"))
         .output()
         .expect("cannot run wrk: install it");
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let value = |label: &str| -> String {
-        let line = text
-            .lines()
-            .find(|line| line.trim_start().starts_with(label));
-        line.unwrap_or_else(|| panic!("{text}")).trim()[label.len()..]
-            .trim()
-            .to_owned()
+        let line = text.lines().find(|line| line.trim_start().starts_with(label));
+        line.unwrap_or_else(|| panic!("{text}")).trim()[label.len()..].trim().to_owned()
     };
     let p99 = value("99%");
-    let p99_ms = match (
-        p99.strip_suffix("us"),
-        p99.strip_suffix("ms"),
-        p99.strip_suffix('s'),
-    ) {
+    let p99_ms = match (p99.strip_suffix("us"), p99.strip_suffix("ms"), p99.strip_suffix('s')) {
         (Some(us), ..) => us.parse::<f64>().unwrap() / 1000.0,
         (_, Some(ms), _) => ms.parse().unwrap(),
         (.., Some(s)) => s.parse::<f64>().unwrap() * 1000.0,
@@ -275,11 +226,7 @@ fn wrk(port: u16) -> Load {
     };
     assert!(!text.contains("Non-2xx"), "{text}");
     let per_second: f64 = value("Requests/sec:").parse().unwrap();
-    Load {
-        per_second,
-        p99_ms,
-        requests: per_second * SECONDS as f64,
-    }
+    Load { per_second, p99_ms, requests: per_second * SECONDS as f64 }
 }
 
 fn median(mut values: Vec<f64>) -> f64 {
@@ -302,24 +249,16 @@ fn compare() {
     let (_broker, broker) = mosquitto(&folder);
     let (record_port, recorder_api, player_api) = (free_port(), free_port(), free_port());
     let local = |port: u16| serde_json::json!({ "host": "127.0.0.1", "port": port });
-    let player = node(
-        &folder,
-        "player",
-        &serde_json::json!({
-            "mode": "Playback", "node": "player", "peer": local(broker), "http": local(0),
-            "api": local(player_api), "store": { "path": "data" },
-        }),
-    );
+    let player = node(&folder, "player", &serde_json::json!({
+        "mode": "Playback", "node": "player", "peer": local(broker), "http": local(0),
+        "api": local(player_api), "store": { "path": "data" },
+    }));
     let mut http = local(record_port);
     http["downstream"] = format!("http://127.0.0.1:{origin}").into();
-    let recorder = node(
-        &folder,
-        "recorder",
-        &serde_json::json!({
-            "mode": "Record", "node": "recorder", "peer": local(broker), "http": http,
-            "api": local(recorder_api), "store": { "path": "spool" },
-        }),
-    );
+    let recorder = node(&folder, "recorder", &serde_json::json!({
+        "mode": "Record", "node": "recorder", "peer": local(broker), "http": http,
+        "api": local(recorder_api), "store": { "path": "spool" },
+    }));
     listening(record_port);
 
     let mut figures: Vec<[f64; 6]> = Vec::new();
@@ -338,16 +277,8 @@ fn compare() {
         println!(
             "bare {:.0}/s p99 {:.2} ms {:.1} us; nginx {:.0}/s p99 {:.2} ms; \
              recording {:.0}/s p99 {:.2} ms {:.1} us; player {:.1} us; recorder {:.0} MiB",
-            plain.per_second,
-            plain.p99_ms,
-            plain_cpu * 1e6,
-            peer.per_second,
-            peer.p99_ms,
-            recorded.per_second,
-            recorded.p99_ms,
-            cpu * 1e6,
-            player_cpu * 1e6,
-            recorder.rss_mib(),
+            plain.per_second, plain.p99_ms, plain_cpu * 1e6, peer.per_second, peer.p99_ms,
+            recorded.per_second, recorded.p99_ms, cpu * 1e6, player_cpu * 1e6, recorder.rss_mib(),
         );
         figures.push([
             recorded.per_second / plain.per_second,
@@ -359,10 +290,7 @@ fn compare() {
         ]);
     }
     let figure = |at: usize| median(figures.iter().map(|f| f[at]).collect());
-    println!(
-        "RATIO recording_throughput_vs_bare_hyper {:.2} >=0.5",
-        figure(0)
-    );
+    println!("RATIO recording_throughput_vs_bare_hyper {:.2} >=0.5", figure(0));
     println!("RATIO recorder_cpu_vs_bare_hyper {:.2} <=1.6", figure(1));
     println!("RATIO recording_p99_vs_nginx {:.2} <=1.25", figure(2));
     println!("RATIO exchanges_per_second {:.0} >=20000", figure(3));
