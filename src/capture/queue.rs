@@ -162,10 +162,11 @@ impl Queue {
 
     fn wake(&self) {
         fence(Ordering::SeqCst);
-        if self.idle.load(Ordering::Relaxed) && self.idle.swap(false, Ordering::Relaxed) {
-            if let Some(thread) = self.consumer.get() {
-                thread.unpark();
-            }
+        if self.idle.load(Ordering::Relaxed)
+            && self.idle.swap(false, Ordering::Relaxed)
+            && let Some(thread) = self.consumer.get()
+        {
+            thread.unpark();
         }
     }
 }

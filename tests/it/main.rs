@@ -7,3 +7,4 @@ mod support;
 mod mqtt_test;
 mod mqtt_integration_test;
 mod playback_test;
+mod proxy_test;

@@ -150,6 +150,7 @@ pub(super) struct UpstreamBody {
     meter: Meter,
     pause: Duration,
     timer: Option<Pin<Box<Sleep>>>,
+    failure: Option<BoxError>,
 }
 
 impl UpstreamBody {
@@ -169,6 +170,7 @@ impl UpstreamBody {
             meter,
             pause,
             timer: None,
+            failure: None,
         };
         if body.incoming.is_end_stream() {
             let mut nobody = Context::from_waker(Waker::noop());
@@ -206,7 +208,9 @@ impl UpstreamBody {
         }
     }
 
-    fn fail(&mut self, error: Error) -> BoxError {
+    /// Records the failure at once and reports it at the next poll: an error makes hyper drop what it has
+    /// not flushed, and the client should get what did come.
+    fn fail(&mut self, error: Error, cx: &Context<'_>) {
         self.connection = None;
         if let Some(failure) = error.upstream_failure() {
             self.meter.metrics.upstream_failed(failure);
@@ -214,7 +218,8 @@ impl UpstreamBody {
         if let Some(tee) = self.tee.take() {
             tee.end(error.outcome());
         }
-        Box::new(error)
+        self.failure = Some(Box::new(error));
+        cx.waker().wake_by_ref();
     }
 
     fn see(&mut self, frame: &Frame<Bytes>) {
@@ -246,6 +251,9 @@ impl Body for UpstreamBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = self.get_mut();
+        if let Some(error) = this.failure.take() {
+            return Poll::Ready(Some(Err(error)));
+        }
         match this.poll_incoming(cx) {
             Poll::Ready(Some(Ok(frame))) => {
                 this.timer = None;
@@ -257,7 +265,8 @@ impl Body for UpstreamBody {
             }
             Poll::Ready(Some(Err(error))) => {
                 let error = Error::from_exchange(error, &this.site.name);
-                Poll::Ready(Some(Err(this.fail(error))))
+                this.fail(error, cx);
+                Poll::Pending
             }
             Poll::Ready(None) => {
                 this.complete(cx);
@@ -266,8 +275,8 @@ impl Body for UpstreamBody {
             Poll::Pending if this.poll_timer(cx) => {
                 let upstream = Arc::clone(&this.site.name);
                 let what = "go on with its response";
-                let error = this.fail(Error::Timeout { upstream, what });
-                Poll::Ready(Some(Err(error)))
+                this.fail(Error::Timeout { upstream, what }, cx);
+                Poll::Pending
             }
             Poll::Pending => Poll::Pending,
         }

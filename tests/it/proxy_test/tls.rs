@@ -1,0 +1,235 @@
+//! TLS at the listener and towards the upstream, with certificates made for the test.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use qproxy::capture::Capture;
+use qproxy::proxy::{Metrics, http, tls::Files};
+use rcgen::{CertifiedKey, generate_simple_self_signed};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use tempfile::TempDir;
+use tokio::net::TcpStream;
+use tokio_rustls::{TlsAcceptor, TlsConnector};
+
+use super::origin::{Origin, Peer, eventually, pool};
+use super::{Proxy, local};
+
+/// A certificate for `localhost` and its key, on disk.
+struct Identity {
+    _folder: TempDir,
+    files: Files,
+}
+
+fn identity() -> Identity {
+    let folder = tempfile::tempdir().unwrap();
+    let CertifiedKey { cert, signing_key } =
+        generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let files = Files {
+        certificate: folder.path().join("cert.pem"),
+        key: folder.path().join("key.pem"),
+    };
+    std::fs::write(&files.certificate, cert.pem()).unwrap();
+    std::fs::write(&files.key, signing_key.serialize_pem()).unwrap();
+    Identity {
+        _folder: folder,
+        files,
+    }
+}
+
+fn connector(identity: &Identity) -> TlsConnector {
+    let mut roots = rustls::RootCertStore::empty();
+    roots
+        .add(CertificateDer::from_pem_file(&identity.files.certificate).unwrap())
+        .unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    TlsConnector::from(Arc::new(config))
+}
+
+fn acceptor(identity: &Identity) -> TlsAcceptor {
+    let chain = vec![CertificateDer::from_pem_file(&identity.files.certificate).unwrap()];
+    let key = PrivateKeyDer::from_pem_file(&identity.files.key).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(chain, key)
+        .unwrap();
+    TlsAcceptor::from(Arc::new(config))
+}
+
+fn localhost() -> ServerName<'static> {
+    ServerName::try_from("localhost").unwrap()
+}
+
+#[tokio::test]
+async fn https_clients_are_served_and_their_tls_is_recorded() {
+    let identity = identity();
+    let files = identity.files.clone();
+    let proxy = Proxy::with(Origin::echo().await.pool(), |config| {
+        config.tls = Some(files)
+    });
+    let socket = TcpStream::connect(proxy.running.local_addr())
+        .await
+        .unwrap();
+    let stream = connector(&identity)
+        .connect(localhost(), socket)
+        .await
+        .unwrap();
+    let mut client = Peer::over(stream);
+    let (head, body) = client
+        .ask("POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\nhi")
+        .await;
+    assert_eq!((head.status(), &body.content[..]), (200, &b"hi"[..]));
+    let facts = proxy.kept.exchange().await.tls.unwrap();
+    assert_eq!(&*facts.version, "TLSv1.3");
+    assert!(facts.cipher.starts_with("TLS_"), "{}", facts.cipher);
+    assert_eq!(facts.server_name.as_deref(), Some("localhost"));
+}
+
+#[tokio::test]
+async fn plain_bytes_on_a_tls_port_end_that_connection_only() {
+    let identity = identity();
+    let files = identity.files.clone();
+    let proxy = Proxy::with(Origin::echo().await.pool(), |config| {
+        config.tls = Some(files)
+    });
+    let mut plain = proxy.client().await;
+    plain.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    assert!(!plain.rest().await.starts_with(b"HTTP/"));
+    let socket = TcpStream::connect(proxy.running.local_addr())
+        .await
+        .unwrap();
+    assert!(
+        connector(&identity)
+            .connect(localhost(), socket)
+            .await
+            .is_ok()
+    );
+}
+
+#[tokio::test]
+async fn files_that_cannot_be_used_are_named() {
+    let origin = Origin::echo().await;
+    let good = identity();
+    let other = identity();
+    let bind = |files: Files| {
+        let mut config = http::Config::new(local(), "shop");
+        config.tls = Some(files);
+        let metrics = Metrics::default();
+        http::bind(config, origin.pool(), Capture::disabled(), metrics)
+            .unwrap_err()
+            .chain()
+    };
+    let missing = PathBuf::from("/nowhere/cert.pem");
+    let message = bind(Files {
+        certificate: missing,
+        ..good.files.clone()
+    });
+    assert!(
+        message.starts_with("read certificate from /nowhere/cert.pem"),
+        "{message}"
+    );
+    let message = bind(Files {
+        certificate: good.files.key.clone(),
+        ..good.files.clone()
+    });
+    assert!(message.contains("holds no certificate"), "{message}");
+    let message = bind(Files {
+        key: good.files.certificate.clone(),
+        ..good.files.clone()
+    });
+    assert!(message.starts_with("read private key from "), "{message}");
+    let message = bind(Files {
+        key: other.files.key.clone(),
+        ..good.files.clone()
+    });
+    assert!(message.starts_with("set up TLS"), "{message}");
+}
+
+async fn secure_origin(identity: &Identity) -> Origin {
+    let acceptor = acceptor(identity);
+    Origin::start(move |_, socket| {
+        let acceptor = acceptor.clone();
+        async move {
+            let Ok(stream) = acceptor.accept(socket).await else {
+                return;
+            };
+            let mut peer = Peer::over(stream);
+            while peer.head().await.is_some() {
+                peer.send("HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nsecret")
+                    .await;
+            }
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn an_https_upstream_is_checked_against_its_authority() {
+    let identity = identity();
+    let origin = secure_origin(&identity).await;
+    let endpoint = format!("https://localhost:{}", origin.address.port());
+    let ca = identity.files.certificate.clone();
+    let proxy = Proxy::with(pool(&[&endpoint]), |config| config.upstream_ca = Some(ca));
+    let mut client = proxy.client().await;
+    let (head, body) = client.ask("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    assert_eq!((head.status(), &body.content[..]), (200, &b"secret"[..]));
+    let stranger = self::identity().files.certificate.clone();
+    let folder = tempfile::tempdir().unwrap();
+    let wrong = folder.path().join("ca.pem");
+    // The folder of `stranger` is gone by now, so its authority is written anew.
+    drop(stranger);
+    let CertifiedKey { cert, .. } = generate_simple_self_signed(["other".to_owned()]).unwrap();
+    std::fs::write(&wrong, cert.pem()).unwrap();
+    let proxy = Proxy::with(pool(&[&endpoint]), |config| {
+        config.upstream_ca = Some(wrong)
+    });
+    let (head, body) = proxy
+        .client()
+        .await
+        .ask("GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        .await;
+    assert_eq!(head.status(), 502);
+    let json: serde_json::Value = serde_json::from_slice(&body.content).unwrap();
+    assert_eq!(json["failure"], "tls", "{json}");
+}
+
+#[tokio::test]
+async fn tcp_clients_may_speak_tls_to_a_plain_downstream() {
+    let identity = identity();
+    let origin = Origin::echo().await;
+    let (capture, kept) = super::origin::capture();
+    let mut config = qproxy::proxy::tcp::Config::new(local(), "raw");
+    config.tls = Some(identity.files.clone());
+    let bound = qproxy::proxy::tcp::bind(config, origin.pool(), capture, Metrics::default());
+    let running = bound.unwrap().serve();
+    let socket = TcpStream::connect(running.local_addr()).await.unwrap();
+    let stream = connector(&identity)
+        .connect(localhost(), socket)
+        .await
+        .unwrap();
+    let mut client = Peer::over(stream);
+    let (head, _) = client
+        .ask("POST / HTTP/1.1\r\nContent-Length: 1\r\n\r\nx")
+        .await;
+    assert_eq!(head.status(), 200);
+    tokio::io::AsyncWriteExt::shutdown(&mut client.socket)
+        .await
+        .unwrap();
+    drop(client);
+    let stream = kept.stream().await;
+    assert_eq!(&*stream.tls.unwrap().version, "TLSv1.3");
+    let plain = eventually("the copy is of the plain bytes", || {
+        kept.segments()
+            .into_iter()
+            .find(|segment| segment.bytes.starts_with(b"POST / "))
+    });
+    plain.await;
+}
