@@ -12,6 +12,8 @@
 
 pub mod record;
 pub mod metrics;
+pub mod telemetry;
 pub mod store;
 pub mod api;
+pub mod config;
 pub mod app;

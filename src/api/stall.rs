@@ -112,7 +112,11 @@ mod tests {
     async fn every_bit_of_progress_starts_the_time_anew() {
         let mut guarded = StallGuard::new((), Duration::from_secs(30));
         let mut context = Context::from_waker(Waker::noop());
-        assert!(guarded.judge::<usize>(Poll::Pending, &mut context).is_pending());
+        assert!(
+            guarded
+                .judge::<usize>(Poll::Pending, &mut context)
+                .is_pending()
+        );
         assert!(guarded.waiting.is_some());
         assert!(guarded.judge(Poll::Ready(Ok(1)), &mut context).is_ready());
         assert!(guarded.waiting.is_none());

@@ -1,0 +1,423 @@
+//! Every value decided: what the rest of the program uses.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use secrecy::SecretString;
+use serde::Deserialize;
+
+/// What a node does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub enum Mode {
+    /// Proxies and records; sends to the broker.
+    #[serde(alias = "record")]
+    Record,
+    /// Stores what arrives, answers and replays.
+    #[serde(alias = "playback")]
+    Playback,
+    /// All of it in one process.
+    #[serde(alias = "standalone")]
+    Standalone,
+    /// Proxies only.
+    #[serde(alias = "forward")]
+    Forward,
+}
+
+impl Mode {
+    /// As it is written in the file.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Record => "Record",
+            Self::Playback => "Playback",
+            Self::Standalone => "Standalone",
+            Self::Forward => "Forward",
+        }
+    }
+
+    /// Whether traffic is captured here.
+    #[must_use]
+    pub const fn records(self) -> bool {
+        matches!(self, Self::Record | Self::Standalone)
+    }
+
+    /// Whether records are kept here.
+    #[must_use]
+    pub const fn plays(self) -> bool {
+        matches!(self, Self::Playback | Self::Standalone)
+    }
+
+    /// Whether live traffic passes through here.
+    #[must_use]
+    pub const fn proxies(self) -> bool {
+        !matches!(self, Self::Playback)
+    }
+}
+
+/// A host, by name or address, and a port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Endpoint {
+    /// A name or an address, IPv6 without brackets.
+    pub host: String,
+    /// The port; 0 on a listener lets the system choose.
+    pub port: u16,
+}
+
+impl Endpoint {
+    /// Whether only this machine can reach a listener there.
+    #[must_use]
+    pub fn is_loopback(&self) -> bool {
+        let address = self.host.parse::<std::net::IpAddr>();
+        address.map_or_else(
+            |_| self.host.eq_ignore_ascii_case("localhost"),
+            |address| address.to_canonical().is_loopback(),
+        )
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.host.contains(':') {
+            write!(f, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{}:{}", self.host, self.port)
+        }
+    }
+}
+
+/// A listener's certificate chain and key, in PEM.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// The chain, the listener's own certificate first.
+    pub cert: PathBuf,
+    /// The key.
+    pub key: PathBuf,
+}
+
+/// A node's whole configuration.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// What the node does.
+    pub mode: Mode,
+    /// Its name: 1 to 64 of `A-Z a-z 0-9 _ -`.
+    pub node: String,
+    /// The HTTP proxy; never in mode Playback.
+    pub http: Option<HttpSettings>,
+    /// The TCP proxies; none in mode Playback.
+    pub tcp: Vec<TcpSettings>,
+    /// The MQTT endpoint on which nodes meet; where it is `None` and `broker` is not, our own broker is it.
+    pub peer: Option<Peer>,
+    /// Where the embedded broker listens, if this node runs it.
+    pub broker: Option<Endpoint>,
+    /// How to speak to the broker.
+    pub mqtt: MqttSettings,
+    /// Where records are kept; used in modes Playback and Standalone.
+    pub store: StoreSettings,
+    /// Where captured items wait for the broker; used in modes Record and Standalone.
+    pub spool: SpoolSettings,
+    /// What is copied.
+    pub capture: CaptureSettings,
+    /// How records are used; used in modes Playback and Standalone.
+    pub playback: PlaybackSettings,
+    /// The API.
+    pub api: ApiSettings,
+    /// How long records stay.
+    pub retention: RetentionSettings,
+    /// Keys that stand in the file and mean nothing in this mode: worth a warning.
+    pub unused: Vec<&'static str>,
+}
+
+/// The HTTP proxy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(
+    missing_docs,
+    reason = "docs/configuration.md says what each key means"
+)]
+pub struct HttpSettings {
+    pub listen: Endpoint,
+    /// `http://host:port` or `https://host:port`, at least one.
+    pub downstream: Vec<String>,
+    pub service: String,
+    pub tls: Option<TlsFiles>,
+    pub upstream_ca: Option<PathBuf>,
+    pub max_connections: usize,
+    pub connect_timeout: Duration,
+    pub response_timeout: Duration,
+}
+
+/// One TCP proxy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(
+    missing_docs,
+    reason = "docs/configuration.md says what each key means"
+)]
+pub struct TcpSettings {
+    pub listen: Endpoint,
+    /// At least one.
+    pub downstream: Vec<Endpoint>,
+    pub service: String,
+    pub tls: Option<TlsFiles>,
+    pub upstream_ca: Option<PathBuf>,
+    pub max_connections: usize,
+    pub connect_timeout: Duration,
+    pub idle_timeout: Duration,
+}
+
+/// An MQTT broker elsewhere.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(
+    missing_docs,
+    reason = "docs/configuration.md says what each key means"
+)]
+pub struct Peer {
+    pub endpoint: Endpoint,
+    pub tls: bool,
+}
+
+/// Which MQTT is spoken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub enum MqttVersion {
+    /// MQTT 3.1.1.
+    #[serde(rename = "3.1.1")]
+    V311,
+    /// MQTT 5.
+    #[serde(rename = "5")]
+    V5,
+}
+
+/// How messages are packed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Compression {
+    /// Not at all.
+    None,
+    /// LZ4 frames.
+    Lz4,
+    /// Zstandard.
+    Zstd,
+}
+
+/// How to speak to the broker.
+#[derive(Debug, Clone)]
+#[allow(
+    missing_docs,
+    reason = "docs/configuration.md says what each key means"
+)]
+pub struct MqttSettings {
+    pub root: String,
+    pub protocol: MqttVersion,
+    pub app_id: Option<String>,
+    pub token: Option<SecretString>,
+    pub ca: Option<PathBuf>,
+    pub compression: Compression,
+    pub keep_alive: Duration,
+    pub window_messages: usize,
+    pub max_message_bytes: usize,
+}
+
+/// Where records are kept.
+#[derive(Debug, Clone)]
+#[allow(
+    missing_docs,
+    reason = "docs/configuration.md says what each key means"
+)]
+pub enum StoreSettings {
+    /// The embedded store.
+    Embedded { path: PathBuf },
+    /// One Redis server.
+    Redis { url: SecretString, prefix: String },
+    /// A Redis Cluster, by some of its nodes.
+    RedisCluster {
+        urls: Vec<SecretString>,
+        prefix: String,
+    },
+}
+
+/// Where captured items wait.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(
+    missing_docs,
+    reason = "docs/configuration.md says what each key means"
+)]
+pub struct SpoolSettings {
+    pub path: PathBuf,
+    pub max_bytes: u64,
+    pub max_age: Option<Duration>,
+}
+
+/// What is copied.
+#[derive(Debug, Clone, PartialEq)]
+#[allow(
+    missing_docs,
+    reason = "docs/configuration.md says what each key means"
+)]
+pub struct CaptureSettings {
+    pub enabled: bool,
+    /// 0 to 1.
+    pub sample: f64,
+    pub max_body_bytes: u64,
+    pub max_stream_bytes: u64,
+    pub queue_bytes: usize,
+    pub include: Vec<Rule>,
+    pub exclude: Vec<Rule>,
+    /// Lower case.
+    pub redact_headers: Vec<String>,
+    /// JSON pointers, with `*` for any member or index.
+    pub redact_json: Vec<String>,
+}
+
+/// Which exchanges: every part that is not empty must match, by one of its alternatives.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[allow(
+    missing_docs,
+    reason = "docs/configuration.md says what each key means"
+)]
+pub struct Rule {
+    pub methods: Vec<String>,
+    pub paths: Vec<String>,
+    pub hosts: Vec<String>,
+    /// `404` or `5xx`.
+    pub statuses: Vec<String>,
+    pub content_types: Vec<String>,
+}
+
+/// How records are used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(
+    missing_docs,
+    reason = "docs/configuration.md says what each key means"
+)]
+pub struct PlaybackSettings {
+    pub answer: Option<AnswerSettings>,
+    pub miss: Miss,
+    pub auto: Option<Auto>,
+    pub allowed_targets: Vec<String>,
+    pub repeat: Repeat,
+    pub delay: Delay,
+    pub matching: MatchSettings,
+}
+
+/// The listener that answers from the records.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(
+    missing_docs,
+    reason = "docs/configuration.md says what each key means"
+)]
+pub struct AnswerSettings {
+    pub listen: Endpoint,
+    pub tls: Option<TlsFiles>,
+}
+
+/// What is answered where no record fits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Miss {
+    /// 404 with the nearest records.
+    Explain,
+    /// What this live service answers, `http://host:port`.
+    PassThrough(String),
+}
+
+/// Replay records as they arrive, to `http://host:port`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Auto(pub String);
+
+/// What comes after the last recorded answer to one request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Repeat {
+    /// The last one again.
+    Last,
+    /// All of them again.
+    Loop,
+    /// No sequence: always the newest.
+    Latest,
+}
+
+/// How long an answer waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Delay {
+    /// Not at all.
+    None,
+    /// As long as the recorded service took.
+    AsRecorded,
+    /// So long.
+    Fixed(Duration),
+}
+
+/// What makes two requests the same, beside method, path and query.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(
+    missing_docs,
+    reason = "docs/configuration.md says what each key means"
+)]
+pub struct MatchSettings {
+    pub host: bool,
+    pub ignore_query: Vec<String>,
+    /// Lower case.
+    pub headers: Vec<String>,
+    pub body: BodyMatch,
+}
+
+/// How a body takes part in matching.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BodyMatch {
+    /// Byte for byte.
+    Exact,
+    /// Not at all.
+    Ignore,
+}
+
+/// The API.
+#[derive(Debug, Clone)]
+#[allow(
+    missing_docs,
+    reason = "docs/configuration.md says what each key means"
+)]
+pub struct ApiSettings {
+    pub listen: Endpoint,
+    pub token: Option<SecretString>,
+    pub allowed_hosts: Vec<String>,
+}
+
+/// How long records stay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(
+    missing_docs,
+    reason = "docs/configuration.md says what each key means"
+)]
+pub struct RetentionSettings {
+    pub max_age: Option<Duration>,
+    pub max_bytes: Option<u64>,
+}
+
+/// One line for people: what runs where.
+impl fmt::Display for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "mode {}, node {}", self.mode.as_str(), self.node)?;
+        if let Some(http) = &self.http {
+            write!(f, ", http {} -> {}", http.listen, http.downstream.join(" "))?;
+        }
+        for tcp in &self.tcp {
+            let downstream: Vec<_> = tcp.downstream.iter().map(ToString::to_string).collect();
+            write!(f, ", tcp {} -> {}", tcp.listen, downstream.join(" "))?;
+        }
+        if let Some(answer) = &self.playback.answer {
+            write!(f, ", answers on {}", answer.listen)?;
+        }
+        if let Some(peer) = &self.peer {
+            let scheme = if peer.tls { "mqtts" } else { "mqtt" };
+            write!(f, ", peer {scheme}://{}", peer.endpoint)?;
+        }
+        if let Some(broker) = &self.broker {
+            write!(f, ", broker on {broker}")?;
+        }
+        write!(f, ", api on {}", self.api.listen)?;
+        if !self.unused.is_empty() {
+            let mode = self.mode.as_str();
+            write!(f, "; not used in mode {mode}: {}", self.unused.join(", "))?;
+        }
+        Ok(())
+    }
+}
