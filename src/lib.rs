@@ -13,16 +13,17 @@
 pub mod record;
 pub mod segment;
 pub mod metrics;
+pub mod telemetry;
 pub mod service_discovery;
 pub mod capture;
 pub mod proxy;
 pub mod spool;
-pub mod service_discovery;
 pub mod store;
+pub mod sync;
 pub mod playback;
 pub mod api;
 pub mod config;
 pub mod app;
-pub mod sync;
+pub mod cli;
 
 pub use qproxy_mqtt as mqtt_client;

@@ -257,7 +257,7 @@ pub struct Counts {
     /// Waiting in this node's spool.
     pub spooled: u64,
     /// In the store now.
-    pub stored: u64,
+    pub records: u64,
     /// Copies given up on purpose, each with a counted reason.
     pub dropped: u64,
     /// Not here yet, and asked for again.

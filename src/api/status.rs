@@ -19,7 +19,7 @@ use crate::record::NodeId;
 /// What the other modules tell; see the fields of [`dto::Status`] that have the same names.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Sections {
-    /// How many records are where. `stored` is filled in from the store where there is one.
+    /// How many records are where. `records` is filled in from the store where there is one.
     pub counts: Counts,
     /// Seconds, by direction: `publish`, `commit`.
     pub lag: BTreeMap<String, f64>,
@@ -60,7 +60,7 @@ pub(super) async fn status(
     } = source.sections().await;
     let store = store_status(&shared).await;
     if let Some(records) = store.as_ref().and_then(|store| store.records) {
-        counts.stored = records;
+        counts.records = records;
     }
     Ok(Json(dto::Status {
         node: source.node().to_string(),
