@@ -1,0 +1,9 @@
+//! The broker over real sockets, driven with nothing but the codec.
+
+#![allow(unreachable_pub, reason = "nothing of a test binary is reachable")]
+
+mod client;
+mod abuse;
+mod faults;
+mod service;
+mod throughput;
