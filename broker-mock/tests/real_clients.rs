@@ -1,5 +1,7 @@
 //! The binary with clients that others wrote: `mosquitto_pub` and `mosquitto_sub` (package mosquitto-clients).
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+
 use std::process::Stdio;
 use std::time::Duration;
 
