@@ -110,3 +110,149 @@ fn qos(theirs: mqttbytes::QoS) -> QoS {
         mqttbytes::QoS::ExactlyOnce => QoS::ExactlyOnce,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use proptest::collection::vec;
+    use proptest::prelude::{Just, ProptestConfig, Strategy, any, prop_oneof, proptest};
+    use qproxy_mqtt::codec::{self, Ack, PacketId, Subscribe, Subscription, Unsubscribe, Will};
+
+    use super::*;
+
+    fn bytes_of(packet: &Packet) -> BytesMut {
+        let mut bytes = BytesMut::new();
+        codec::encode(packet, &mut bytes).unwrap();
+        bytes
+    }
+
+    fn id() -> impl Strategy<Value = PacketId> {
+        any::<PacketId>()
+    }
+
+    fn qos_value() -> impl Strategy<Value = QoS> {
+        prop_oneof![
+            Just(QoS::AtMostOnce),
+            Just(QoS::AtLeastOnce),
+            Just(QoS::ExactlyOnce)
+        ]
+    }
+
+    fn publish() -> impl Strategy<Value = Packet> {
+        let flags = (qos_value(), any::<bool>(), any::<bool>());
+        (flags, id(), "[a-zé/$]{1,20}", vec(any::<u8>(), 0..300)).prop_map(
+            |((qos, dup, retain), id, topic, payload)| {
+                let acknowledged = qos != QoS::AtMostOnce;
+                Packet::Publish(Publish {
+                    dup: dup && acknowledged,
+                    qos,
+                    retain,
+                    topic: topic.into(),
+                    id: acknowledged.then_some(id),
+                    payload: payload.into(),
+                })
+            },
+        )
+    }
+
+    fn connect() -> impl Strategy<Value = Packet> {
+        let will = ("[a-zé/]{1,9}", qos_value(), any::<bool>());
+        let login = ("[a-zé]{1,9}", proptest::option::of("[a-z0-9é]{1,9}"));
+        (
+            "[a-zé]{0,9}",
+            any::<bool>(),
+            any::<u16>(),
+            proptest::option::of(will),
+            proptest::option::of(login),
+        )
+            .prop_map(|(client_id, clean_session, keep_alive, will, login)| {
+                let (username, password) = login.unzip();
+                Packet::Connect(Box::new(Connect {
+                    client_id: client_id.into(),
+                    clean_session,
+                    keep_alive,
+                    will: will.map(|(topic, qos, retain)| Will {
+                        topic: topic.into(),
+                        payload: Bytes::from_static(b"gone"),
+                        qos,
+                        retain,
+                    }),
+                    username: username.map(Text::from),
+                    password: password.flatten().map(Bytes::from),
+                }))
+            })
+    }
+
+    fn packet() -> impl Strategy<Value = Packet> {
+        let filter = || "([a-zé]{1,5}|\\+)(/([a-z]{0,4}|\\+)){0,3}(/#)?";
+        prop_oneof![
+            publish(),
+            connect(),
+            (id(), vec((filter(), qos_value()), 1..5)).prop_map(|(id, filters)| {
+                let filters = filters.into_iter();
+                let filters = filters.map(|(filter, qos)| Subscription {
+                    filter: filter.into(),
+                    qos,
+                });
+                Packet::Subscribe(Subscribe {
+                    id,
+                    filters: filters.collect(),
+                })
+            }),
+            (id(), vec(filter(), 1..5)).prop_map(|(id, filters)| {
+                let filters = filters.into_iter().map(Text::from).collect();
+                Packet::Unsubscribe(Unsubscribe { id, filters })
+            }),
+            id().prop_map(|id| Packet::PubAck(Ack { id })),
+            id().prop_map(|id| Packet::PubRec(Ack { id })),
+            id().prop_map(|id| Packet::PubRel(Ack { id })),
+            id().prop_map(|id| Packet::PubComp(Ack { id })),
+            Just(Packet::PingReq),
+            Just(Packet::Disconnect),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(4_000))]
+
+        #[test]
+        fn both_decoders_agree_on_what_a_client_may_send(packet in packet()) {
+            let bytes = bytes_of(&packet);
+            proptest::prop_assert_eq!(compare(&packet, &bytes), Ok(()));
+        }
+
+        /// Where our strict decoder accepts changed bytes, the other sees the same packet.
+        #[test]
+        fn both_agree_on_mutated_packets_that_ours_accepts(
+            packet in packet(),
+            position in any::<proptest::sample::Index>(),
+            value in any::<u8>(),
+        ) {
+            let mut bytes = bytes_of(&packet);
+            let at = position.index(bytes.len());
+            bytes[at] = value;
+            let frame = bytes.clone();
+            if let Ok(Some(accepted)) = codec::decode(&mut bytes, usize::MAX) {
+                let used = frame.len() - bytes.len();
+                proptest::prop_assert_eq!(compare(&accepted, &frame[..used]), Ok(()));
+            }
+        }
+    }
+
+    #[test]
+    fn a_difference_is_described_without_the_payload() {
+        let with = |payload: &'static [u8]| {
+            Packet::Publish(Publish {
+                dup: false,
+                qos: QoS::AtLeastOnce,
+                retain: false,
+                topic: "t".into(),
+                id: PacketId::new(7),
+                payload: Bytes::from_static(payload),
+            })
+        };
+        let seen = compare(&with(b"a"), &bytes_of(&with(b"secret"))).unwrap_err();
+        assert!(seen.contains("id 7, 6 bytes"), "{seen}");
+        assert!(!seen.contains("secret"), "{seen}");
+    }
+}

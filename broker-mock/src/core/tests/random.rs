@@ -42,10 +42,7 @@ fn connect() -> impl Strategy<Value = Packet> {
             let connect = Connect {
                 clean_session,
                 keep_alive,
-                ..clean(&format!(
-                    "{}",
-                    "abc".get(..usize::from(name)).unwrap_or_default()
-                ))
+                ..clean("abc".get(..usize::from(name)).unwrap_or_default())
             };
             let connect = if will {
                 with_will(connect, "a/b")
