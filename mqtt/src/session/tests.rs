@@ -680,3 +680,46 @@ fn clean_session_forgets_what_was_received_but_not_what_was_published() {
     assert_eq!(session.abandon().0, [Some(2)]);
     assert_eq!(session.open(), 0);
 }
+
+#[test]
+fn a_slow_upload_is_not_taken_for_a_dead_server() {
+    let mut session = session(10, AckMode::Auto);
+    let start = Instant::now();
+    session.connected(false, start);
+    session.publish(message(1, QoS::AtLeastOnce), None);
+    let at = |seconds| start + Duration::from_secs(seconds);
+    session.outbox().advance(1);
+    session.wrote(at(80));
+    assert_eq!(
+        session.tick(at(100)),
+        Ok(()),
+        "the network took bytes, and more wait"
+    );
+    assert!(session.tick(at(170)).is_err(), "it takes none any more");
+}
+
+#[test]
+fn qos_2_has_a_window_of_its_own() {
+    let mut session = session(10, AckMode::Auto);
+    session.connected(false, Instant::now());
+    for _ in 0..5 {
+        assert!(session.window_free().take(QoS::ExactlyOnce));
+        session.publish(message(1, QoS::ExactlyOnce), None);
+    }
+    assert!(!session.window_free().take(QoS::ExactlyOnce));
+    assert!(session.window_free().take(QoS::AtLeastOnce));
+    let packets = sent(&mut session);
+    let Packet::Publish(publish) = &packets[0] else {
+        panic!("{packets:?}")
+    };
+    let id = Ack::from(publish.id.unwrap());
+    session.receive(Packet::PubRec(id), Instant::now()).unwrap();
+    assert!(
+        !session.window_free().take(QoS::ExactlyOnce),
+        "it is in flight until PUBCOMP"
+    );
+    session
+        .receive(Packet::PubComp(id), Instant::now())
+        .unwrap();
+    assert!(session.window_free().take(QoS::ExactlyOnce));
+}
