@@ -1,6 +1,9 @@
 //! Integration tests, in one binary.
 
-#![allow(clippy::unwrap_used, reason = "helpers of tests fail by panicking, like the tests")]
+#![allow(
+    clippy::unwrap_used,
+    reason = "helpers of tests fail by panicking, like the tests"
+)]
 
 mod support;
 mod mqtt_test;

@@ -258,7 +258,7 @@ fn any_qos(random: &mut Random) -> QoS {
 
 #[test]
 fn nothing_is_lost_doubled_or_reordered_under_seeded_faults() {
-    for seed in 0..10_000 {
+    for seed in 0..10_000_u64 {
         let mut random = Random(seed);
         let ack_mode = if seed % 2 == 0 {
             AckMode::Auto
@@ -267,7 +267,9 @@ fn nothing_is_lost_doubled_or_reordered_under_seeded_faults() {
         };
         let drops = seed % 4 == 3;
         let mut pair = Pair::new(1 + random.below(8) as u16, ack_mode);
-        for _ in 0..120 {
+        // Some are long enough for packet ids to come round.
+        let steps = if seed % 20 < 2 { 800 } else { 120 };
+        for _ in 0..steps {
             match random.below(10) {
                 0..3 => {
                     let qos = any_qos(&mut random);
@@ -722,4 +724,44 @@ fn qos_2_has_a_window_of_its_own() {
         .receive(Packet::PubComp(id), Instant::now())
         .unwrap();
     assert!(session.window_free().take(QoS::ExactlyOnce));
+}
+
+#[test]
+fn a_qos_2_message_held_over_a_reconnect_is_delivered_once_and_acknowledged() {
+    let mut session = session(10, AckMode::Manual);
+    let now = Instant::now();
+    session.connected(false, now);
+    let id = PacketId::new(5);
+    let incoming = Packet::Publish(Publish {
+        id,
+        ..message(1, QoS::ExactlyOnce)
+    });
+    let ack = Ack::from(id.unwrap());
+    for settled_before_repeat in [false, true] {
+        session.receive(incoming.clone(), now).unwrap();
+        let held = match &events(&mut session)[..] {
+            [Event::Message(_, Some(held))] => *held,
+            other => panic!("{other:?}"),
+        };
+        session.connection_lost();
+        session.connected(true, now);
+        if settled_before_repeat {
+            session.settle(held, Settled::Acknowledged);
+            assert!(
+                sent(&mut session).is_empty(),
+                "the server has not asked yet"
+            );
+        }
+        for _ in 0..2 {
+            session.receive(incoming.clone(), now).unwrap();
+        }
+        assert!(
+            events(&mut session).is_empty(),
+            "the program has it already"
+        );
+        session.settle(held, Settled::Acknowledged);
+        assert_eq!(sent(&mut session).first(), Some(&Packet::PubRec(ack)));
+        session.receive(Packet::PubRel(ack), now).unwrap();
+        assert_eq!(sent(&mut session), [Packet::PubComp(ack)]);
+    }
 }
