@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
 use futures_util::Stream;
-use tokio::sync::mpsc;
+use tokio::sync::mpsc::{self, error::TrySendError};
 
 use crate::message::Message;
 use crate::queue::Queue;
@@ -103,41 +103,45 @@ impl Inbox {
         messages
     }
 
-    pub(crate) fn deliver(&self, message: Message) -> Delivery {
+    pub(crate) fn deliver(&self, mut message: Message) -> Delivery {
+        let bytes = message.payload.len();
         let mut routes = self.routes();
-        routes.filtered.retain(|(_, sender)| !sender.is_closed());
-        let filtered = routes.filtered.iter();
-        let chosen = filtered
-            .clone()
-            .find(|(filter, _)| topic::matches(filter, &message.topic));
-        let sender = chosen
-            .map(|(_, sender)| sender)
-            .or(routes.everything.as_ref());
-        let Some(sender) = sender else {
-            return Delivery::Unclaimed;
-        };
-        if !self.budget.fits(message.payload.len()) {
-            return Delivery::Full(message);
-        }
-        self.budget.add(message.payload.len());
-        match sender.try_send(message) {
-            Ok(()) => Delivery::Queued,
-            Err(mpsc::error::TrySendError::Full(message)) => {
-                self.budget.subtract(message.payload.len());
-                Delivery::Full(message)
+        // A receiver that ends in this moment makes room for the next one that wants the message.
+        while let Some(sender) = routes.choose(&message.topic) {
+            if !self.budget.fits(bytes) {
+                return Delivery::Full(message);
             }
-            Err(mpsc::error::TrySendError::Closed(message)) => {
-                self.budget.subtract(message.payload.len());
-                routes.everything = None;
-                Delivery::Unclaimed
+            self.budget.add(bytes);
+            let refused = match sender.try_send(message) {
+                Ok(()) => return Delivery::Queued,
+                Err(refused) => refused,
+            };
+            self.budget.subtract(bytes);
+            match refused {
+                TrySendError::Full(back) => return Delivery::Full(back),
+                TrySendError::Closed(back) => message = back,
             }
         }
+        Delivery::Unclaimed
     }
 
     /// Asks for a wake-up of the queue at the next message that a receiver takes. The caller tries once more after
     /// this, lest one was taken in between.
     pub(crate) fn pause(&self) {
         self.budget.paused.store(true, Ordering::SeqCst);
+    }
+}
+
+impl Routes {
+    /// The receiver for a topic; those that have ended are forgotten.
+    fn choose(&mut self, topic: &str) -> Option<&mpsc::Sender<Message>> {
+        self.filtered.retain(|(_, sender)| !sender.is_closed());
+        self.everything.take_if(|sender| sender.is_closed());
+        let mut filtered = self.filtered.iter();
+        let chosen = filtered.find(|(filter, _)| topic::matches(filter, topic));
+        chosen
+            .map(|(_, sender)| sender)
+            .or(self.everything.as_ref())
     }
 }
 

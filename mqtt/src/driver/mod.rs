@@ -204,9 +204,11 @@ impl Driver {
     fn taken_over(&mut self, ended: &Disconnected, lasted: Duration) -> Option<Error> {
         let takeover = self.shared.config.takeover;
         let closed = matches!(ended, Disconnected::Closed | Disconnected::Io(_));
+        if lasted > takeover.within {
+            self.attempt = 0;
+        }
         if !closed || lasted > takeover.within {
             self.short_connections = 0;
-            self.attempt = 0;
             return None;
         }
         self.short_connections += 1;

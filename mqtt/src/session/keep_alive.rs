@@ -43,7 +43,7 @@ impl KeepAlive {
         self.running = None;
     }
 
-    pub(super) fn is_running(&self) -> bool {
+    pub(super) fn is_connected(&self) -> bool {
         self.running.is_some()
     }
 

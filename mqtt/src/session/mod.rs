@@ -139,7 +139,6 @@ pub struct Session<P, S> {
     incoming: Incoming,
     subscriptions: BTreeMap<Text, QoS>,
     keep_alive: KeepAlive,
-    connections: u64,
     ignored: u64,
 }
 
@@ -155,7 +154,7 @@ impl<P, S> Session<P, S> {
             incoming: Incoming::new(config.ack_mode),
             subscriptions: BTreeMap::new(),
             keep_alive: KeepAlive::new(config.keep_alive),
-            connections: 0,
+
             ignored: 0,
         }
     }
@@ -165,7 +164,6 @@ impl<P, S> Session<P, S> {
     /// With the session present, publishes go out with DUP under their old ids (4.4). Without it they are published
     /// anew, releases count as done (the server had taken the message over), and subscriptions are renewed.
     pub fn connected(&mut self, session_present: bool, now: Instant) -> Resumed {
-        self.connections += 1;
         self.keep_alive.start(now);
         let present = session_present && !self.clean_session;
         let mut resubscribed = 0;
@@ -215,7 +213,7 @@ impl<P, S> Session<P, S> {
     /// Asks for filters; they have to be valid.
     pub fn subscribe(&mut self, filters: Vec<Subscription>, token: S) {
         self.outgoing.subscribe(filters, token);
-        if self.keep_alive.is_running() {
+        if self.keep_alive.is_connected() {
             self.outgoing.pump_control(&mut self.outbox);
         }
     }
@@ -223,7 +221,7 @@ impl<P, S> Session<P, S> {
     /// Gives filters up; they have to be valid.
     pub fn unsubscribe(&mut self, filters: Vec<Text>, token: S) {
         self.outgoing.unsubscribe(filters, token);
-        if self.keep_alive.is_running() {
+        if self.keep_alive.is_connected() {
             self.outgoing.pump_control(&mut self.outbox);
         }
     }
@@ -266,9 +264,13 @@ impl<P, S> Session<P, S> {
         Ok(())
     }
 
-    /// Bytes went out to the server.
+    /// Bytes went out to the server. With more of them waiting, a ping could not have left yet: that the network
+    /// takes them counts for an answer, so that a slow upload is not taken for a dead server.
     pub fn wrote(&mut self, now: Instant) {
         self.keep_alive.sent(now);
+        if !self.outbox.is_empty() {
+            self.keep_alive.received(now);
+        }
     }
 
     /// When to call [`Session::tick`] next.

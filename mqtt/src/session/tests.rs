@@ -258,7 +258,7 @@ fn any_qos(random: &mut Random) -> QoS {
 
 #[test]
 fn nothing_is_lost_doubled_or_reordered_under_seeded_faults() {
-    for seed in 0..10_000 {
+    for seed in 0..10_000_u64 {
         let mut random = Random(seed);
         let ack_mode = if seed % 2 == 0 {
             AckMode::Auto
@@ -267,7 +267,9 @@ fn nothing_is_lost_doubled_or_reordered_under_seeded_faults() {
         };
         let drops = seed % 4 == 3;
         let mut pair = Pair::new(1 + random.below(8) as u16, ack_mode);
-        for _ in 0..120 {
+        // Some are long enough for packet ids to come round.
+        let steps = if seed % 20 < 2 { 800 } else { 120 };
+        for _ in 0..steps {
             match random.below(10) {
                 0..3 => {
                     let qos = any_qos(&mut random);
@@ -679,4 +681,87 @@ fn clean_session_forgets_what_was_received_but_not_what_was_published() {
     );
     assert_eq!(session.abandon().0, [Some(2)]);
     assert_eq!(session.open(), 0);
+}
+
+#[test]
+fn a_slow_upload_is_not_taken_for_a_dead_server() {
+    let mut session = session(10, AckMode::Auto);
+    let start = Instant::now();
+    session.connected(false, start);
+    session.publish(message(1, QoS::AtLeastOnce), None);
+    let at = |seconds| start + Duration::from_secs(seconds);
+    session.outbox().advance(1);
+    session.wrote(at(80));
+    assert_eq!(
+        session.tick(at(100)),
+        Ok(()),
+        "the network took bytes, and more wait"
+    );
+    assert!(session.tick(at(170)).is_err(), "it takes none any more");
+}
+
+#[test]
+fn qos_2_has_a_window_of_its_own() {
+    let mut session = session(10, AckMode::Auto);
+    session.connected(false, Instant::now());
+    for _ in 0..5 {
+        assert!(session.window_free().take(QoS::ExactlyOnce));
+        session.publish(message(1, QoS::ExactlyOnce), None);
+    }
+    assert!(!session.window_free().take(QoS::ExactlyOnce));
+    assert!(session.window_free().take(QoS::AtLeastOnce));
+    let packets = sent(&mut session);
+    let Packet::Publish(publish) = &packets[0] else {
+        panic!("{packets:?}")
+    };
+    let id = Ack::from(publish.id.unwrap());
+    session.receive(Packet::PubRec(id), Instant::now()).unwrap();
+    assert!(
+        !session.window_free().take(QoS::ExactlyOnce),
+        "it is in flight until PUBCOMP"
+    );
+    session
+        .receive(Packet::PubComp(id), Instant::now())
+        .unwrap();
+    assert!(session.window_free().take(QoS::ExactlyOnce));
+}
+
+#[test]
+fn a_qos_2_message_held_over_a_reconnect_is_delivered_once_and_acknowledged() {
+    let mut session = session(10, AckMode::Manual);
+    let now = Instant::now();
+    session.connected(false, now);
+    let id = PacketId::new(5);
+    let incoming = Packet::Publish(Publish {
+        id,
+        ..message(1, QoS::ExactlyOnce)
+    });
+    let ack = Ack::from(id.unwrap());
+    for settled_before_repeat in [false, true] {
+        session.receive(incoming.clone(), now).unwrap();
+        let held = match &events(&mut session)[..] {
+            [Event::Message(_, Some(held))] => *held,
+            other => panic!("{other:?}"),
+        };
+        session.connection_lost();
+        session.connected(true, now);
+        if settled_before_repeat {
+            session.settle(held, Settled::Acknowledged);
+            assert!(
+                sent(&mut session).is_empty(),
+                "the server has not asked yet"
+            );
+        }
+        for _ in 0..2 {
+            session.receive(incoming.clone(), now).unwrap();
+        }
+        assert!(
+            events(&mut session).is_empty(),
+            "the program has it already"
+        );
+        session.settle(held, Settled::Acknowledged);
+        assert_eq!(sent(&mut session).first(), Some(&Packet::PubRec(ack)));
+        session.receive(Packet::PubRel(ack), now).unwrap();
+        assert_eq!(sent(&mut session), [Packet::PubComp(ack)]);
+    }
 }
