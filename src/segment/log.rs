@@ -45,6 +45,8 @@ pub(super) struct Shared {
     /// Files that are out of the index but could not be unlinked.
     pub(super) leftover: Mutex<Vec<std::path::PathBuf>>,
     pub(super) sync_failures: AtomicU64,
+    /// Whether a file was made since the directory was last synced.
+    pub(super) dir_dirty: AtomicBool,
 }
 
 /// What only the appender touches.
@@ -103,6 +105,7 @@ impl Log {
             writer: Mutex::new(writer),
             leftover: Mutex::default(),
             sync_failures: AtomicU64::new(0),
+            dir_dirty: AtomicBool::new(true),
         });
         let syncer = interval
             .map(|interval| Syncer::start(Arc::clone(&shared), interval))
@@ -273,6 +276,7 @@ impl Shared {
         let number = writer.handle.number + 1;
         let segment = create(&self.config, &*self.files, number)?;
         let next = Writer::new(&segment);
+        self.dir_dirty.store(true, Ordering::Release);
         // Packing the rows takes milliseconds; readers go on meanwhile, and only the writer changes rows.
         let sealed = self.index.read().segments[&writer.handle.number]
             .rows
@@ -349,7 +353,8 @@ fn create(config: &Config, files: &dyn Files, number: u64) -> Result<Segment, Er
     let path = path_of(&config.dir, number);
     let made = files.create(&path).and_then(|file| {
         begin(&*file, number)?;
-        if config.fsync != Fsync::Never {
+        // Otherwise the next sync sees to both.
+        if config.fsync == Fsync::Always {
             file.sync()?;
             files.sync_dir(&config.dir)?;
         }
@@ -364,7 +369,7 @@ fn create(config: &Config, files: &dyn Files, number: u64) -> Result<Segment, Er
         number,
         path,
         file,
-        dirty: AtomicBool::new(false),
+        dirty: AtomicBool::new(true),
     };
     Ok(Segment::empty(handle, SystemTime::now()))
 }

@@ -183,7 +183,8 @@ impl Shared {
             let mut at = 0;
             let needed = loop {
                 let (head, frame) = match frame_in(&bytes.slice(at..)) {
-                    Piece::Whole(head, frame) => (head, frame),
+                    Piece::Whole(head, frame) => (head, Some(frame)),
+                    Piece::BadPayload(head) => (head, None),
                     Piece::Partial(needed) if at + needed <= available => break needed,
                     Piece::Partial(_) | Piece::Damaged => {
                         run.skipped += (available - at) as u64;
@@ -196,9 +197,13 @@ impl Shared {
                 run.next.offset += head.frame_len() as u64;
                 let valid = head.flags & TOMBSTONE == 0
                     && self.index.read().is_valid((head.kind, head.id), position);
-                if valid {
-                    *budget = budget.saturating_sub(head.frame_len());
-                    run.entries.push(found(&head, &frame, position));
+                match frame {
+                    Some(frame) if valid => {
+                        *budget = budget.saturating_sub(head.frame_len());
+                        run.entries.push(found(&head, &frame, position));
+                    }
+                    Some(_) => {}
+                    None => run.skipped += head.frame_len() as u64,
                 }
                 if *budget == 0 && !run.entries.is_empty() || run.next.offset >= end {
                     return Ok(());
@@ -217,6 +222,8 @@ impl Shared {
 /// What stands at the start of some bytes of a file.
 enum Piece {
     Whole(Head, Bytes),
+    /// The head is good, and so it is known where the next frame starts.
+    BadPayload(Head),
     /// More bytes are needed: this many in all.
     Partial(usize),
     Damaged,
@@ -232,12 +239,12 @@ fn frame_in(bytes: &Bytes) -> Piece {
     if bytes.len() < head.frame_len() {
         return Piece::Partial(head.frame_len());
     }
-    let intact =
-        Head::checked(bytes).is_some() && head.holds(&bytes[head.head_len()..head.frame_len()]);
-    if intact {
+    if Head::checked(bytes).is_none() {
+        Piece::Damaged
+    } else if head.holds(&bytes[head.head_len()..head.frame_len()]) {
         Piece::Whole(head, bytes.slice(..head.frame_len()))
     } else {
-        Piece::Damaged
+        Piece::BadPayload(head)
     }
 }
 

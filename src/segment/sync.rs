@@ -26,7 +26,7 @@ impl Shared {
         let dirty = segments.filter(|handle| handle.dirty.load(Ordering::Acquire));
         let handles: Vec<_> = dirty.map(Arc::clone).collect();
         drop(index);
-        let mut result = Ok(());
+        let mut result = self.sync_dir();
         for handle in handles {
             // Cleared first: what is written while the sync runs is for the next one.
             handle.dirty.store(false, Ordering::Release);
@@ -37,6 +37,18 @@ impl Shared {
             }
         }
         result
+    }
+
+    /// A file is only there after a power cut once its name is.
+    fn sync_dir(&self) -> Result<(), Error> {
+        if !self.dir_dirty.swap(false, Ordering::AcqRel) {
+            return Ok(());
+        }
+        self.files.sync_dir(&self.config.dir).map_err(|source| {
+            self.dir_dirty.store(true, Ordering::Release);
+            self.sync_failures.fetch_add(1, Ordering::Relaxed);
+            Error::io("sync", &self.config.dir, source)
+        })
     }
 }
 

@@ -1,6 +1,7 @@
 //! The queue behind every handle: appending, acknowledging, asking again, expiring.
 
 use std::path::PathBuf;
+use std::sync::atomic::{self, AtomicU64};
 use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
@@ -37,6 +38,8 @@ pub(super) struct Shared {
     /// Held by a run of expiry, so that one that returns leaves the limits kept.
     expiring: Mutex<()>,
     saved: Mutex<Key>,
+    /// Failed syncs that are counted already.
+    sync_failures: AtomicU64,
 }
 
 /// What was appended last.
@@ -82,6 +85,7 @@ impl Shared {
             ledger: Mutex::new(ledger),
             news: Notify::new(),
             full: super::keeper::Bell::default(),
+            sync_failures: AtomicU64::new(0),
             dir: config.dir,
             max_bytes: config.max_bytes,
             max_age: config.max_age,
@@ -351,10 +355,15 @@ impl Shared {
 
     fn show(&self) {
         self.show_unsent();
-        let bytes = self.log.stats().bytes;
-        self.metrics
-            .bytes
-            .set(i64::try_from(bytes).unwrap_or(i64::MAX));
+        let stats = self.log.stats();
+        let bytes = i64::try_from(stats.bytes).unwrap_or(i64::MAX);
+        self.metrics.bytes.set(bytes);
+        let failures = stats.sync_failures;
+        let counted = self
+            .sync_failures
+            .fetch_max(failures, atomic::Ordering::Relaxed);
+        let news = failures.saturating_sub(counted);
+        self.metrics.disk_errors.inc_by(news);
     }
 }
 

