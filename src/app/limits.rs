@@ -24,8 +24,12 @@ pub(super) async fn resolve(address: &config::Address) -> Result<SocketAddr, Err
         host: address.host.clone(),
         source,
     };
-    let mut found = tokio::net::lookup_host((address.host.as_str(), address.port)).await.map_err(failed)?;
-    found.next().ok_or_else(|| failed(std::io::Error::other("the name has no address")))
+    let mut found = tokio::net::lookup_host((address.host.as_str(), address.port))
+        .await
+        .map_err(failed)?;
+    found
+        .next()
+        .ok_or_else(|| failed(std::io::Error::other("the name has no address")))
 }
 
 /// The endpoints of a service.
@@ -38,16 +42,25 @@ pub(super) fn pool(
     let mut endpoints: Vec<Endpoint> = Vec::new();
     for text in downstream {
         let endpoint = text.parse();
-        endpoints.push(endpoint.map_err(|source| Error::Downstream { key: key.clone(), source })?);
+        endpoints.push(endpoint.map_err(|source| Error::Downstream {
+            key: key.clone(),
+            source,
+        })?);
     }
     let config = service_discovery::Config::default();
     Pool::new(endpoints, &config, metrics.clone(), Instant::now())
         .map(Arc::new)
-        .map_err(|error| Error::Setting { key, message: error.to_string() })
+        .map_err(|error| Error::Setting {
+            key,
+            message: error.to_string(),
+        })
 }
 
 fn tls(files: &config::TlsFiles) -> proxy::tls::Files {
-    proxy::tls::Files { certificate: files.certificate.clone(), key: files.private_key.clone() }
+    proxy::tls::Files {
+        certificate: files.certificate.clone(),
+        key: files.private_key.clone(),
+    }
 }
 
 pub(super) fn http(http: &config::Http, listen: SocketAddr) -> proxy::http::Config {
@@ -69,7 +82,10 @@ pub(super) fn http(http: &config::Http, listen: SocketAddr) -> proxy::http::Conf
     limits
 }
 
-pub(super) fn answering(listen: SocketAddr, files: Option<&config::TlsFiles>) -> proxy::http::Config {
+pub(super) fn answering(
+    listen: SocketAddr,
+    files: Option<&config::TlsFiles>,
+) -> proxy::http::Config {
     let mut limits = proxy::http::Config::new(listen, "answer");
     limits.tls = files.map(tls);
     limits
@@ -97,7 +113,11 @@ pub(super) fn capture(node: NodeId, typed: &config::Capture) -> Result<capture::
     settings.exclude = rules(&typed.exclude)?;
     let lower = |name: &String| Arc::from(name.to_ascii_lowercase());
     settings.redact_headers = typed.redact_headers.iter().map(lower).collect();
-    settings.redact_json = typed.redact_json.iter().map(|path| Arc::from(path.as_str())).collect();
+    settings.redact_json = typed
+        .redact_json
+        .iter()
+        .map(|path| Arc::from(path.as_str()))
+        .collect();
     Ok(limits)
 }
 
@@ -106,9 +126,11 @@ fn rules(typed: &[config::Rule]) -> Result<Vec<capture::Rule>, Error> {
         let globs = |texts: &[String]| texts.iter().map(|text| Glob::from(text.as_str())).collect();
         let mut statuses: Vec<StatusMatch> = Vec::new();
         for text in &rule.statuses {
-            statuses.push(text.parse().map_err(|error: capture::InvalidSetting| Error::Setting {
-                key: format!("{}.statuses", rule.key),
-                message: error.to_string(),
+            statuses.push(text.parse().map_err(|error: capture::InvalidSetting| {
+                Error::Setting {
+                    key: format!("{}.statuses", rule.key),
+                    message: error.to_string(),
+                }
             })?);
         }
         Ok(capture::Rule {
@@ -167,7 +189,11 @@ pub(super) fn fingerprint_rules(playback: &config::Playback) -> FingerprintRules
         host: playback.match_host,
         ignore_query: playback.ignore_query.clone(),
         headers: playback.match_headers.clone(),
-        body: if playback.match_body { BodyMatch::Exact } else { BodyMatch::Ignore },
+        body: if playback.match_body {
+            BodyMatch::Exact
+        } else {
+            BodyMatch::Ignore
+        },
     }
 }
 
@@ -187,15 +213,20 @@ pub(super) fn answerer(typed: &config::Playback) -> Result<playback::AnswerConfi
         },
         ..MatchConfig::default()
     };
-    Ok(playback::AnswerConfig { miss, matching, ..playback::AnswerConfig::default() })
+    Ok(playback::AnswerConfig {
+        miss,
+        matching,
+        ..playback::AnswerConfig::default()
+    })
 }
 
 /// Where replayed requests go.
 pub(super) fn target(key: &str, url: &str) -> Result<playback::Target, Error> {
-    url.parse().map_err(|error: playback::Error| Error::Setting {
-        key: key.to_owned(),
-        message: error.to_string(),
-    })
+    url.parse()
+        .map_err(|error: playback::Error| Error::Setting {
+            key: key.to_owned(),
+            message: error.to_string(),
+        })
 }
 
 pub(super) fn replay(typed: &config::Playback) -> playback::ReplayConfig {

@@ -61,7 +61,11 @@ pub struct Listening {
 
 impl Listening {
     fn new(label: &'static str, address: impl Into<String>, note: impl Into<String>) -> Self {
-        Self { label, address: address.into(), note: note.into() }
+        Self {
+            label,
+            address: address.into(),
+            note: note.into(),
+        }
     }
 }
 
@@ -105,10 +109,16 @@ impl App {
             true => Some(Recorder::open(&settings, &node, &metrics).await?),
             false => None,
         };
-        let capture = recorder.as_ref().map_or_else(Capture::disabled, |r| r.capture.clone());
-        let mut bound = recorder::bind_proxies(&settings, &capture, &metrics, &mut listening).await?;
+        let capture = recorder
+            .as_ref()
+            .map_or_else(Capture::disabled, |r| r.capture.clone());
+        let mut bound =
+            recorder::bind_proxies(&settings, &capture, &metrics, &mut listening).await?;
 
-        let results = Arc::new(Results::new(&settings.mqtt.root, metrics.unpublished.clone()));
+        let results = Arc::new(Results::new(
+            &settings.mqtt.root,
+            metrics.unpublished.clone(),
+        ));
         let events = api::Events::default();
         let player = match settings.mode.plays() {
             true => {
@@ -118,19 +128,37 @@ impl App {
             false => None,
         };
         if let Some(player) = &player {
-            bound.extend(player.bind(&settings, &metrics, &mut listening).await?.map(Bound::Http));
+            bound.extend(
+                player
+                    .bind(&settings, &metrics, &mut listening)
+                    .await?
+                    .map(Bound::Http),
+            );
         }
 
         let broker = start_broker(&settings, &mut listening).await?;
         let endpoint = endpoint(&settings, broker.as_ref());
-        let bus = Bus { node: &node, topics: &topics, settings: &settings, metrics: &metrics };
-        let joined = bus.join(endpoint.as_ref(), recorder.as_ref(), player.as_ref(), &listening);
+        let bus = Bus {
+            node: &node,
+            topics: &topics,
+            settings: &settings,
+            metrics: &metrics,
+        };
+        let joined = bus.join(
+            endpoint.as_ref(),
+            recorder.as_ref(),
+            player.as_ref(),
+            &listening,
+        );
         let (parts, ends) = joined;
         if let Some(station) = &parts.station {
             results.connect(station.client());
         }
 
-        let address = endpoint.as_ref().map(ToString::to_string).unwrap_or_default();
+        let address = endpoint
+            .as_ref()
+            .map(ToString::to_string)
+            .unwrap_or_default();
         let status = Arc::new(NodeStatus::new(node, settings.mode, address, parts));
         let api_parts = api::Parts {
             store: player.as_ref().map(|player| player.store.clone()),
@@ -143,7 +171,11 @@ impl App {
             metrics: metrics.api.clone(),
         };
         let api = api::serve(api_config(&settings.api).await?, api_parts).await?;
-        listening.push(Listening::new("api", format!("http://{}", api.local_addr()), "dashboard and API"));
+        listening.push(Listening::new(
+            "api",
+            format!("http://{}", api.local_addr()),
+            "dashboard and API",
+        ));
 
         let mut app = Self {
             listening,
@@ -170,7 +202,10 @@ impl App {
     /// Stops: no new connections, exchanges in flight end, what was captured goes to disk and, as far as there is
     /// time, to the broker; then the rest ends.
     pub async fn shutdown(self) {
-        let drains = self.proxies.into_iter().map(|proxy| proxy.shutdown(DRAIN_GRACE));
+        let drains = self
+            .proxies
+            .into_iter()
+            .map(|proxy| proxy.shutdown(DRAIN_GRACE));
         for drained in futures_util::future::join_all(drains).await {
             if drained.aborted > 0 {
                 tracing::warn!(connections = drained.aborted, "closed in mid-exchange");
@@ -184,7 +219,10 @@ impl App {
         }
         self.stop_bus.cancel();
         self.bus.close();
-        if tokio::time::timeout(BUS_GRACE, self.bus.wait()).await.is_err() {
+        if tokio::time::timeout(BUS_GRACE, self.bus.wait())
+            .await
+            .is_err()
+        {
             tracing::warn!("the connections to the broker did not end in time");
         }
         self.api.shutdown().await;
@@ -216,8 +254,14 @@ impl App {
             });
         };
         if let Some(station) = ends.station {
-            let control = Arc::new(Remote { status: status.clone(), capture: self.capture.clone() });
-            let roles = Roles { control, publisher: ends.publisher_handle };
+            let control = Arc::new(Remote {
+                status: status.clone(),
+                capture: self.capture.clone(),
+            });
+            let roles = Roles {
+                control,
+                publisher: ends.publisher_handle,
+            };
             watched("control", Box::pin(station.run(roles, stop.clone())));
         }
         if let Some(publisher) = ends.publisher {
@@ -225,10 +269,13 @@ impl App {
         }
         if let (Some((subscriber, feed)), Some(player)) = (ends.subscriber, &self.player) {
             if let Some(live) = &player.live {
-                self.bus.spawn(player::feed_live(live.clone(), feed.clone(), stop.clone()));
+                self.bus
+                    .spawn(player::feed_live(live.clone(), feed.clone(), stop.clone()));
             }
-            self.bus.spawn(player::announce(feed, events.clone(), stop.clone()));
-            self.bus.spawn(player::expire(player.store.clone(), stop.clone()));
+            self.bus
+                .spawn(player::announce(feed, events.clone(), stop.clone()));
+            self.bus
+                .spawn(player::expire(player.store.clone(), stop.clone()));
             watched("subscriber", Box::pin(subscriber.run(stop.clone())));
         }
     }
@@ -267,7 +314,10 @@ impl Bus<'_> {
             return (parts, ends);
         };
         let (node, metrics) = (self.node.clone(), self.metrics.sync.clone());
-        let addresses = listening.iter().map(|l| format!("{}={}", l.label, l.address)).collect();
+        let addresses = listening
+            .iter()
+            .map(|l| format!("{}={}", l.label, l.address))
+            .collect();
         let presence = Presence {
             node: node.to_string(),
             state: crate::sync::State::Online,
@@ -277,8 +327,13 @@ impl Bus<'_> {
             addresses,
             since: format!("{:.3}", Timestamp::now()),
         };
-        let (station, handle) =
-            Station::new(endpoint.clone(), self.topics.clone(), node.clone(), presence, metrics.clone());
+        let (station, handle) = Station::new(
+            endpoint.clone(),
+            self.topics.clone(),
+            node.clone(),
+            presence,
+            metrics.clone(),
+        );
         if let Some(recorder) = recorder {
             let (publisher, publisher_handle) = Publisher::new(
                 publisher_config(&self.settings.mqtt),
@@ -288,8 +343,11 @@ impl Bus<'_> {
                 recorder.spool.clone(),
                 metrics.clone(),
             );
-            parts.recorder =
-                Some((recorder.capture.clone(), recorder.spool.clone(), publisher_handle.clone()));
+            parts.recorder = Some((
+                recorder.capture.clone(),
+                recorder.spool.clone(),
+                publisher_handle.clone(),
+            ));
             ends.publisher = Some(publisher);
             ends.publisher_handle = Some(publisher_handle);
         }
@@ -339,7 +397,11 @@ async fn start_broker(
     limits.token.clone_from(&settings.mqtt.token);
     let broker = broker_mock::Broker::bind(limits).await?;
     let address = broker.local_addr().to_string();
-    listening.push(Listening::new("broker", address, "embedded MQTT 3.1.1 broker"));
+    listening.push(Listening::new(
+        "broker",
+        address,
+        "embedded MQTT 3.1.1 broker",
+    ));
     Ok(Some(broker))
 }
 
@@ -349,7 +411,10 @@ fn endpoint(settings: &Settings, own: Option<&broker_mock::RunningBroker>) -> Op
         (Some(peer), _) => {
             let mut endpoint = Endpoint::new(peer.host.as_str(), peer.port);
             let ca = settings.mqtt.ca.clone();
-            endpoint.tls = peer.tls.then(|| Tls { ca, ..Tls::default() });
+            endpoint.tls = peer.tls.then(|| Tls {
+                ca,
+                ..Tls::default()
+            });
             endpoint
         }
         (None, Some(broker)) => {

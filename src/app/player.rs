@@ -7,18 +7,18 @@ use jiff::Timestamp;
 use secrecy::ExposeSecret;
 use tokio_util::sync::CancellationToken;
 
+use super::Listening;
 use super::error::Error;
 use super::limits;
 use super::metrics::Metrics;
 use super::responder::FromRecords;
 use super::results::Results;
-use super::Listening;
 use crate::api::Events;
 use crate::config::{self, Settings};
 use crate::playback::{Answerer, Live, LiveConfig, Runs, Sending};
 use crate::proxy;
 use crate::store::embedded::Embedded;
-use crate::store::redis::{Redis, Server};
+use crate::store::redis::{InvalidConfig, Redis, Server};
 use crate::store::{Store, Summary};
 use crate::sync::{Feed, Heard};
 
@@ -37,9 +37,11 @@ pub(super) async fn open_store(
     settings: &Settings,
     metrics: &Metrics,
 ) -> Result<Arc<dyn Store>, Error> {
-    let redis = async |server: Server, prefix: &str| -> Result<Arc<dyn Store>, Error> {
+    let redis = async |server: Result<Server, InvalidConfig>, prefix: &str| {
+        let server = server.map_err(|error| Error::Redis(error.into()))?;
         let limits = limits::redis(server, prefix, &settings.retention);
-        Ok(Arc::new(Redis::open(limits, metrics.store.clone()).await?))
+        let store: Arc<dyn Store> = Arc::new(Redis::open(limits, metrics.store.clone()).await?);
+        Ok(store)
     };
     match &settings.store {
         config::Store::Embedded { path, fsync } => {
@@ -52,7 +54,7 @@ pub(super) async fn open_store(
             redis(Server::single(url.expose_secret()), prefix).await
         }
         config::Store::RedisCluster { urls, prefix } => {
-            let urls = urls.iter().map(|url| url.expose_secret().to_owned());
+            let urls = urls.iter().map(ExposeSecret::expose_secret);
             redis(Server::cluster(urls), prefix).await
         }
     }
@@ -100,14 +102,22 @@ impl Player {
         let answerer = limits::answerer(&settings.playback)?;
         let answerer = Answerer::new(self.store.clone(), answerer, metrics.playback.clone())?;
         let limits = limits::answering(limits::resolve(address).await?, tls.as_ref());
-        let scheme = if limits.tls.is_some() { "https" } else { "http" };
+        let scheme = if limits.tls.is_some() {
+            "https"
+        } else {
+            "http"
+        };
         let responder = Arc::new(FromRecords(Arc::new(answerer)));
         let key = address.key.trim_end_matches(".port").to_owned();
         // Counted apart: the proxy's own figures are those of recorded traffic.
         let bound = proxy::http::bind_responder(limits, responder, proxy::Metrics::default())
             .map_err(|source| Error::Proxy { key, source })?;
         let address = format!("{scheme}://{}", bound.local_addr());
-        listening.push(Listening::new("answer", address, "from the records".to_owned()));
+        listening.push(Listening::new(
+            "answer",
+            address,
+            "from the records".to_owned(),
+        ));
         Ok(Some(bound))
     }
 }

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
+use super::Listening;
 use super::error::Error;
 use super::limits;
 use super::metrics::Metrics;
 use super::outlet::SpoolOutlet;
-use super::Listening;
 use crate::capture::Capture;
 use crate::config::Settings;
 use crate::proxy::{self, Running};
@@ -61,25 +61,49 @@ pub(super) async fn bind_proxies(
     listening: &mut Vec<Listening>,
 ) -> Result<Vec<Bound>, Error> {
     let mut bound = Vec::new();
-    let label = if settings.mode.records() { "record" } else { "forward" };
+    let label = if settings.mode.records() {
+        "record"
+    } else {
+        "forward"
+    };
     if let Some(http) = &settings.http {
         let limits = limits::http(http, limits::resolve(&http.listen).await?);
-        let scheme = if limits.tls.is_some() { "https" } else { "http" };
+        let scheme = if limits.tls.is_some() {
+            "https"
+        } else {
+            "http"
+        };
         let pool = limits::pool("http", &http.downstream, &metrics.service_discovery)?;
         let proxy = proxy::http::bind(limits, pool, capture.clone(), metrics.proxy.clone())
-            .map_err(|source| Error::Proxy { key: "http".into(), source })?;
+            .map_err(|source| Error::Proxy {
+                key: "http".into(),
+                source,
+            })?;
         let address = format!("{scheme}://{}", proxy.local_addr());
-        listening.push(Listening::new(label, address, format!("-> {}", http.downstream.join(", "))));
+        listening.push(Listening::new(
+            label,
+            address,
+            format!("-> {}", http.downstream.join(", ")),
+        ));
         bound.push(Bound::Http(proxy));
     }
     for tcp in &settings.tcp {
         let key = tcp.listen.key.trim_end_matches(".port").to_owned();
         let limits = limits::tcp(tcp, limits::resolve(&tcp.listen).await?);
         let pool = limits::pool(&key, &tcp.downstream, &metrics.service_discovery)?;
-        let proxy = proxy::tcp::bind(limits, Arc::clone(&pool), capture.clone(), metrics.proxy.clone())
-            .map_err(|source| Error::Proxy { key, source })?;
+        let proxy = proxy::tcp::bind(
+            limits,
+            Arc::clone(&pool),
+            capture.clone(),
+            metrics.proxy.clone(),
+        )
+        .map_err(|source| Error::Proxy { key, source })?;
         let address = proxy.local_addr().to_string();
-        listening.push(Listening::new("tcp", address, format!("-> {}", tcp.downstream.join(", "))));
+        listening.push(Listening::new(
+            "tcp",
+            address,
+            format!("-> {}", tcp.downstream.join(", ")),
+        ));
         bound.push(Bound::Tcp(proxy));
     }
     Ok(bound)

@@ -21,7 +21,11 @@ pub(super) struct Results {
 
 impl Results {
     pub(super) fn new(root: &str, unpublished: Counter) -> Self {
-        Self { root: root.to_owned(), client: OnceLock::new(), unpublished }
+        Self {
+            root: root.to_owned(),
+            client: OnceLock::new(),
+            unpublished,
+        }
     }
 
     /// From now on results go over this connection.
@@ -31,12 +35,22 @@ impl Results {
     }
 
     fn publish(&self, run: &str, verdict: &str, message: &impl Serialize) {
-        let Some(client) = self.client.get() else { return };
-        let Ok(payload) = serde_json::to_vec(message) else { return };
+        let Some(client) = self.client.get() else {
+            return;
+        };
+        let Ok(payload) = serde_json::to_vec(message) else {
+            return;
+        };
         let topic = format!("{}/replay/{run}/{verdict}", self.root);
-        let options =
-            PublishOptions { qos: QoS::AtLeastOnce, retain: false, timeout: None };
-        if client.try_publish(topic, Bytes::from(payload), options).is_err() {
+        let options = PublishOptions {
+            qos: QoS::AtLeastOnce,
+            retain: false,
+            timeout: None,
+        };
+        if client
+            .try_publish(topic, Bytes::from(payload), options)
+            .is_err()
+        {
             self.unpublished.inc();
         }
     }

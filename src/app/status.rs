@@ -37,7 +37,13 @@ pub(super) struct NodeStatus {
 
 impl NodeStatus {
     pub(super) fn new(node: NodeId, mode: Mode, broker: String, parts: Parts) -> Self {
-        Self { node, mode, broker, parts, failures: Mutex::default() }
+        Self {
+            node,
+            mode,
+            broker,
+            parts,
+            failures: Mutex::default(),
+        }
     }
 
     /// A part of the node ended by itself.
@@ -49,9 +55,13 @@ impl NodeStatus {
     fn ledger(&self) -> Value {
         let mut ledger = json!({});
         if let Some((capture, spool, publisher)) = &self.parts.recorder {
-            let (captured, spooled, published) = (capture.stats(), spool.stats(), publisher.status());
-            let dropped: BTreeMap<&str, u64> =
-                GapReason::ALL.iter().map(|r| r.as_str()).zip(captured.dropped).collect();
+            let (captured, spooled, published) =
+                (capture.stats(), spool.stats(), publisher.status());
+            let dropped: BTreeMap<&str, u64> = GapReason::ALL
+                .iter()
+                .map(|r| r.as_str())
+                .zip(captured.dropped)
+                .collect();
             let mut recorder = serde_json::to_value(&published).unwrap_or_default();
             recorder["captured"] = captured.sequence.into();
             recorder["records"] = captured.records.into();
@@ -122,9 +132,17 @@ impl StatusSource for NodeStatus {
         {
             // The epoch is when this life began: an upper bound for the age of what waits.
             let now = u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap_or(0);
-            lag.insert("unsent_at_most".to_owned(), now.saturating_sub(epoch.0) as f64 / 1000.0);
+            lag.insert(
+                "unsent_at_most".to_owned(),
+                now.saturating_sub(epoch.0) as f64 / 1000.0,
+            );
         }
-        Sections { counts: self.counts(), lag, ledger: self.ledger(), broker: self.broker() }
+        Sections {
+            counts: self.counts(),
+            lag,
+            ledger: self.ledger(),
+            broker: self.broker(),
+        }
     }
 
     async fn health(&self) -> Vec<String> {
@@ -138,7 +156,12 @@ impl StatusSource for NodeStatus {
             if let Err(error) = store.stats().await {
                 reasons.push(error.to_string());
             }
-            reasons.extend(subscriber.status().blocked.map(|why| format!("nothing is stored: {why}")));
+            reasons.extend(
+                subscriber
+                    .status()
+                    .blocked
+                    .map(|why| format!("nothing is stored: {why}")),
+            );
         }
         reasons
     }

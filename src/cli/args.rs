@@ -83,10 +83,20 @@ pub(super) struct Demo {
 #[derive(Debug, Clone, Arguments)]
 pub(super) struct Api {
     /// The node's API
-    #[arg(long, default_value = "http://127.0.0.1:8090", env = "QPROXY_API", value_name = "URL")]
+    #[arg(
+        long,
+        default_value = "http://127.0.0.1:8090",
+        env = "QPROXY_API",
+        value_name = "URL"
+    )]
     pub(super) api: String,
     /// The API's token
-    #[arg(long, env = "QPROXY_API_TOKEN", hide_env_values = true, value_name = "TOKEN")]
+    #[arg(
+        long,
+        env = "QPROXY_API_TOKEN",
+        hide_env_values = true,
+        value_name = "TOKEN"
+    )]
     pub(super) token: Option<String>,
     /// Print JSON
     #[arg(long)]
@@ -127,7 +137,9 @@ impl Selection {
             ("status", &self.status),
             ("path", &self.path),
         ];
-        all.into_iter().filter_map(|(name, value)| Some((name, value.as_deref()?))).collect()
+        all.into_iter()
+            .filter_map(|(name, value)| Some((name, value.as_deref()?)))
+            .collect()
     }
 }
 

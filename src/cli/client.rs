@@ -23,17 +23,30 @@ pub(super) struct Client {
 
 impl Client {
     pub(super) fn new(api: &Api) -> anyhow::Result<Self> {
-        let base: Url =
-            api.api.parse().with_context(|| format!("--api {}: not a URL", api.api))?;
+        let base: Url = api
+            .api
+            .parse()
+            .with_context(|| format!("--api {}: not a URL", api.api))?;
         if base.scheme() != "http" {
-            bail!("--api {}: only http is spoken here; reach a remote API through a tunnel", base);
+            bail!(
+                "--api {}: only http is spoken here; reach a remote API through a tunnel",
+                base
+            );
         }
         let http = HttpClient::builder(TokioExecutor::new()).build_http();
-        Ok(Self { base, token: api.token.clone(), http })
+        Ok(Self {
+            base,
+            token: api.token.clone(),
+            http,
+        })
     }
 
     /// Asks for `path` with `parameters`.
-    pub(super) async fn get(&self, path: &str, parameters: &[(&str, &str)]) -> anyhow::Result<Value> {
+    pub(super) async fn get(
+        &self,
+        path: &str,
+        parameters: &[(&str, &str)],
+    ) -> anyhow::Result<Value> {
         self.send(Method::GET, path, parameters, None).await
     }
 
@@ -54,7 +67,10 @@ impl Client {
         parameters: &[(&str, &str)],
         body: Option<&Value>,
     ) -> anyhow::Result<Value> {
-        let mut url = self.base.join(path).with_context(|| format!("no address: {path}"))?;
+        let mut url = self
+            .base
+            .join(path)
+            .with_context(|| format!("no address: {path}"))?;
         if !parameters.is_empty() {
             url.query_pairs_mut().extend_pairs(parameters);
         }
@@ -69,9 +85,14 @@ impl Client {
             }
             None => Bytes::new(),
         };
-        let request = request.body(Full::new(content)).context("the token is no header value")?;
+        let request = request
+            .body(Full::new(content))
+            .context("the token is no header value")?;
         let response = self.http.request(request).await.with_context(|| {
-            format!("no answer from {} (is the node running? --api names another)", self.base)
+            format!(
+                "no answer from {} (is the node running? --api names another)",
+                self.base
+            )
         })?;
         let status = response.status();
         let content = Limited::new(response.into_body(), MAX_ANSWER_BYTES)
@@ -82,7 +103,10 @@ impl Client {
         let value: Value = serde_json::from_slice(&content).unwrap_or_default();
         if !status.is_success() {
             let error = &value["error"];
-            let message = error["message"].as_str().or(error.as_str()).unwrap_or("no reason given");
+            let message = error["message"]
+                .as_str()
+                .or(error.as_str())
+                .unwrap_or("no reason given");
             match error["parameter"].as_str() {
                 Some(parameter) => bail!("{status}: {parameter}: {message}"),
                 None => bail!("{status}: {message}"),

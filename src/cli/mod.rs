@@ -4,6 +4,7 @@ mod args;
 mod client;
 mod run;
 mod demo;
+mod shopping;
 mod records;
 mod replay;
 mod table;
@@ -24,7 +25,10 @@ const DIFFERENT: u8 = 3;
 #[must_use]
 pub fn main() -> ExitCode {
     let args = args::Args::parse();
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+    {
         Ok(runtime) => runtime,
         Err(error) => return fail(&anyhow::Error::new(error).context("could not start threads")),
     };
@@ -60,7 +64,11 @@ fn fail(error: &anyhow::Error) -> ExitCode {
         }
     }
     let _ = writeln!(std::io::stderr(), "{message}");
-    if error.is::<run::Misconfigured>() { ExitCode::from(USAGE) } else { ExitCode::FAILURE }
+    if error.is::<run::Misconfigured>() {
+        ExitCode::from(USAGE)
+    } else {
+        ExitCode::FAILURE
+    }
 }
 
 /// Writes a line to standard output; a reader that went away (`| head`) is no error.

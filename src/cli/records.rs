@@ -13,17 +13,28 @@ pub(super) async fn list(args: &Records) -> anyhow::Result<ExitCode> {
     let limit = args.limit.to_string();
     let mut parameters = args.selection.parameters();
     parameters.push(("limit", &limit));
-    let page = Client::new(&args.api)?.get("/api/records", &parameters).await?;
+    let page = Client::new(&args.api)?
+        .get("/api/records", &parameters)
+        .await?;
     if args.api.json {
         say(&serde_json::to_string_pretty(&page)?);
         return Ok(ExitCode::SUCCESS);
     }
-    let records = page["records"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let records = page["records"]
+        .as_array()
+        .map(Vec::as_slice)
+        .unwrap_or_default();
     if records.is_empty() {
         say("no records");
         return Ok(ExitCode::SUCCESS);
     }
-    let mut rows = vec![["ID", "STARTED", "SERVICE", "METHOD", "STATUS", "MS", "TARGET"].map(String::from).to_vec()];
+    let mut rows = vec![
+        [
+            "ID", "STARTED", "SERVICE", "METHOD", "STATUS", "MS", "TARGET",
+        ]
+        .map(String::from)
+        .to_vec(),
+    ];
     rows.extend(records.iter().map(row));
     columns(&rows).iter().for_each(|line| say(line));
     Ok(ExitCode::SUCCESS)
@@ -31,18 +42,25 @@ pub(super) async fn list(args: &Records) -> anyhow::Result<ExitCode> {
 
 fn row(record: &Value) -> Vec<String> {
     let text = |key: &str| printable(record[key].as_str().unwrap_or("-"));
-    let status = record["status"].as_u64().map_or_else(|| text("outcome"), |s| s.to_string());
+    let status = record["status"]
+        .as_u64()
+        .map_or_else(|| text("outcome"), |s| s.to_string());
     let millis = record["duration_us"].as_u64().unwrap_or(0) as f64 / 1000.0;
     let method = match text("method") {
         empty if empty.is_empty() => text("protocol"),
         method => method,
     };
     let cells = [text("id"), text("started"), text("service"), method, status];
-    cells.into_iter().chain([format!("{millis:.1}"), text("target")]).collect()
+    cells
+        .into_iter()
+        .chain([format!("{millis:.1}"), text("target")])
+        .collect()
 }
 
 pub(super) async fn show(args: &Show) -> anyhow::Result<ExitCode> {
-    let record = Client::new(&args.api)?.get(&format!("/api/records/{}", args.id), &[]).await?;
+    let record = Client::new(&args.api)?
+        .get(&format!("/api/records/{}", args.id), &[])
+        .await?;
     say(&serde_json::to_string_pretty(&record)?);
     Ok(ExitCode::SUCCESS)
 }

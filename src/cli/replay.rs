@@ -17,7 +17,10 @@ const POLL: Duration = Duration::from_millis(200);
 pub(super) async fn run(args: &args::Replay) -> anyhow::Result<ExitCode> {
     let client = Client::new(&args.api)?;
     let started = client.post("/api/replays", &request(args)?).await?;
-    let id = started["id"].as_str().context("the API gave no id")?.to_owned();
+    let id = started["id"]
+        .as_str()
+        .context("the API gave no id")?
+        .to_owned();
     let report = watch(&client, &id).await?;
     if args.api.json {
         say(&serde_json::to_string_pretty(&report)?);
@@ -26,7 +29,11 @@ pub(super) async fn run(args: &args::Replay) -> anyhow::Result<ExitCode> {
     }
     let count = |name: &str| report["totals"][name].as_u64().unwrap_or(0);
     let clean = report["state"] == "finished" && count("different") + count("failed") == 0;
-    Ok(if args.fail_on_difference && !clean { ExitCode::from(DIFFERENT) } else { ExitCode::SUCCESS })
+    Ok(if args.fail_on_difference && !clean {
+        ExitCode::from(DIFFERENT)
+    } else {
+        ExitCode::SUCCESS
+    })
 }
 
 fn request(args: &args::Replay) -> anyhow::Result<Value> {

@@ -3,12 +3,21 @@
 /// Lines with each column as wide as its widest cell; the last one is left as it is.
 pub(super) fn columns(rows: &[Vec<String>]) -> Vec<String> {
     let count = rows.iter().map(Vec::len).max().unwrap_or(0);
-    let width = |at: usize| rows.iter().filter_map(|r| r.get(at)).map(|c| c.chars().count()).max();
+    let width = |at: usize| {
+        rows.iter()
+            .filter_map(|r| r.get(at))
+            .map(|c| c.chars().count())
+            .max()
+    };
     let widths: Vec<usize> = (0..count).map(|at| width(at).unwrap_or(0)).collect();
     rows.iter()
         .map(|row| {
             let cells = row.iter().enumerate().map(|(at, cell)| {
-                let pad = if at + 1 < row.len() { widths[at] - cell.chars().count() } else { 0 };
+                let pad = if at + 1 < row.len() {
+                    widths[at] - cell.chars().count()
+                } else {
+                    0
+                };
                 format!("{cell}{}", " ".repeat(pad))
             });
             cells.collect::<Vec<_>>().join("  ")
@@ -18,7 +27,9 @@ pub(super) fn columns(rows: &[Vec<String>]) -> Vec<String> {
 
 /// A text for the terminal: control characters of recorded traffic must not reach it.
 pub(super) fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+    text.chars()
+        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
+        .collect()
 }
 
 #[cfg(test)]

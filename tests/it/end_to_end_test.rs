@@ -7,10 +7,10 @@ use serde_json::{Value, json};
 
 use crate::support::curl::{Answer, curl, try_curl};
 use crate::support::httpbin::{Httpbin, python, require};
-use crate::support::mosquitto::Mosquitto;
+use crate::support::mosquitto::{Mosquitto, Options};
 use crate::support::node::Node;
 use crate::support::process::Process;
-use crate::support::{eventually, free_port};
+use crate::support::{free_port, until};
 
 /// Every kind of request that httpbin answers the same way twice: path, and curl's arguments.
 const REQUESTS: &[(&str, &[&str])] = &[
@@ -18,7 +18,15 @@ const REQUESTS: &[(&str, &[&str])] = &[
     ("/get?b=2&a=1", &[]),
     ("/get", &["--head"]),
     ("/post", &["--data", "name=tea&cups=2"]),
-    ("/post", &["--header", "content-type: application/json", "--data", "{\"a\": [1, 2, 3]}"]),
+    (
+        "/post",
+        &[
+            "--header",
+            "content-type: application/json",
+            "--data",
+            "{\"a\": [1, 2, 3]}",
+        ],
+    ),
     ("/put", &["--request", "PUT", "--data", "x"]),
     ("/patch", &["--request", "PATCH", "--data", "x"]),
     ("/delete", &["--request", "DELETE"]),
@@ -93,7 +101,12 @@ fn player(broker_port: u16) -> Value {
 }
 
 fn comparable(answer: &Answer) -> (u16, Vec<(String, String)>, Vec<u8>) {
-    let hop = ["connection", "transfer-encoding", "content-length", "keep-alive"];
+    let hop = [
+        "connection",
+        "transfer-encoding",
+        "content-length",
+        "keep-alive",
+    ];
     let mut headers = answer.headers.clone();
     headers.retain(|(name, _)| !CHANGING.contains(&name.as_str()) && !hop.contains(&name.as_str()));
     headers.sort();
@@ -102,14 +115,17 @@ fn comparable(answer: &Answer) -> (u16, Vec<(String, String)>, Vec<u8>) {
 
 /// Waits until the player has stored `count` records.
 fn wait_for_records(player: &Node, count: u64) {
-    eventually(&format!("{count} records stored"), || {
+    until(&format!("{count} records stored"), || {
         let status = player.status();
-        (status["counts"]["records"].as_u64()? >= count).then_some(())
+        (status["counts"]["stored"].as_u64()? >= count).then_some(())
     });
 }
 
 fn record_all(base: &str) -> Vec<Answer> {
-    REQUESTS.iter().map(|(path, arguments)| curl(&format!("{base}{path}"), arguments)).collect()
+    REQUESTS
+        .iter()
+        .map(|(path, arguments)| curl(&format!("{base}{path}"), arguments))
+        .collect()
 }
 
 fn assert_answered_as_recorded(recorded: &[Answer], answer_url: &str, host: &str) {
@@ -118,7 +134,11 @@ fn assert_answered_as_recorded(recorded: &[Answer], answer_url: &str, host: &str
         let mut arguments = arguments.to_vec();
         arguments.extend(["--header", host.as_str()]);
         let answered = curl(&format!("{answer_url}{path}"), &arguments);
-        assert_eq!(comparable(&answered), comparable(recorded), "{path} {arguments:?}");
+        assert_eq!(
+            comparable(&answered),
+            comparable(recorded),
+            "{path} {arguments:?}"
+        );
     }
 }
 
@@ -129,11 +149,16 @@ fn authority(url: &str) -> &str {
 /// Replays all that `node` has against `target`; gives the finished report.
 fn replay(node: &Node, target: &str) -> Value {
     let request = json!({ "target": target, "concurrency": 4 }).to_string();
-    let json = ["--header", "content-type: application/json", "--data", request.as_str()];
+    let json = [
+        "--header",
+        "content-type: application/json",
+        "--data",
+        request.as_str(),
+    ];
     let started = node.api("/api/replays", &json);
     assert_eq!(started.status, 202, "{}", started.text());
     let id = started.json()["id"].as_str().unwrap().to_owned();
-    eventually("the replay ends", || {
+    until("the replay ends", || {
         let report = node.api(&format!("/api/replays/{id}"), &[]).json();
         (report["state"] != "running").then_some(report)
     })
@@ -142,10 +167,13 @@ fn replay(node: &Node, target: &str) -> Value {
 #[test]
 fn records_answers_and_replays_every_endpoint_of_httpbin_across_processes() {
     let folder = tempfile::tempdir().unwrap();
-    let broker = Mosquitto::start();
+    let broker = Mosquitto::start_now(&Options::default());
     let mut origin = Httpbin::start(0);
     let player = Node::start(&folder.path().join("player"), &player(broker.port()));
-    let recorder = Node::start(&folder.path().join("recorder"), &recorder(broker.port(), &origin.url()));
+    let recorder = Node::start(
+        &folder.path().join("recorder"),
+        &recorder(broker.port(), &origin.url()),
+    );
 
     let recorded = record_all(recorder.url("record"));
     wait_for_records(&player, REQUESTS.len() as u64);
@@ -153,7 +181,11 @@ fn records_answers_and_replays_every_endpoint_of_httpbin_across_processes() {
     let direct = try_curl(&origin.url(), &[]);
     assert!(direct.is_err(), "the origin still answers: {direct:?}");
 
-    assert_answered_as_recorded(&recorded, player.url("answer"), authority(recorder.url("record")));
+    assert_answered_as_recorded(
+        &recorded,
+        player.url("answer"),
+        authority(recorder.url("record")),
+    );
 
     let copy = Httpbin::start(0);
     let report = replay(&player, &copy.url());

@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::support::mosquitto::Mosquitto;
+use crate::support::mosquitto::{Mosquitto, Options};
 use crate::support::node::Node;
 use crate::support::numbered::{Origin, Traffic};
-use crate::support::{eventually, free_port};
+use crate::support::{free_port, until};
 
 /// What a recorder may hold in memory when it is killed: exchanges younger than this are not yet on its disk.
 const UNSPOOLED: Duration = Duration::from_millis(500);
@@ -26,7 +26,7 @@ struct Stage {
 impl Stage {
     fn set() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let (broker, origin) = (Mosquitto::start(), Origin::start());
+        let (broker, origin) = (Mosquitto::start_now(&Options::default()), Origin::start());
         let node = |name: &str, mode: &str, http: Value| {
             let config = json!({
                 "mode": mode, "node": name, "http": http,
@@ -36,17 +36,31 @@ impl Stage {
             });
             Node::start(&folder.path().join(name), &config)
         };
-        let player = node("player", "Playback", json!({ "host": "127.0.0.1", "port": free_port() }));
+        let player = node(
+            "player",
+            "Playback",
+            json!({ "host": "127.0.0.1", "port": free_port() }),
+        );
         let recorder = node(
             "recorder",
             "Record",
             json!({ "host": "127.0.0.1", "port": free_port(), "downstream": origin.url() }),
         );
-        Self { broker, origin, recorder, player, _folder: folder }
+        Self {
+            broker,
+            origin,
+            recorder,
+            player,
+            _folder: folder,
+        }
     }
 
     fn traffic(&self, first: u64) -> Traffic {
-        let address = self.recorder.url("record").trim_start_matches("http://").to_owned();
+        let address = self
+            .recorder
+            .url("record")
+            .trim_start_matches("http://")
+            .to_owned();
         Traffic::start(&address, first, PAUSE)
     }
 
@@ -55,7 +69,10 @@ impl Stage {
         let mut stored = HashMap::new();
         let mut cursor = String::new();
         loop {
-            let page = self.player.api(&format!("/api/records?limit=1000{cursor}"), &[]).json();
+            let page = self
+                .player
+                .api(&format!("/api/records?limit=1000{cursor}"), &[])
+                .json();
             for record in page["records"].as_array().unwrap() {
                 let number = record["target"].as_str().unwrap().trim_start_matches("/n/");
                 *stored.entry(number.parse().unwrap()).or_default() += 1;
@@ -69,7 +86,7 @@ impl Stage {
 
     /// Waits until every one of `numbers` is stored; none may be there twice.
     fn expect_stored(&self, numbers: &[u64]) {
-        eventually("the recorder's spool is empty", || {
+        until("the recorder's spool is empty", || {
             let status = self.recorder.status();
             (status["ledger"]["recorder"]["unsent"].as_u64()? == 0).then_some(())
         });
@@ -85,8 +102,11 @@ impl Stage {
             assert!(
                 Instant::now() < deadline,
                 "{} of {} are missing, e.g. {:?}\nrecorder: {:#}\nplayer: {:#}",
-                missing.len(), numbers.len(), &missing[..missing.len().min(10)],
-                self.recorder.status(), self.player.status(),
+                missing.len(),
+                numbers.len(),
+                &missing[..missing.len().min(10)],
+                self.recorder.status(),
+                self.player.status(),
             );
             std::thread::sleep(Duration::from_millis(200));
         }
@@ -95,8 +115,9 @@ impl Stage {
 
 fn wait_for(traffic: &Traffic, count: u64) {
     let before = traffic.answered.load(std::sync::atomic::Ordering::Relaxed);
-    eventually("traffic flows", || {
-        (traffic.answered.load(std::sync::atomic::Ordering::Relaxed) >= before + count).then_some(())
+    until("traffic flows", || {
+        (traffic.answered.load(std::sync::atomic::Ordering::Relaxed) >= before + count)
+            .then_some(())
     });
 }
 
@@ -124,7 +145,7 @@ fn nothing_is_missing_after_the_broker_is_killed_and_forgets() {
     wait_for(&traffic, 300);
     stage.broker.kill();
     wait_for(&traffic, 300);
-    stage.broker.restart();
+    stage.broker.launch_now();
     wait_for(&traffic, 300);
     let answered = traffic.finish();
     stage.expect_stored(&numbers(&answered));
@@ -140,7 +161,7 @@ fn what_was_on_the_recorders_disk_is_not_lost_when_it_is_killed() {
     let killed = Instant::now();
     stage.recorder.kill_and_restart();
     wait_for(&traffic, 100);
-    stage.broker.restart();
+    stage.broker.launch_now();
     wait_for(&traffic, 100);
     let answered = traffic.finish();
     let safe: Vec<u64> = answered
@@ -156,13 +177,24 @@ fn what_was_on_the_recorders_disk_is_not_lost_when_it_is_killed() {
 fn traffic_does_not_notice_that_there_is_no_broker_and_drops_are_counted() {
     let mut stage = Stage::set();
     stage.broker.kill();
-    let before = stage.origin.answered.load(std::sync::atomic::Ordering::Relaxed);
+    let before = stage
+        .origin
+        .answered
+        .load(std::sync::atomic::Ordering::Relaxed);
     let traffic = stage.traffic(0);
     wait_for(&traffic, 500);
     let answered = traffic.finish();
-    let seen = stage.origin.answered.load(std::sync::atomic::Ordering::Relaxed) - before;
-    assert_eq!(seen, answered.len() as u64, "a request failed while the broker was away");
-    eventually("everything captured is in the spool", || {
+    let seen = stage
+        .origin
+        .answered
+        .load(std::sync::atomic::Ordering::Relaxed)
+        - before;
+    assert_eq!(
+        seen,
+        answered.len() as u64,
+        "a request failed while the broker was away"
+    );
+    until("everything captured is in the spool", || {
         let status = stage.recorder.status();
         (status["ledger"]["recorder"]["unsent"].as_u64()? == seen).then_some(())
     });

@@ -1,15 +1,16 @@
 //! Every integration test, in one binary. The modules can be run by name: `cargo test proxy_test`.
 
-mod architecture_test;
-//! Integration tests, in one binary.
-
 #![allow(
     clippy::unwrap_used,
-    reason = "helpers of tests fail by panicking, like the tests"
+    unreachable_pub,
+    reason = "a test says by a panic that it failed, and its helpers are public to their neighbours"
 )]
 
 mod support;
+mod architecture_test;
 mod mqtt_test;
 mod mqtt_integration_test;
-mod playback_test;
 mod proxy_test;
+mod playback_test;
+mod end_to_end_test;
+mod ledger_test;

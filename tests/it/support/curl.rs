@@ -13,7 +13,10 @@ pub struct Answer {
 
 impl Answer {
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str())
+        self.headers
+            .iter()
+            .find(|(n, _)| n == name)
+            .map(|(_, v)| v.as_str())
     }
 
     pub fn json(&self) -> serde_json::Value {
@@ -50,13 +53,23 @@ pub fn try_curl(url: &str, arguments: &[&str]) -> Result<Answer, String> {
     }
     let head = String::from_utf8_lossy(&std::fs::read(head).unwrap()).into_owned();
     // The last head counts: interim responses stand before it.
-    let last = head.trim_end().rsplit("\r\n\r\n").next().unwrap_or_default();
+    let last = head
+        .trim_end()
+        .rsplit("\r\n\r\n")
+        .next()
+        .unwrap_or_default();
     let mut lines = last.lines();
-    let status = lines.next().and_then(|line| line.split(' ').nth(1)?.parse().ok());
+    let status = lines
+        .next()
+        .and_then(|line| line.split(' ').nth(1)?.parse().ok());
     let headers = lines
         .filter_map(|line| line.split_once(':'))
         .map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned()))
         .collect();
     let body = std::fs::read(body).unwrap_or_default();
-    Ok(Answer { status: status.ok_or("no status line")?, headers, body })
+    Ok(Answer {
+        status: status.ok_or("no status line")?,
+        headers,
+        body,
+    })
 }

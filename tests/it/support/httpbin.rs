@@ -10,14 +10,21 @@ pub fn python() -> PathBuf {
     if let Some(python) = std::env::var_os("QPROXY_TEST_PYTHON") {
         return python.into();
     }
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| "target".into(), PathBuf::from);
+    let target =
+        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| "target".into(), PathBuf::from);
     let venv = target.join("test-venv/bin/python");
-    if venv.exists() { venv } else { "python3".into() }
+    if venv.exists() {
+        venv
+    } else {
+        "python3".into()
+    }
 }
 
 /// Fails with what to do where a Python package of tests/requirements.txt is missing.
 pub fn require(module: &str) {
-    let found = Command::new(python()).args(["-c", &format!("import {module}")]).output();
+    let found = Command::new(python())
+        .args(["-c", &format!("import {module}")])
+        .output();
     assert!(
         found.is_ok_and(|output| output.status.success()),
         "Python package {module} is missing: run ./test.sh, which installs it, \
@@ -40,7 +47,11 @@ impl Httpbin {
         command.args(["-m", "waitress", &listen, "--threads=16", "httpbin:app"]);
         let mut process = Process::start(&mut command, "python3-venv");
         let port = process.expect_line("where it serves", |line| {
-            line.split("Serving on http://127.0.0.1:").nth(1)?.trim().parse().ok()
+            line.split("Serving on http://127.0.0.1:")
+                .nth(1)?
+                .trim()
+                .parse()
+                .ok()
         });
         Self { process, port }
     }

@@ -1,47 +1,21 @@
-//! What the tests share: real servers and clients as processes, and waiting without sleeping blindly.
+//! What tests share: real servers and clients as processes, and waiting without sleeping blindly.
 
 pub mod curl;
 pub mod httpbin;
+pub mod mosquitto;
+pub mod mqtt_peer;
 pub mod node;
 pub mod numbered;
 pub mod process;
 
+use std::future::Future;
 use std::time::{Duration, Instant};
 
-/// How long a test waits for what must happen, on a machine that may be busy.
+/// Longest wait for what must happen, on a machine that may be busy.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Polls `check` until it gives a value; panics with `what` after [`PATIENCE`].
-pub fn eventually<T>(what: &str, mut check: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        if let Some(value) = check() {
-            return value;
-        }
-        assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
-
-/// A port that was free a moment ago, for a server that must come back on the same one.
-pub fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-//! What tests share: a scripted MQTT peer, a real Mosquitto, and waiting without sleeping blindly.
-
-pub(crate) mod mosquitto;
-pub(crate) mod mqtt_peer;
-
-use std::future::Future;
-use std::time::Duration;
-
-/// Longest wait for anything in a test.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
-
-/// Polls until `holds` says so.
-///
-/// # Panics
-/// It does not within [`PATIENCE`].
-pub(crate) async fn eventually<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut() -> F) {
+/// Polls until `holds` says so; panics with `what` after [`PATIENCE`].
+pub async fn eventually<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut() -> F) {
     let polling = async {
         while !holds().await {
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -52,7 +26,28 @@ pub(crate) async fn eventually<F: Future<Output = bool>>(what: &str, mut holds: 
 }
 
 /// Awaits a future, but not for ever.
-pub(crate) async fn soon<F: Future>(what: &str, future: F) -> F::Output {
+pub async fn soon<F: Future>(what: &str, future: F) -> F::Output {
     let result = tokio::time::timeout(PATIENCE, future).await;
     result.unwrap_or_else(|_| panic!("{what}: not within {PATIENCE:?}"))
+}
+
+/// [`eventually`] for tests of processes, which need no runtime: polls `check` until it gives a value.
+pub fn until<T>(what: &str, mut check: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(value) = check() {
+            return value;
+        }
+        assert!(Instant::now() < deadline, "{what}: not within {PATIENCE:?}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// A port that was free a moment ago, for a server that must come back on the same one.
+pub fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port()
 }

@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use qproxy::mqtt_client::client::MqttConfig;
 use tempfile::TempDir;
 
-use super::eventually;
+use super::until;
 
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Options {
@@ -36,20 +36,37 @@ pub(crate) struct Mosquitto {
 
 impl Mosquitto {
     pub(crate) async fn start(options: Options) -> Self {
+        Self::start_now(&options)
+    }
+
+    /// [`Mosquitto::start`] where there is no runtime.
+    pub(crate) fn start_now(options: &Options) -> Self {
         let directory = TempDir::new().unwrap();
         // Free now, and for the moment until Mosquitto binds it.
         let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let port = free.local_addr().unwrap().port();
         drop(free);
-        let settings = settings(directory.path(), port, &options);
+        let settings = settings(directory.path(), port, options);
         std::fs::write(directory.path().join("mosquitto.conf"), settings).unwrap();
         let mut mosquitto = Self {
             port,
             directory,
             process: None,
         };
-        mosquitto.launch().await;
+        mosquitto.launch_now();
         mosquitto
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// `kill -9`: what it had in memory is gone.
+    pub(crate) fn kill(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            process.kill().unwrap();
+            process.wait().unwrap();
+        }
     }
 
     pub(crate) fn config(&self, client_id: &str) -> MqttConfig {
@@ -76,6 +93,11 @@ impl Mosquitto {
 
     /// Starts it again on the same port.
     pub(crate) async fn launch(&mut self) {
+        self.launch_now();
+    }
+
+    /// [`Mosquitto::launch`] where there is no runtime.
+    pub(crate) fn launch_now(&mut self) {
         let log = std::fs::File::create(self.directory.path().join("log")).unwrap();
         let process = Command::new("mosquitto")
             .arg("-c")
@@ -87,10 +109,9 @@ impl Mosquitto {
             "these tests need Mosquitto: apt-get install mosquitto (its programs have to be in PATH)",
         ));
         let port = self.port;
-        eventually("Mosquitto listens", || async move {
-            TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok()
-        })
-        .await;
+        until("Mosquitto listens", || {
+            TcpStream::connect((Ipv4Addr::LOCALHOST, port)).ok()
+        });
     }
 }
 

@@ -30,9 +30,16 @@ impl Node {
     /// Starts a node and does not wait until it is ready.
     pub fn spawn(config: &Path) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_qproxy"));
-        command.env("CONFIG_PATH", config).env("RUST_LOG", "info").current_dir(config.parent().unwrap());
+        command
+            .env("CONFIG_PATH", config)
+            .env("RUST_LOG", "info")
+            .current_dir(config.parent().unwrap());
         let process = Process::start(&mut command, "nothing: cargo builds it");
-        Self { process, addresses: BTreeMap::new(), config: config.to_owned() }
+        Self {
+            process,
+            addresses: BTreeMap::new(),
+            config: config.to_owned(),
+        }
     }
 
     fn wait_until_ready(&mut self) {
@@ -50,7 +57,9 @@ impl Node {
 
     /// The URL of a listener.
     pub fn url(&self, label: &str) -> &str {
-        self.addresses.get(label).unwrap_or_else(|| panic!("no {label} in {:?}", self.addresses))
+        self.addresses
+            .get(label)
+            .unwrap_or_else(|| panic!("no {label} in {:?}", self.addresses))
     }
 
     /// `kill -9`, then the same node again, on the same configuration.
@@ -80,8 +89,17 @@ impl Node {
 
     /// Resident memory, bytes.
     pub fn rss(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id())).unwrap();
-        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
-        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
+        let status =
+            std::fs::read_to_string(format!("/proc/{}/status", self.process.id())).unwrap();
+        let line = status
+            .lines()
+            .find(|line| line.starts_with("VmRSS:"))
+            .unwrap();
+        line.split_whitespace()
+            .nth(1)
+            .unwrap()
+            .parse::<u64>()
+            .unwrap()
+            * 1024
     }
 }

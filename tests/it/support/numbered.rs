@@ -37,9 +37,15 @@ impl Origin {
         let mut writer = socket.try_clone().unwrap();
         let mut reader = BufReader::new(socket);
         while let Some(first) = read_head(&mut reader) {
-            let number = first.split(' ').nth(1).and_then(|path| path.rsplit('/').next());
+            let number = first
+                .split(' ')
+                .nth(1)
+                .and_then(|path| path.rsplit('/').next());
             let body = number.unwrap_or_default();
-            let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+            let answer = format!(
+                "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}",
+                body.len()
+            );
             count.fetch_add(1, Ordering::Relaxed);
             if writer.write_all(answer.as_bytes()).is_err() {
                 return;
@@ -76,7 +82,10 @@ pub struct Traffic {
 impl Traffic {
     /// Starts asking at `address`, `pause` apart, from number `first` on.
     pub fn start(address: &str, first: u64, pause: Duration) -> Self {
-        let (stop, answered) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let (stop, answered) = (
+            Arc::new(AtomicBool::new(false)),
+            Arc::new(AtomicU64::new(0)),
+        );
         let (stopped, count, address) = (stop.clone(), answered.clone(), address.to_owned());
         let thread = std::thread::spawn(move || {
             let mut done = Vec::new();
@@ -96,7 +105,11 @@ impl Traffic {
             }
             done
         });
-        Self { stop, thread, answered }
+        Self {
+            stop,
+            thread,
+            answered,
+        }
     }
 
     /// Stops; gives the numbers that were answered, and when.
@@ -110,7 +123,9 @@ fn ask(connection: &mut Option<BufReader<TcpStream>>, address: &str, number: u64
     if connection.is_none() {
         let socket = TcpStream::connect(address).ok()?;
         socket.set_nodelay(true).ok()?;
-        socket.set_read_timeout(Some(Duration::from_secs(10))).ok()?;
+        socket
+            .set_read_timeout(Some(Duration::from_secs(10)))
+            .ok()?;
         *connection = Some(BufReader::new(socket));
     }
     let reader = connection.as_mut()?;

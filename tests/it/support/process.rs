@@ -20,15 +20,20 @@ impl Process {
     /// Starts `command`; `install` names the package that holds it.
     pub fn start(command: &mut Command, install: &str) -> Self {
         let name = command.get_program().to_string_lossy().into_owned();
-        let spawned =
-            command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+        let spawned = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn();
         let mut child = spawned.unwrap_or_else(|error| {
             panic!("cannot run {name}: {error}. Install {install}, or run ./test.sh which does")
         });
         let (sender, lines) = channel();
         let log = Arc::new(Mutex::new(String::new()));
-        let outputs: [Box<dyn Read + Send>; 2] =
-            [Box::new(child.stdout.take().unwrap()), Box::new(child.stderr.take().unwrap())];
+        let outputs: [Box<dyn Read + Send>; 2] = [
+            Box::new(child.stdout.take().unwrap()),
+            Box::new(child.stderr.take().unwrap()),
+        ];
         for output in outputs {
             let (sender, log) = (sender.clone(), log.clone());
             std::thread::spawn(move || {
@@ -41,20 +46,32 @@ impl Process {
                 }
             });
         }
-        Self { child, lines, log, name }
+        Self {
+            child,
+            lines,
+            log,
+            name,
+        }
     }
 
     /// Waits for a line for which `wanted` gives a value.
     pub fn expect_line<T>(&mut self, what: &str, mut wanted: impl FnMut(&str) -> Option<T>) -> T {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            match self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            match self
+                .lines
+                .recv_timeout(deadline.saturating_duration_since(Instant::now()))
+            {
                 Ok(line) => {
                     if let Some(value) = wanted(&line) {
                         return value;
                     }
                 }
-                Err(_) => panic!("{} did not say {what}; it said:\n{}", self.name, self.said()),
+                Err(_) => panic!(
+                    "{} did not say {what}; it said:\n{}",
+                    self.name,
+                    self.said()
+                ),
             }
         }
     }
@@ -93,7 +110,12 @@ impl Process {
             if let Some(status) = self.child.try_wait().unwrap() {
                 return status.code();
             }
-            assert!(Instant::now() < deadline, "{} did not end; it said:\n{}", self.name, self.said());
+            assert!(
+                Instant::now() < deadline,
+                "{} did not end; it said:\n{}",
+                self.name,
+                self.said()
+            );
             std::thread::sleep(std::time::Duration::from_millis(20));
         }
     }
