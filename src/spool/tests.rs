@@ -215,6 +215,24 @@ fn over_the_limit_the_oldest_unsent_go_counted_and_leave_a_gap() {
 }
 
 #[test]
+fn what_was_dropped_on_disk_is_not_sent_from_memory() {
+    let bench = Bench {
+        tail_bytes: 8 << 20,
+        ..Bench::small()
+    };
+    let spool = bench.open();
+    let mut reader = spool.reader().unwrap();
+    fill(&spool, 1..=200);
+    spool.expire(SystemTime::now()).unwrap();
+    let read = drain(&mut reader);
+    let sent = read.iter().filter(|m| m.subject != Subject::Gap).count() as u64;
+    assert_eq!(sent + bench.dropped(), 200);
+    assert_eq!(sent, spool.stats().unsent);
+    let told: u64 = read.iter().map(|m| m.span).sum();
+    assert_eq!(told, 200);
+}
+
+#[test]
 fn gap_survives_a_restart_also_where_all_of_the_epoch_is_gone() {
     let bench = Bench::small();
     let spool = bench.open();

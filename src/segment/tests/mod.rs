@@ -432,6 +432,23 @@ fn damage_in_the_active_file_is_copied_aside_before_the_cut() {
 }
 
 #[test]
+fn batch_with_a_hole_is_not_taken_for_a_whole_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(dir.path());
+    log.append(&[insert(1, b"abc"), insert(2, b"abc"), insert(3, b"abc")])
+        .unwrap();
+    drop(log);
+    let path = files(dir.path())[0].clone();
+    let mut bytes = std::fs::read(&path).unwrap();
+    let frame = (bytes.len() - FILE_HEADER) / 3;
+    bytes.drain(FILE_HEADER + frame..FILE_HEADER + 2 * frame);
+    std::fs::write(&path, bytes).unwrap();
+    let (log, recovery) = Log::open(config(dir.path())).unwrap();
+    assert_eq!(all_ids(&log, 1), []);
+    assert_eq!(recovery.cut_bytes, 2 * frame as u64);
+}
+
+#[test]
 fn file_of_a_later_version_is_refused_and_left_alone() {
     let dir = tempfile::tempdir().unwrap();
     drop(open(dir.path()));
