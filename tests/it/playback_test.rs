@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "what helps a test is a test, too")]
 
 mod answer;
+mod embedded;
 mod live;
 mod memory;
 mod recording;

@@ -8,7 +8,7 @@ use super::{Context, Plan, RunState, Selection};
 use crate::playback::pace::Schedule;
 use crate::playback::{Error, described};
 use crate::record::{Record, RecordId};
-use crate::store::{Order, Query, Store};
+use crate::store::{Filter, Order, Query, Store};
 
 /// How many summaries are read at once.
 const PAGE: usize = 200;
@@ -109,12 +109,7 @@ impl Source {
                 more,
             } => {
                 if newest.is_none() {
-                    let last = Query {
-                        order: Order::NewestFirst,
-                        limit: 1,
-                        ..(**query).clone()
-                    };
-                    *newest = store.list(&last).await?.items.first().map(|s| s.id);
+                    *newest = newest_of(query, store).await?;
                     *more = newest.is_some();
                 }
                 while page.is_empty() && *more {
@@ -127,5 +122,26 @@ impl Source {
                 Ok(page.pop_front())
             }
         }
+    }
+}
+
+/// The newest record of a window, whether or not the filter wants it.
+async fn newest_of(window: &Query, store: &dyn Store) -> Result<Option<RecordId>, Error> {
+    let mut query = Query {
+        order: Order::NewestFirst,
+        limit: 1,
+        filter: Filter::default(),
+        ..window.clone()
+    };
+    loop {
+        let page = store.list(&query).await?;
+        if let Some(newest) = page.items.first() {
+            return Ok(Some(newest.id));
+        }
+        // A store may give out a page early, with nothing on it.
+        if page.next.is_none() {
+            return Ok(None);
+        }
+        query.cursor = page.next;
     }
 }
