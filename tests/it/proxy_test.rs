@@ -1,6 +1,10 @@
 //! The proxies on real sockets: what passes, what is refused, what is recorded, and how they end.
 
-#![allow(clippy::unwrap_used, unreachable_pub, reason = "a test says by a panic that it failed")]
+#![allow(
+    clippy::unwrap_used,
+    unreachable_pub,
+    reason = "a test says by a panic that it failed"
+)]
 
 #[path = "support/origin.rs"]
 mod origin;
