@@ -8,22 +8,18 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use bytes::Bytes;
 
-use super::body::CopiedBody;
-use super::exchange::{Answer, Shared};
+use super::exchange::Shared;
+use super::model::{self, Names};
 use super::queue::{Chunk, Message, StreamPart};
-use super::redact::{self, Redacted};
 use super::stream::SharedStream;
-use super::{Encoded, Metrics, Settings};
+use super::{Encoded, Metrics};
 use crate::record::{
-    Body, BodyChunk, Digest, Epoch, Exchange, Gap, GapReason, Headers, Item, NodeId, Origin,
-    Outcome, Protocol, Record, RecordId, Request, Response, Segment, SegmentBatch, Sequence, Side,
-    Stream, Subject, Timing, wire,
+    BodyChunk, Epoch, Exchange, Gap, GapReason, Item, NodeId, Origin, Record, RecordId, Segment,
+    SegmentBatch, Sequence, Side, Stream, Subject, Timing, wire,
 };
 
 /// What one segment takes in a batch beside its bytes.
 const SEGMENT_OVERHEAD: usize = 48;
-/// How many method names and statuses are remembered.
-const MAX_NAMES: usize = 64;
 
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limits {
@@ -216,7 +212,7 @@ impl Encoder {
     }
 
     fn exchange(&mut self, shared: &Shared) {
-        let mut exchange = self.model(shared);
+        let mut exchange = model::exchange(shared, self.origin(0), &mut self.names);
         self.count_truncated(&exchange);
         let subject = Subject::Traffic {
             service: Arc::clone(&exchange.service),
@@ -274,69 +270,6 @@ impl Encoder {
                 self.put_chunk(exchange.id, &exchange.service, side, body.chunks, bytes);
                 body.chunks += 1;
             }
-        }
-    }
-
-    fn model(&mut self, shared: &Shared) -> Exchange {
-        let mut redactions = Vec::new();
-        let settings = &*shared.settings;
-        let request = self.request(shared, &mut redactions);
-        let half = shared.response.get();
-        let answer = half.and_then(|half| half.answer.as_ref());
-        let response = answer.map(|answer| response(settings, answer, &mut redactions));
-        let connection = &shared.connection;
-        Exchange {
-            id: shared.id,
-            origin: self.origin(0),
-            service: Arc::clone(&connection.service),
-            protocol: connection.protocol,
-            connection: connection.id,
-            client: Arc::clone(&connection.client),
-            upstream: half.and_then(|half| half.upstream.clone()),
-            tls: connection.tls.clone(),
-            timing: Timing {
-                started_us: shared.started_us,
-                monotonic_us: shared.monotonic_us,
-                request_end_us: Some(shared.request.get().map_or(0, |half| half.end_us)),
-                first_byte_us: answer.map(|answer| answer.first_byte_us),
-                end_us: half.map_or(0, |half| half.end_us),
-            },
-            request,
-            response,
-            outcome: half.map_or(Outcome::ClientClosed, |half| half.outcome.clone()),
-            redactions,
-        }
-    }
-
-    fn request(&mut self, shared: &Shared, redactions: &mut Vec<Arc<str>>) -> Request {
-        let settings = &*shared.settings;
-        let mut headers = shared.head.headers();
-        let half = shared.request.get();
-        let mut body = half.map_or_else(Body::empty, |half| body(&half.body));
-        let mut trailers = half
-            .and_then(|half| half.trailers.as_ref())
-            .map_or_else(Headers::default, super::head::FlatHead::headers);
-        redact::headers(settings, &mut headers, redactions);
-        redact::headers(settings, &mut trailers, redactions);
-        let withheld = half.is_some_and(|half| half.body.withheld);
-        let kind = headers.first("content-type").map(Bytes::as_ref);
-        if redact::applies_to(settings, kind) {
-            redact_body(
-                settings,
-                "request",
-                shared.typed,
-                withheld,
-                &mut body,
-                redactions,
-            );
-        }
-        Request {
-            method: self.names.of(shared.method.as_str()),
-            target: shared.head.text().into(),
-            version: self.names.of(version(shared.version)),
-            headers,
-            body,
-            trailers,
         }
     }
 
@@ -418,122 +351,11 @@ impl Encoder {
         };
         let subject = Subject::Traffic {
             service: Arc::clone(&stream.service),
-            protocol: self.names.of(protocol_name(stream.protocol)),
+            protocol: self.names.of(stream.protocol.as_str()),
             method: self.names.of("-"),
             status: self.names.of("-"),
         };
         self.metrics.records.inc();
         self.put(&Item::Record(Record::Stream(Box::new(stream))), subject);
-    }
-}
-
-const fn protocol_name(protocol: Protocol) -> &'static str {
-    protocol.as_str()
-}
-
-fn body(copied: &CopiedBody) -> Body {
-    let digest = copied.digest.unwrap_or_else(|| Digest::of(&copied.inline));
-    Body {
-        inline: copied.inline.clone(),
-        chunks: copied.chunks,
-        bytes: copied.bytes,
-        truncated: copied.truncated,
-        digest,
-    }
-}
-
-fn response(settings: &Settings, answer: &Answer, redactions: &mut Vec<Arc<str>>) -> Response {
-    let mut headers = answer.head.headers();
-    let mut trailers = answer
-        .trailers
-        .as_ref()
-        .map_or_else(Headers::default, super::head::FlatHead::headers);
-    redact::headers(settings, &mut headers, redactions);
-    redact::headers(settings, &mut trailers, redactions);
-    let mut body = body(&answer.body);
-    let kind = headers.first("content-type").map(Bytes::as_ref);
-    if redact::applies_to(settings, kind) {
-        let withheld = answer.body.withheld;
-        redact_body(
-            settings,
-            "response",
-            answer.typed,
-            withheld,
-            &mut body,
-            redactions,
-        );
-    }
-    Response {
-        status: answer.status.as_u16(),
-        headers,
-        body,
-        trailers,
-        informational: Vec::new(),
-    }
-}
-
-fn redact_body(
-    settings: &Settings,
-    side: &str,
-    typed: bool,
-    withheld: bool,
-    body: &mut Body,
-    redactions: &mut Vec<Arc<str>>,
-) {
-    let redacted = if withheld {
-        redact::withhold(body);
-        Redacted::Withheld
-    } else {
-        redact::json(settings, typed, body)
-    };
-    match redacted {
-        Redacted::Nothing => {}
-        Redacted::Paths(paths) => {
-            for path in paths {
-                redact::note(redactions, format!("json:{path}"));
-            }
-        }
-        Redacted::Withheld => redact::note(redactions, format!("body:{side}")),
-    }
-}
-
-const fn version(version: http::Version) -> &'static str {
-    match version {
-        http::Version::HTTP_09 => "HTTP/0.9",
-        http::Version::HTTP_10 => "HTTP/1.0",
-        http::Version::HTTP_2 => "HTTP/2",
-        http::Version::HTTP_3 => "HTTP/3",
-        _ => "HTTP/1.1",
-    }
-}
-
-/// Shares the few texts that return in nearly every record.
-#[derive(Debug, Default)]
-struct Names {
-    texts: Vec<Arc<str>>,
-    statuses: Vec<(u16, Arc<str>)>,
-}
-
-impl Names {
-    fn of(&mut self, text: &str) -> Arc<str> {
-        if let Some(known) = self.texts.iter().find(|known| ***known == *text) {
-            return Arc::clone(known);
-        }
-        let new: Arc<str> = text.into();
-        if self.texts.len() < MAX_NAMES {
-            self.texts.push(Arc::clone(&new));
-        }
-        new
-    }
-
-    fn status(&mut self, status: u16) -> Arc<str> {
-        if let Some((_, known)) = self.statuses.iter().find(|(known, _)| *known == status) {
-            return Arc::clone(known);
-        }
-        let new: Arc<str> = status.to_string().into();
-        if self.statuses.len() < MAX_NAMES {
-            self.statuses.push((status, Arc::clone(&new)));
-        }
-        new
     }
 }

@@ -354,16 +354,21 @@ impl ResponseTee {
         self.trailers = Some(FlatHead::copy(&[], trailers));
     }
 
-    /// The response has ended in this way.
+    /// The response has ended in this way; its content is whole where that is [`Outcome::Ok`].
     pub fn end(mut self, outcome: Outcome) {
-        self.close(outcome);
+        let whole = outcome == Outcome::Ok;
+        self.close(outcome, whole);
     }
 
-    fn close(&mut self, outcome: Outcome) {
+    /// The response was the proxy's own and is whole, though the exchange ended in this way.
+    pub fn end_own(mut self, outcome: Outcome) {
+        self.close(outcome, true);
+    }
+
+    fn close(&mut self, outcome: Outcome, whole: bool) {
         let (Some(shared), Some(copy)) = (self.shared.take(), self.copy.take()) else {
             return;
         };
-        let whole = outcome == Outcome::Ok;
         let body = copy.finish(
             whole,
             &Lane {
@@ -391,7 +396,7 @@ impl ResponseTee {
 
 impl Drop for ResponseTee {
     fn drop(&mut self) {
-        self.close(Outcome::ClientClosed);
+        self.close(Outcome::ClientClosed, false);
     }
 }
 

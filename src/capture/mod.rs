@@ -15,6 +15,7 @@ mod body;
 mod queue;
 mod exchange;
 mod stream;
+mod model;
 mod encode;
 mod worker;
 mod metrics;

@@ -162,6 +162,19 @@ impl Error {
         }
     }
 
+    /// Which upstream it was, where it was one.
+    #[must_use]
+    pub const fn upstream(&self) -> Option<&Arc<str>> {
+        match self {
+            Self::Connect { upstream, .. }
+            | Self::Handshake { upstream, .. }
+            | Self::Timeout { upstream, .. }
+            | Self::Reset { upstream, .. }
+            | Self::Protocol { upstream, .. } => Some(upstream),
+            _ => None,
+        }
+    }
+
     /// The status that the client is answered with (RFC 9110 section 15).
     #[must_use]
     pub const fn status(&self) -> StatusCode {

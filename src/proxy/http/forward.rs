@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
@@ -20,6 +20,7 @@ use super::head::{self, Route, Use};
 use super::upstream::{self, Site, Source, Upstreams};
 use super::{Client, Config, Forwarded, Host, upgrade};
 use crate::capture::{Capture, Tee};
+use crate::record::Outcome;
 use crate::service_discovery::Pool;
 
 /// What stands behind a listener that forwards.
@@ -33,6 +34,9 @@ pub(super) struct Forwarder {
     scheme: &'static str,
     pub(super) response_timeout: Duration,
     pub(super) body_timeout: Duration,
+    started: Instant,
+    /// In which second after the start the last warning was written.
+    warned: AtomicU64,
 }
 
 /// A request that was sent, and what came of it.
@@ -40,18 +44,6 @@ struct Answered {
     site: Arc<Site>,
     connection: upstream::Connection,
     response: Response<Incoming>,
-}
-
-/// Why there is no answer, and whom it was sent to.
-pub(super) struct Failed {
-    pub(super) error: Error,
-    pub(super) site: Option<Arc<Site>>,
-}
-
-impl From<Error> for Failed {
-    fn from(error: Error) -> Self {
-        Self { error, site: None }
-    }
 }
 
 impl Forwarder {
@@ -76,6 +68,8 @@ impl Forwarder {
             },
             response_timeout: config.response_timeout,
             body_timeout: config.body_timeout,
+            started: Instant::now(),
+            warned: AtomicU64::new(0),
         })
     }
 
@@ -95,7 +89,7 @@ impl Forwarder {
         let tee = self.capture.begin(&client.connection, &parts);
         let kind = match head::check(&parts) {
             Ok(kind) => kind,
-            Err(error) => return self.refuse(&error.into(), tee, meter),
+            Err(error) => return self.refuse(&error, tee, meter),
         };
         if kind == Use::Upgrade {
             let request = Request::from_parts(parts, body);
@@ -127,7 +121,7 @@ impl Forwarder {
                 let body = UpstreamBody::new(incoming, Some(connection), site, tee, meter, pause);
                 Response::from_parts(head, Reply::Upstream(Box::new(body)))
             }
-            Err(failed) => self.refuse(&failed, tee, meter),
+            Err(error) => self.refuse(&error, tee, meter),
         }
     }
 
@@ -158,7 +152,7 @@ impl Forwarder {
         body: RequestBody,
         progress: &Arc<AtomicU64>,
         client: SocketAddr,
-    ) -> Result<Answered, Failed> {
+    ) -> Result<Answered, Error> {
         let (site, connection, source) = self.upstreams.connection().await?;
         let repeatable =
             source == Source::Reused && parts.method.is_idempotent() && body.is_end_stream();
@@ -166,21 +160,21 @@ impl Forwarder {
         let spare = repeatable.then(|| copy(&parts));
         let request = Request::from_parts(parts, body);
         let again = Arc::clone(&site);
-        let (failed, unsent) = match self.send(site, connection, request, progress).await {
+        let (error, unsent) = match self.send(site, connection, request, progress).await {
             Ok(answered) => return Ok(answered),
             Err(failed) => failed,
         };
-        if source == Source::Fresh || !matches!(failed.error, Error::Reset { .. }) {
-            return Err(failed);
+        if source == Source::Fresh || !matches!(error, Error::Reset { .. }) {
+            return Err(error);
         }
         let none = |parts| Request::from_parts(parts, RequestBody::none(self.metrics.clone()));
         let Some(request) = unsent.or_else(|| spare.map(none)) else {
-            return Err(failed);
+            return Err(error);
         };
         self.metrics.retries.inc();
         let connection = self.upstreams.fresh(&again).await?;
         let sent = self.send(again, connection, request, progress).await;
-        sent.map_err(|(failed, _)| failed)
+        sent.map_err(|(error, _)| error)
     }
 
     async fn send(
@@ -189,58 +183,42 @@ impl Forwarder {
         mut connection: upstream::Connection,
         request: Request<RequestBody>,
         progress: &AtomicU64,
-    ) -> Result<Answered, (Failed, Option<Request<RequestBody>>)> {
+    ) -> Result<Answered, (Error, Option<Request<RequestBody>>)> {
         let response = connection.send(request);
         let response = within(self.response_timeout, progress, response).await;
-        let (error, unsent) = match response {
-            Some(Ok(response)) => {
-                return Ok(Answered {
-                    site,
-                    connection,
-                    response,
-                });
+        match response {
+            Some(Ok(response)) => Ok(Answered {
+                site,
+                connection,
+                response,
+            }),
+            Some(Err(refused)) => {
+                let error = Error::from_exchange(refused.error, &site.name);
+                Err((error, refused.unsent))
             }
-            Some(Err(refused)) => (
-                Error::from_exchange(refused.error, &site.name),
-                refused.unsent,
-            ),
             None => {
                 let upstream = Arc::clone(&site.name);
-                (
-                    Error::Timeout {
-                        upstream,
-                        what: "answer",
-                    },
-                    None,
-                )
+                let what = "answer";
+                Err((Error::Timeout { upstream, what }, None))
             }
-        };
-        let site = Some(site);
-        Err((Failed { error, site }, unsent))
+        }
     }
 
     /// Answers a request that failed, and records that.
     pub(super) fn refuse(
         &self,
-        failed: &Failed,
+        error: &Error,
         tee: Option<Tee>,
         mut meter: Meter,
     ) -> Response<Reply> {
-        let error = &failed.error;
         if let Some(failure) = error.upstream_failure() {
             self.metrics.upstream_failed(failure);
-            tracing::warn!(error = error.chain(), "upstream failed");
+            self.log_failure(error);
         } else {
             tracing::debug!(error = error.chain(), "request refused");
         }
-        let upstream = match &failed.site {
-            Some(site) => Some(Arc::clone(&site.name)),
-            None => error
-                .upstream_failure()
-                .map(|_| Arc::clone(&self.upstreams.pick().name)),
-        };
         let status = error.status();
-        let content = message(error, upstream.as_deref());
+        let content = message(error);
         let mut response = Response::new(Reply::Own(Full::new(content.clone())));
         *response.status_mut() = status;
         let headers = response.headers_mut();
@@ -251,15 +229,25 @@ impl Forwarder {
         }
         meter.answered(status);
         if let Some(tee) = tee {
-            if matches!(error.outcome(), crate::record::Outcome::ClientClosed) {
-                tee.end(error.outcome(), upstream.as_ref());
-            } else if let Some(mut tee) = tee.respond(status, response.headers(), upstream.as_ref())
+            if error.outcome() == Outcome::ClientClosed {
+                tee.end(error.outcome(), error.upstream());
+            } else if let Some(mut tee) = tee.respond(status, response.headers(), error.upstream())
             {
                 tee.data(&content);
-                tee.end(error.outcome());
+                tee.end_own(error.outcome());
             }
         }
         response
+    }
+
+    /// Warns at most once a second: an upstream that is down fails every request.
+    fn log_failure(&self, error: &Error) {
+        let second = self.started.elapsed().as_secs() + 1;
+        if self.warned.swap(second, Relaxed) == second {
+            tracing::debug!(error = error.chain(), "upstream failed");
+        } else {
+            tracing::warn!(error = error.chain(), "upstream failed");
+        }
     }
 }
 
@@ -295,7 +283,7 @@ fn copy(parts: &Parts) -> Parts {
     copy
 }
 
-fn message(error: &Error, upstream: Option<&str>) -> Bytes {
+fn message(error: &Error) -> Bytes {
     let name = match error.side() {
         Side::Client => "bad_request",
         Side::Upstream => "upstream_failed",
@@ -305,7 +293,7 @@ fn message(error: &Error, upstream: Option<&str>) -> Bytes {
     let text = serde_json::json!({
         "error": name,
         "failure": failure,
-        "upstream": upstream,
+        "upstream": error.upstream().map(|name| &**name),
         "detail": error.chain(),
     });
     format!("{text}\n").into()

@@ -16,7 +16,7 @@ use tokio::io::copy_bidirectional;
 use super::super::Error;
 use super::Client;
 use super::body::{Meter, Reply, RequestBody, UpstreamBody};
-use super::forward::{Failed, Forwarder, within};
+use super::forward::{Forwarder, within};
 use super::head::{self, Use};
 use super::upstream::Site;
 use crate::capture::Tee;
@@ -33,7 +33,7 @@ pub(super) async fn forward(
     let client_side = hyper::upgrade::on(&mut request);
     let (site, mut response) = match send(forwarder, request, tee.as_ref(), client.address).await {
         Ok(answered) => answered,
-        Err(failed) => return forwarder.refuse(&failed, tee, meter),
+        Err(error) => return forwarder.refuse(&error, tee, meter),
     };
     let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
     let upstream_side = hyper::upgrade::on(&mut response);
@@ -74,7 +74,7 @@ async fn send(
     request: Request<Incoming>,
     tee: Option<&Tee>,
     client: SocketAddr,
-) -> Result<(Arc<Site>, Response<Incoming>), Failed> {
+) -> Result<(Arc<Site>, Response<Incoming>), Error> {
     let (site, connection) = forwarder.upstreams.upgradable().await?;
     let (mut parts, body) = request.into_parts();
     let progress: Arc<AtomicU64> = Arc::default();
@@ -98,16 +98,14 @@ async fn send(
         }
     });
     let response = sender.send_request(Request::from_parts(parts, body));
-    let error = match within(forwarder.response_timeout, &progress, response).await {
-        Some(Ok(response)) => return Ok((site, response)),
-        Some(Err(error)) => Error::from_exchange(error, &site.name),
-        None => Error::Timeout {
+    match within(forwarder.response_timeout, &progress, response).await {
+        Some(Ok(response)) => Ok((site, response)),
+        Some(Err(error)) => Err(Error::from_exchange(error, &site.name)),
+        None => Err(Error::Timeout {
             upstream: Arc::clone(&site.name),
             what: "answer",
-        },
-    };
-    let site = Some(site);
-    Err(Failed { error, site })
+        }),
+    }
 }
 
 async fn tunnel(client: OnUpgrade, upstream: OnUpgrade) {

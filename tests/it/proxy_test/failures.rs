@@ -37,6 +37,7 @@ async fn expect(proxy: &Proxy, answer: (Head, Content), status: u16, kind: Upstr
     let response = exchange.response.unwrap();
     assert_eq!(response.status, status);
     assert_eq!(response.body.inline, content.content);
+    assert!(!response.body.truncated);
 }
 
 async fn first_answer(raw: &'static str) -> (Proxy, (Head, Content)) {
