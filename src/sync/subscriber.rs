@@ -308,7 +308,7 @@ impl Running {
         }
     }
 
-    async fn subscribe(&self) -> Result<(), Error> {
+    async fn subscribe(&mut self) -> Result<(), Error> {
         let server = self.subscriber.endpoint.to_string();
         let failed = |source| Error::Mqtt {
             client_id: self.subscriber.client_id.clone(),
