@@ -1,7 +1,7 @@
 //! The bus end to end, over a real Mosquitto: spool -> publisher -> broker -> subscriber -> store.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -9,8 +9,9 @@ use parking_lot::Mutex;
 use qproxy::mqtt_client::client::MqttClient;
 use qproxy::mqtt_client::message::QoS;
 use qproxy::record::{
-    Body, ConnectionId, Epoch, Exchange, FingerprintRules, Gap, GapReason, Headers, IdSource, Item,
-    NodeId, Origin, Outcome, Protocol, Record, Request, Response, Sequence, Subject, Timing, wire,
+    Body, ConnectionId, Epoch, Exchange, Fingerprint, FingerprintRules, Gap, GapReason, Headers,
+    IdSource, Item, NodeId, Origin, Outcome, Protocol, Record, RecordId, Request, Response,
+    SegmentBatch, Sequence, Side, Subject, Timing, wire,
 };
 use qproxy::spool::{self, Spool};
 use qproxy::store::embedded::Embedded;
@@ -157,6 +158,7 @@ impl Recorder {
 
 struct Player {
     store: Arc<Embedded>,
+    store_is: Arc<Moody>,
     handle: SubscriberHandle,
     station: StationHandle,
     metrics: Metrics,
@@ -167,6 +169,10 @@ impl Player {
     fn start(endpoint: &Endpoint, directory: &TempDir) -> Self {
         let config = store::embedded::Config::new(directory.path().join("store"));
         let store = Arc::new(Embedded::open(config, store::Metrics::default()).unwrap());
+        let store_is = Arc::new(Moody {
+            inner: store.clone(),
+            full: AtomicBool::new(false),
+        });
         let (bus, station) = station(endpoint, PLAYER);
         let metrics = Metrics::default();
         let config = SubscriberConfig {
@@ -183,7 +189,7 @@ impl Player {
             endpoint.clone(),
             node(PLAYER),
             topics(),
-            store.clone(),
+            store_is.clone(),
             station.client(),
             FingerprintRules::default(),
             metrics.clone(),
@@ -198,6 +204,7 @@ impl Player {
         tasks.tasks.spawn(async move { bus.run(roles, stop).await });
         Self {
             store,
+            store_is,
             handle,
             station,
             metrics,
@@ -291,6 +298,75 @@ fn encoded(item: &Item) -> Bytes {
 
 async fn records(store: &Embedded) -> u64 {
     store.stats().await.unwrap().records
+}
+
+/// A store that refuses while it is told to, and else is the embedded one.
+struct Moody {
+    inner: Arc<Embedded>,
+    full: AtomicBool,
+}
+
+#[async_trait::async_trait]
+impl Store for Moody {
+    async fn put(&self, batch: store::Batch) -> Result<store::Receipt, store::Error> {
+        if self.full.load(Ordering::Relaxed) {
+            return Err(store::Error::Full("no room, says the test".to_owned()));
+        }
+        self.inner.put(batch).await
+    }
+
+    async fn get(&self, id: RecordId) -> Result<Option<Record>, store::Error> {
+        self.inner.get(id).await
+    }
+
+    async fn delete(&self, id: RecordId) -> Result<bool, store::Error> {
+        self.inner.delete(id).await
+    }
+
+    async fn list(&self, query: &store::Query) -> Result<store::Page, store::Error> {
+        self.inner.list(query).await
+    }
+
+    async fn lookup(
+        &self,
+        fingerprint: Fingerprint,
+        limit: usize,
+    ) -> Result<Vec<RecordId>, store::Error> {
+        self.inner.lookup(fingerprint, limit).await
+    }
+
+    async fn chunk(
+        &self,
+        id: RecordId,
+        side: Side,
+        index: u32,
+    ) -> Result<Option<Bytes>, store::Error> {
+        self.inner.chunk(id, side, index).await
+    }
+
+    async fn segments(
+        &self,
+        id: RecordId,
+        index: u32,
+    ) -> Result<Option<SegmentBatch>, store::Error> {
+        self.inner.segments(id, index).await
+    }
+
+    async fn settled(&self) -> Result<Vec<store::Settled>, store::Error> {
+        self.inner.settled().await
+    }
+
+    async fn expire(&self, now_us: i64) -> Result<store::Expired, store::Error> {
+        self.inner.expire(now_us).await
+    }
+
+    async fn stats(&self) -> Result<store::Stats, store::Error> {
+        self.inner.stats().await
+    }
+
+    async fn close(&self) -> Result<(), store::Error> {
+        self.inner.close().await
+    }
 }
 
 struct Rig {
@@ -396,7 +472,6 @@ async fn a_subscriber_that_restarts_goes_on_where_it_was() {
     player.has(epoch, 300).await;
     player.tasks.stop().await;
     player.store.close().await.unwrap();
-    drop(player.store);
     recorder.record(300);
     let player = rig.player();
     let life = player.has(epoch, 600).await;
@@ -461,6 +536,28 @@ async fn what_the_spool_does_not_have_is_lost_and_what_was_dropped_is_told() {
     let settled = player.store.settled().await.unwrap();
     let coverage = &settled.iter().find(|s| s.epoch == old).unwrap().coverage;
     assert_eq!((coverage.watermark(), coverage.lost()), (8, 4));
+    recorder.tasks.stop().await;
+    player.tasks.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_store_is_back_pressure_not_loss() {
+    let rig = Rig::start().await;
+    let player = rig.player();
+    player.store_is.full.store(true, Ordering::Relaxed);
+    let mut recorder = rig.recorder();
+    recorder.record(50);
+    eventually("the status says why nothing is stored", || async {
+        let blocked = player.handle.status().blocked;
+        blocked.is_some_and(|why| why.contains("no room"))
+    })
+    .await;
+    assert_eq!(records(&player.store).await, 0);
+    player.store_is.full.store(false, Ordering::Relaxed);
+    let life = player.has(recorder.spool.epoch(), 50).await;
+    assert_eq!((life.stored, life.lost), (50, 0));
+    assert_eq!(records(&player.store).await, 50);
+    assert_eq!(player.handle.status().blocked, None);
     recorder.tasks.stop().await;
     player.tasks.stop().await;
 }
