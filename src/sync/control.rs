@@ -16,11 +16,10 @@ use tokio_util::sync::CancellationToken;
 use crate::record::NodeId;
 
 use super::endpoint::Endpoint;
-use super::error::Error;
+use super::error::{Error, chain};
 use super::metrics::{Metrics, reason};
 use super::notice::{self, Ack, LiveSettings, Presence, State};
 use super::publisher::PublisherHandle;
-use super::subscriber::chain;
 use super::topics::{Topic, Topics};
 
 /// What others may tell a node to do; `app` implements it.
@@ -260,7 +259,7 @@ impl Station {
         Error::Mqtt {
             client_id: format!("{}-control", self.node),
             server: self.endpoint.to_string(),
-            source,
+            source: Box::new(source),
         }
     }
 }

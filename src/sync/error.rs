@@ -14,7 +14,7 @@ pub enum Error {
         server: String,
         /// What the client said.
         #[source]
-        source: qproxy_mqtt::Error,
+        source: Box<qproxy_mqtt::Error>,
     },
     /// The spool cannot be read.
     #[error("could not read the spool")]
@@ -47,4 +47,16 @@ pub enum ResendError {
     /// The publisher has stopped.
     #[error("this node does not publish")]
     Stopped,
+}
+
+/// An error with all its sources on one line.
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
+    let mut line = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        line.push_str(": ");
+        line.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    line
 }

@@ -148,9 +148,10 @@ mod tests {
         let good = exchange("rec", 1, 1);
         let cases = [
             (message(&[good.clone(), exchange("other", 1, 2)]), "other"),
-            (message(&[good.clone(), exchange("rec", 1, 0)]), "sequence"),
-            (message(&[gap("rec", 1, 5, u64::MAX)]), "sequence"),
-            (message(&[gap("rec", 1, 5, 0)]), ""),
+            (message(&[good.clone(), exchange("rec", 1, 0)]), "seq"),
+            (message(&[gap("rec", 1, 5, u64::MAX)]), "count"),
+            (message(&[gap("rec", 1, 5, 1 << 53)]), "sequence"),
+            (message(&[gap("rec", 1, 5, 0)]), "count"),
             (message(&[good.clone()]).slice(..40), "MessagePack"),
             (Bytes::from_static(b"\xc1\xc1"), "MessagePack"),
             (Bytes::new(), "no item"),

@@ -281,7 +281,6 @@ impl Life {
     /// Numbers above all that arrived may only be late: while something arrives, they stay young.
     fn watch_gaps(&mut self, now: Instant) {
         let tail = self.coverage.highest();
-        let quiet_since = self.last_arrival.unwrap_or(now);
         let known = std::mem::take(&mut self.gaps);
         for range in self.newest_missing() {
             let mut next = range.first;
@@ -297,10 +296,9 @@ impl Life {
                     };
                     self.gaps.push((fresh, now));
                 }
-                let since = if first > tail {
-                    since.max(quiet_since)
-                } else {
-                    since
+                let since = match self.last_arrival {
+                    Some(arrival) if first > tail => since.max(arrival),
+                    _ => since,
                 };
                 self.gaps.push((SequenceRange { first, last }, since));
                 next = last + 1;
@@ -418,6 +416,15 @@ mod tests {
         }
         assert!(overdue(&mut ledger, now).is_empty());
         assert_eq!(overdue(&mut ledger, now + DELAY / 2), [range(11, 20)]);
+    }
+
+    #[test]
+    fn a_recorder_of_which_nothing_ever_came_is_asked_too() {
+        let start = Instant::now();
+        let mut ledger = ledger();
+        ledger.announced(&node("rec"), EPOCH, 20);
+        assert!(overdue(&mut ledger, start).is_empty());
+        assert_eq!(overdue(&mut ledger, start + DELAY), [range(1, 20)]);
     }
 
     #[test]

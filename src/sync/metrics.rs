@@ -7,9 +7,9 @@ use crate::metrics::{
 /// Counters of both ends; a node has those that its roles move.
 #[derive(Debug, Clone)]
 pub struct Metrics {
-    /// Messages handed to the broker's connection, first sendings only.
+    /// Messages handed to the broker's connection, those sent again included.
     pub published_messages: Counter,
-    /// Items in them, by `record`, `chunk`, `segments`, `gap`, as far as the topic tells.
+    /// Items taken from the spool to be published, resends included, by `record`, `chunk`, `segments`, `gap`.
     pub published_items: Family<Reason, Counter>,
     /// Bytes of them, as sent.
     pub published_bytes: Counter,
@@ -35,7 +35,7 @@ pub struct Metrics {
     pub received_messages: Counter,
     /// Bytes of them, as received.
     pub received_bytes: Counter,
-    /// Items stored that were not there before, by kind.
+    /// Items stored that were not there before, by `record` and `piece`.
     pub stored_items: Family<Reason, Counter>,
     /// Items that were there already.
     pub duplicates: Counter,

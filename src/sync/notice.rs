@@ -190,7 +190,7 @@ impl LiveSettings {
         match settings.sample {
             Some(sample) if !(0.0..=1.0).contains(&sample) => {
                 let message = format!("`sample` is {sample}, it must lie between 0 and 1");
-                Err(serde::de::Error::custom::<String>(message)).map_err(NoticeError::Json)
+                Err(NoticeError::Json(serde::de::Error::custom(message)))
             }
             _ => Ok(settings),
         }

@@ -1,0 +1,369 @@
+//! What the subscriber does with messages: read, note, commit, acknowledge.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use futures_util::future::BoxFuture;
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use qproxy_mqtt::codec::{SubscribeCode, Subscription};
+use qproxy_mqtt::{MqttClient, QoS};
+use tokio::time::{Instant, interval_at, sleep};
+use tokio_util::sync::CancellationToken;
+
+use crate::record::{Epoch, Item, NodeId, Record, SequenceRange};
+use crate::store::{self, Arrival, Batch, Receipt};
+
+use super::super::error::Error;
+use super::super::intake::{Intake, Malformed, kind};
+use super::super::ledger::{Ledger, Noted};
+use super::super::metrics::reason;
+use super::super::notice::{self, Head, ResendAnswer};
+use super::super::repair::{Key, Repair};
+use super::super::topics::Topic;
+
+use super::super::error::chain;
+use super::Subscriber;
+
+pub(super) type Asked = (Key, Result<ResendAnswer, String>);
+
+pub(super) struct Running {
+    pub(super) subscriber: Subscriber,
+    pub(super) client: MqttClient,
+    pub(super) intake: Intake,
+    pub(super) ledger: Ledger,
+    pub(super) repair: Repair,
+    pub(super) asked: FuturesUnordered<BoxFuture<'static, Asked>>,
+    /// Whether a ledger is kept.
+    pub(super) accounts: bool,
+    /// What each life's last acknowledgement said: watermark, highest, missing.
+    pub(super) told: HashMap<Key, (u64, u64, u64)>,
+    pub(super) since_ack: usize,
+    pub(super) idle_ack_due: Instant,
+    pub(super) lost_written: bool,
+}
+
+/// What came of reading a batch of messages.
+#[derive(Default)]
+pub(super) struct Read {
+    arrivals: Vec<(NodeId, SequenceRange, Arrival)>,
+    refused: Vec<(usize, Malformed)>,
+}
+
+impl Running {
+    pub(super) fn new(
+        subscriber: Subscriber,
+        client: MqttClient,
+        stored: Vec<store::Settled>,
+    ) -> Self {
+        Self {
+            intake: Intake {
+                rules: subscriber.rules.clone(),
+                max_decompressed: subscriber.config.max_message_decompressed,
+            },
+            ledger: Ledger::new(subscriber.config.ledger, stored),
+            repair: Repair::new(subscriber.config.repair),
+            accounts: subscriber.config.scope.services.is_empty(),
+            subscriber,
+            client,
+            asked: FuturesUnordered::new(),
+            told: HashMap::new(),
+            since_ack: 0,
+            idle_ack_due: Instant::now(),
+            lost_written: true,
+        }
+    }
+
+    pub(super) async fn run(
+        &mut self,
+        messages: &mut qproxy_mqtt::client::Messages,
+        shutdown: &CancellationToken,
+    ) -> Result<(), Error> {
+        tokio::select! {
+            subscribed = self.subscribe() => subscribed?,
+            () = shutdown.cancelled() => return Ok(()),
+        }
+        let most = self.subscriber.config.batch_messages;
+        let period = self.subscriber.config.tick;
+        let mut tick = interval_at(Instant::now() + period, period);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut waiting = Vec::new();
+        loop {
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => return Ok(()),
+                _ = tick.tick() => self.tick(shutdown).await,
+                Some((key, answer)) = self.asked.next() => self.answered(&key, answer),
+                count = messages.recv_many(&mut waiting, most) => {
+                    if count == 0 {
+                        return Ok(());
+                    }
+                    if !self.take(&waiting, shutdown).await {
+                        return Ok(());
+                    }
+                    waiting.clear();
+                }
+            }
+        }
+    }
+
+    pub(super) async fn subscribe(&mut self) -> Result<(), Error> {
+        let server = self.subscriber.endpoint.to_string();
+        let failed = |source| Error::Mqtt {
+            client_id: self.subscriber.client_id.clone(),
+            server: server.clone(),
+            source: Box::new(source),
+        };
+        self.client.start().await.map_err(failed)?;
+        let filters = self.subscriber.filters();
+        let wanted = filters.iter().map(|filter| Subscription {
+            filter: filter.clone().into(),
+            qos: QoS::AtLeastOnce,
+        });
+        let codes = self
+            .client
+            .subscribe_many(wanted.collect())
+            .await
+            .map_err(failed)?;
+        for (filter, code) in filters.into_iter().zip(codes) {
+            if !matches!(code, SubscribeCode::Granted(_)) {
+                return Err(Error::Refused { server, filter });
+            }
+        }
+        Ok(())
+    }
+
+    /// Stores a batch of messages and acknowledges them; `false` where shutdown came first.
+    pub(super) async fn take(
+        &mut self,
+        messages: &[qproxy_mqtt::Message],
+        shutdown: &CancellationToken,
+    ) -> bool {
+        let metrics = self.subscriber.metrics.clone();
+        metrics.received_messages.inc_by(messages.len() as u64);
+        let bytes: usize = messages.iter().map(|message| message.payload.len()).sum();
+        metrics.received_bytes.inc_by(bytes as u64);
+        let read = self.read(messages);
+        for (index, error) in &read.refused {
+            self.quarantine(&messages[*index], error);
+        }
+        let fresh = self.note(&read.arrivals);
+        let arrivals = read.arrivals.into_iter().map(|(_, _, arrival)| arrival);
+        let batch = Batch {
+            arrivals: arrivals.collect(),
+            settled: self.ledger.take_changed(),
+        };
+        if !batch.arrivals.is_empty() && !self.commit(batch, messages, shutdown).await {
+            return false;
+        }
+        messages.iter().for_each(qproxy_mqtt::Message::ack);
+        for record in fresh {
+            self.subscriber.handle.feed.send(record);
+        }
+        self.since_ack += messages.len();
+        if self.since_ack >= self.subscriber.config.ack_messages {
+            self.acknowledge(Instant::now());
+        }
+        true
+    }
+
+    /// Reads messages; heads between them go to the ledger at once.
+    pub(super) fn read(&mut self, messages: &[qproxy_mqtt::Message]) -> Read {
+        let mut read = Read::default();
+        for (index, message) in messages.iter().enumerate() {
+            let result = match self.subscriber.topics.parse(&message.topic) {
+                Some(Topic::Items(node)) => {
+                    self.intake.read(&node, &message.payload).map(|items| {
+                        let of_node = items
+                            .into_iter()
+                            .map(|(range, item)| (node.clone(), range, item));
+                        read.arrivals.extend(of_node);
+                    })
+                }
+                Some(Topic::Head(node)) => notice::read::<Head>(&message.payload)
+                    .map(|head| self.head(&node, head))
+                    .map_err(Malformed::Notice),
+                _ => Err(Malformed::Topic),
+            };
+            if let Err(error) = result {
+                read.refused.push((index, error));
+            }
+        }
+        read
+    }
+
+    pub(super) fn head(&mut self, node: &NodeId, head: Head) {
+        if self.accounts && head.highest <= notice::MAX_SEQUENCE {
+            self.ledger.announced(node, Epoch(head.epoch), head.highest);
+        }
+    }
+
+    /// Notes what arrived; gives the records that are new, where somebody listens.
+    pub(super) fn note(
+        &mut self,
+        arrivals: &[(NodeId, SequenceRange, Arrival)],
+    ) -> Vec<Arc<Record>> {
+        let now = Instant::now();
+        let metrics = &self.subscriber.metrics;
+        let listened = self.subscriber.handle.feed.has_listeners();
+        let mut fresh = Vec::new();
+        for (node, range, arrival) in arrivals {
+            let item = &arrival.decoded.item;
+            let noted = match item {
+                _ if !self.accounts => Noted::New,
+                Item::Gap(gap) => self.ledger.told_dropped(gap, *range, now),
+                _ => self.ledger.arrived(node, item.origin().epoch, *range, now),
+            };
+            match (noted, item) {
+                (Noted::Unaccounted, _) => {
+                    metrics.unaccounted.inc();
+                }
+                (Noted::New, Item::Gap(gap)) => {
+                    let told = metrics
+                        .dropped_told
+                        .get_or_create(&reason(gap.reason.as_str()));
+                    told.inc_by(range.count());
+                }
+                (Noted::New, Item::Record(record)) if listened => {
+                    fresh.push(Arc::new(record.clone()));
+                }
+                _ => {}
+            }
+        }
+        fresh
+    }
+
+    /// Puts a batch until the store takes it; `false` where shutdown came first.
+    pub(super) async fn commit(
+        &mut self,
+        batch: Batch,
+        messages: &[qproxy_mqtt::Message],
+        shutdown: &CancellationToken,
+    ) -> bool {
+        let settled = batch.settled.clone();
+        let kinds: Vec<_> = batch
+            .arrivals
+            .iter()
+            .map(|a| kind(&a.decoded.item))
+            .collect();
+        let starts: Vec<_> = batch.arrivals.iter().filter_map(started_us).collect();
+        let mut next = Some(batch);
+        let mut pause = self.subscriber.config.first_pause;
+        loop {
+            // The batch was given away; what it held is read again from the messages.
+            let batch = next.take().unwrap_or_else(|| {
+                let arrivals = self.read(messages).arrivals.into_iter();
+                Batch {
+                    arrivals: arrivals.map(|(_, _, arrival)| arrival).collect(),
+                    settled: settled.clone(),
+                }
+            });
+            let started = Instant::now();
+            match self.subscriber.store.put(batch).await {
+                Ok(receipt) => {
+                    self.committed(receipt, &kinds, &starts, started);
+                    return true;
+                }
+                Err(error) => {
+                    self.refused(&error);
+                    tokio::select! {
+                        () = sleep(pause) => {}
+                        () = shutdown.cancelled() => return false,
+                    }
+                    pause = (pause * 2).min(self.subscriber.config.longest_pause);
+                }
+            }
+        }
+    }
+
+    pub(super) fn committed(
+        &self,
+        receipt: Receipt,
+        kinds: &[&'static str],
+        starts: &[i64],
+        started: Instant,
+    ) {
+        let metrics = &self.subscriber.metrics;
+        metrics
+            .commit_seconds
+            .observe(started.elapsed().as_secs_f64());
+        #[expect(clippy::cast_precision_loss, reason = "a batch is small")]
+        metrics.commit_items.observe(kinds.len() as f64);
+        metrics
+            .stored_items
+            .get_or_create(&reason("record"))
+            .inc_by(receipt.records);
+        metrics
+            .stored_items
+            .get_or_create(&reason("piece"))
+            .inc_by(receipt.pieces);
+        metrics.duplicates.inc_by(receipt.duplicates);
+        let now = now_us();
+        for start in starts {
+            #[expect(
+                clippy::cast_precision_loss,
+                reason = "a delay in seconds needs no 53 bits"
+            )]
+            let delay = now.saturating_sub(*start).max(0) as f64 / 1e6;
+            metrics.sync_delay_seconds.observe(delay);
+        }
+        if self
+            .subscriber
+            .handle
+            .status
+            .lock()
+            .blocked
+            .take()
+            .is_some()
+        {
+            tracing::info!("store takes records again");
+        }
+    }
+
+    pub(super) fn refused(&self, error: &store::Error) {
+        let why = match error {
+            store::Error::Io { .. } => "io",
+            store::Error::Full(_) => "full",
+            store::Error::Unavailable { .. } => "unavailable",
+            store::Error::Corrupt { .. } => "corrupt",
+            store::Error::Closed => "closed",
+        };
+        self.subscriber
+            .metrics
+            .store_failures
+            .get_or_create(&reason(why))
+            .inc();
+        let mut status = self.subscriber.handle.status.lock();
+        if status.blocked.is_none() {
+            tracing::error!(%error, "store refuses records; nothing is acknowledged until it takes them");
+        }
+        status.blocked = Some(error.to_string());
+    }
+
+    pub(super) fn quarantine(&self, message: &qproxy_mqtt::Message, error: &Malformed) {
+        let why = chain(error);
+        tracing::warn!(
+            topic = message.topic.as_str(),
+            error = why,
+            "message cannot be read"
+        );
+        self.subscriber.metrics.quarantined.inc();
+        let quarantine = &self.subscriber.handle.quarantine;
+        quarantine.keep(now_us(), &message.topic, &message.payload, why);
+    }
+}
+
+fn started_us(arrival: &Arrival) -> Option<i64> {
+    match &arrival.decoded.item {
+        Item::Record(Record::Exchange(exchange)) => Some(exchange.timing.started_us),
+        Item::Record(Record::Stream(stream)) => Some(stream.timing.started_us),
+        _ => None,
+    }
+}
+
+pub(super) fn now_us() -> i64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    since.map_or(0, |since| {
+        i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
+    })
+}
