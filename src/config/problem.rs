@@ -54,6 +54,10 @@ impl Problem {
                 format!("{key}.{name}")
             };
             "is missing".clone_into(&mut message);
+        } else if is_secret(&key) {
+            // The reader's message would show the value.
+            "has the wrong type: it must be text, or a list of texts for `redis_cluster`"
+                .clone_into(&mut message);
         }
         Self {
             key,
@@ -122,6 +126,12 @@ impl fmt::Display for Problems {
         }
         Ok(())
     }
+}
+
+/// Whether the value of a key must not be shown.
+fn is_secret(key: &str) -> bool {
+    let name = key.rsplit('.').next().unwrap_or_default();
+    name == "token" || name.starts_with("redis")
 }
 
 /// The names in serde's "unknown field `x`, expected one of `a`, `b`".
