@@ -27,6 +27,7 @@ export async function show(id, onClose, onDeleted) {
   );
   panel.hidden = false;
   panel.focus({ preventScroll: true });
+  if (matchMedia("(max-width: 900px)").matches) panel.scrollIntoView();
   if (record.request) {
     const { method, target, version } = record.request;
     panel.append(...message("Request", `${method} ${target} ${version}`, record.request));

@@ -1,6 +1,8 @@
 //! The API over real HTTP, on a store in memory: each route, each kind of refusal, and what keeps recorded
 //! content from acting as the dashboard.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests count as tests")]
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

@@ -1,5 +1,7 @@
 //! The configuration from outside: the user's own example, the shipped default, its reference, and mistakes.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests count as tests")]
+
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
@@ -229,179 +231,157 @@ fn tcp_and_downstream_are_one_or_many() {
     assert!(twice.contains("`tcp[1].service`"), "{twice}");
 }
 
+/// Bad files, the key at fault, and what must be said of it.
+const MISTAKES: &[(&str, &str, &str)] = &[
+    (r#"{"http": {}}"#, "mode", "missing"),
+    (r#"{"mode": "Rekord"}"#, "mode", "Rekord"),
+    (
+        r#"{"mode": "Forward", "http": {"prot": 1}}"#,
+        "http.prot",
+        "`port`",
+    ),
+    (r#"{"mode": "Forward", "htpt": {}}"#, "htpt", "`http`"),
+    (
+        r#"{"mode": "Forward", "http": {"port": 70000}}"#,
+        "http.port",
+        "70000",
+    ),
+    (
+        r#"{"mode": "Forward", "http": {"port": "80"}}"#,
+        "http.port",
+        "\"80\"",
+    ),
+    (
+        r#"{"mode": "Forward", "http": {"downstream": "a:1"}}"#,
+        "http.downstream",
+        "a:1",
+    ),
+    (
+        r#"{"mode": "Forward", "http": {"downstream": []}}"#,
+        "http.downstream",
+        "missing",
+    ),
+    (
+        r#"{"mode": "Forward", "http": {"host": "a b", "downstream": "http://a"}}"#,
+        "http.host",
+        "a b",
+    ),
+    (
+        r#"{"mode": "Forward", "http": {"downstream": "http://a", "tls": {"tls_cert": "c"}}}"#
+            .to_owned(),
+        "http.tls.tls_key",
+        "missing",
+    ),
+    (
+        r#"{"mode": "Forward", "tcp": [{"port": 1, "downstream": "a"}]}"#,
+        "tcp.downstream",
+        "`a`",
+    ),
+    (
+        r#"{"mode": "Forward", "tcp": [{"port": 1, "downstreem": "a"}]}"#,
+        "tcp[0].downstreem",
+        "`downstream`",
+    ),
+    (
+        r#"{"mode": "Forward", "tcp": {"downstream": "a:1"}}"#,
+        "tcp.port",
+        "missing",
+    ),
+    (
+        r#"{"mode": "Playback", "broker": {"host": "0.0.0.0"}}"#,
+        "broker.host",
+        "mqtt.token",
+    ),
+    (
+        r#"{"mode": "Playback", "peer": {"port": 1}}"#,
+        "peer.host",
+        "missing",
+    ),
+    (
+        r#"{"mode": "Playback", "http": {}, "playback": {"http": {}}}"#,
+        "playback.http",
+        "http",
+    ),
+];
+
+/// The same, as keys beside a proxy that is as it should be.
+const MISTAKES_BESIDE_HTTP: &[(&str, &str, &str)] = &[
+    (r#""node": "a/b""#, "node", "a/b"),
+    (
+        r#""retention": {"max_age": "24"}"#,
+        "retention.max_age",
+        "24",
+    ),
+    (r#""retention": {"max_age": 24}"#, "retention.max_age", "24"),
+    (
+        r#""retention": {"max_bytes": "10G"}"#,
+        "retention.max_bytes",
+        "10G",
+    ),
+    (
+        r#""retention": {"max_bytes": -1}"#,
+        "retention.max_bytes",
+        "-1",
+    ),
+    (r#""capture": {"sample": 1.5}"#, "capture.sample", "1.5"),
+    (
+        r#""capture": {"include": [{"statuses": ["6x"]}]}"#,
+        "capture.include[0].statuses[0]",
+        "6x",
+    ),
+    (
+        r#""capture": {"redact": {"json": ["a"]}}"#,
+        "capture.redact.json[0]",
+        "`a`",
+    ),
+    (r#""api": {"host": "0.0.0.0"}"#, "api.host", "0.0.0.0"),
+    (r#""api": {"token": "a b"}"#, "api.token", "visible"),
+    (r#""mqtt": {"root": "a/b"}"#, "mqtt.root", "a/b"),
+    (r#""mqtt": {"protocol": "3.1"}"#, "mqtt.protocol", "3.1"),
+    (
+        r#""mqtt": {"keep_alive": "1d"}"#,
+        "mqtt.keep_alive",
+        "65535",
+    ),
+    (r#""mqtt": {"token": "t"}"#, "mqtt.app_id", "missing"),
+    (
+        r#""store": {"path": "a", "redis": "redis://h"}"#,
+        "store",
+        "only one",
+    ),
+    (
+        r#""store": {"redis": "http://h"}"#,
+        "store.redis",
+        "redis://",
+    ),
+    (r#""playback": {"miss": "shrug"}"#, "playback.miss", "shrug"),
+    (
+        r#""playback": {"miss": "pass_through"}"#,
+        "playback.upstream",
+        "missing",
+    ),
+    (r#""playback": {"delay": "long"}"#, "playback.delay", "long"),
+    (
+        r#""sync": {"max_message_bytes": 1}"#,
+        "sync.max_message_bytes",
+        "`1`",
+    ),
+];
+
 #[test]
 fn each_mistake_names_its_key_and_its_value() {
-    let forward = |rest: &str| {
-        format!(r#"{{"mode": "Forward", "http": {{"downstream": "http://a:1"}}, {rest}}}"#)
-    };
-    let cases = [
-        (r#"{"http": {}}"#.to_owned(), "mode", "missing"),
-        (r#"{"mode": "Rekord"}"#.to_owned(), "mode", "Rekord"),
+    let beside = MISTAKES_BESIDE_HTTP.iter().map(|(rest, key, value)| {
+        let http = r#""http": {"downstream": "http://a:1"}"#;
         (
-            r#"{"mode": "Forward", "http": {"prot": 1}}"#.to_owned(),
-            "http.prot",
-            "`port`",
-        ),
-        (
-            r#"{"mode": "Forward", "htpt": {}}"#.to_owned(),
-            "htpt",
-            "`http`",
-        ),
-        (
-            r#"{"mode": "Forward", "http": {"port": 70000}}"#.to_owned(),
-            "http.port",
-            "70000",
-        ),
-        (
-            r#"{"mode": "Forward", "http": {"port": "80"}}"#.to_owned(),
-            "http.port",
-            "\"80\"",
-        ),
-        (
-            r#"{"mode": "Forward", "http": {"downstream": "a:1"}}"#.to_owned(),
-            "http.downstream",
-            "a:1",
-        ),
-        (
-            r#"{"mode": "Forward", "http": {"downstream": []}}"#.to_owned(),
-            "http.downstream",
-            "missing",
-        ),
-        (
-            r#"{"mode": "Forward", "http": {"host": "a b", "downstream": "http://a"}}"#.to_owned(),
-            "http.host",
-            "a b",
-        ),
-        (
-            r#"{"mode": "Forward", "http": {"downstream": "http://a", "tls": {"tls_cert": "c"}}}"#
-                .to_owned(),
-            "http.tls.tls_key",
-            "missing",
-        ),
-        (
-            r#"{"mode": "Forward", "tcp": [{"port": 1, "downstream": "a"}]}"#.to_owned(),
-            "tcp.downstream",
-            "`a`",
-        ),
-        (
-            r#"{"mode": "Forward", "tcp": [{"port": 1, "downstreem": "a"}]}"#.to_owned(),
-            "tcp[0].downstreem",
-            "`downstream`",
-        ),
-        (
-            r#"{"mode": "Forward", "tcp": {"downstream": "a:1"}}"#.to_owned(),
-            "tcp.port",
-            "missing",
-        ),
-        (forward(r#""node": "a/b""#), "node", "a/b"),
-        (
-            forward(r#""retention": {"max_age": "24"}"#),
-            "retention.max_age",
-            "24",
-        ),
-        (
-            forward(r#""retention": {"max_age": 24}"#),
-            "retention.max_age",
-            "24",
-        ),
-        (
-            forward(r#""retention": {"max_bytes": "10G"}"#),
-            "retention.max_bytes",
-            "10G",
-        ),
-        (
-            forward(r#""retention": {"max_bytes": -1}"#),
-            "retention.max_bytes",
-            "-1",
-        ),
-        (
-            forward(r#""capture": {"sample": 1.5}"#),
-            "capture.sample",
-            "1.5",
-        ),
-        (
-            forward(r#""capture": {"include": [{"statuses": ["6x"]}]}"#),
-            "capture.include[0].statuses[0]",
-            "6x",
-        ),
-        (
-            forward(r#""capture": {"redact": {"json": ["a"]}}"#),
-            "capture.redact.json[0]",
-            "`a`",
-        ),
-        (
-            forward(r#""api": {"host": "0.0.0.0"}"#),
-            "api.host",
-            "0.0.0.0",
-        ),
-        (
-            forward(r#""api": {"token": "a b"}"#),
-            "api.token",
-            "visible",
-        ),
-        (forward(r#""mqtt": {"root": "a/b"}"#), "mqtt.root", "a/b"),
-        (
-            forward(r#""mqtt": {"protocol": "3.1"}"#),
-            "mqtt.protocol",
-            "3.1",
-        ),
-        (
-            forward(r#""mqtt": {"keep_alive": "1d"}"#),
-            "mqtt.keep_alive",
-            "65535",
-        ),
-        (
-            forward(r#""mqtt": {"token": "t"}"#),
-            "mqtt.app_id",
-            "missing",
-        ),
-        (
-            forward(r#""store": {"path": "a", "redis": "redis://h"}"#),
-            "store",
-            "only one",
-        ),
-        (
-            forward(r#""store": {"redis": "http://h"}"#),
-            "store.redis",
-            "redis://",
-        ),
-        (
-            forward(r#""playback": {"miss": "shrug"}"#),
-            "playback.miss",
-            "shrug",
-        ),
-        (
-            forward(r#""playback": {"miss": "pass_through"}"#),
-            "playback.upstream",
-            "missing",
-        ),
-        (
-            forward(r#""playback": {"delay": "long"}"#),
-            "playback.delay",
-            "long",
-        ),
-        (
-            forward(r#""sync": {"max_message_bytes": 1}"#),
-            "sync.max_message_bytes",
-            "`1`",
-        ),
-        (
-            r#"{"mode": "Playback", "broker": {"host": "0.0.0.0"}}"#.to_owned(),
-            "broker.host",
-            "mqtt.token",
-        ),
-        (
-            r#"{"mode": "Playback", "peer": {"port": 1}}"#.to_owned(),
-            "peer.host",
-            "missing",
-        ),
-        (
-            r#"{"mode": "Playback", "http": {}, "playback": {"http": {}}}"#.to_owned(),
-            "playback.http",
-            "http",
-        ),
-    ];
-    for (text, key, value) in cases {
+            format!(r#"{{"mode": "Forward", {http}, {rest}}}"#),
+            key,
+            value,
+        )
+    });
+    let whole = MISTAKES
+        .iter()
+        .map(|(text, key, value)| ((*text).to_owned(), key, value));
+    for (text, key, value) in whole.chain(beside) {
         let said = bad(&text);
         let named = said
             .lines()
