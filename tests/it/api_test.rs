@@ -460,7 +460,7 @@ async fn filters_reach_the_store() {
     ] {
         assert_eq!(
             ids(&api.get(&format!("/api/records?{filter}")).await),
-            [wanted.clone()],
+            std::slice::from_ref(&wanted),
             "{filter}"
         );
     }

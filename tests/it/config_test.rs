@@ -267,8 +267,7 @@ const MISTAKES: &[(&str, &str, &str)] = &[
         "a b",
     ),
     (
-        r#"{"mode": "Forward", "http": {"downstream": "http://a", "tls": {"tls_cert": "c"}}}"#
-            .to_owned(),
+        r#"{"mode": "Forward", "http": {"downstream": "http://a", "tls": {"tls_cert": "c"}}}"#,
         "http.tls.tls_key",
         "missing",
     ),
