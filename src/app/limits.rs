@@ -11,22 +11,18 @@ use crate::config;
 use crate::playback::{self, MatchConfig, Repeat};
 use crate::proxy;
 use crate::record::{BodyMatch, FingerprintRules, NodeId};
-use crate::segment::Fsync;
 use crate::service_discovery::{self, Endpoint, Pool};
 use crate::{spool, store};
 
-const FSYNC_INTERVAL: Duration = Duration::from_secs(1);
-
-/// The first address of a host.
-pub(super) async fn resolve(address: &config::Address) -> Result<SocketAddr, Error> {
+/// The first address of a host; `key` is the section that names it.
+pub(super) async fn resolve(key: &str, at: &config::Endpoint) -> Result<SocketAddr, Error> {
     let failed = |source| Error::Resolve {
-        key: address.key.replace(".port", ".host"),
-        host: address.host.clone(),
+        key: format!("{key}.host"),
+        host: at.host.clone(),
         source,
     };
-    let mut found = tokio::net::lookup_host((address.host.as_str(), address.port))
-        .await
-        .map_err(failed)?;
+    let found = tokio::net::lookup_host((at.host.as_str(), at.port)).await;
+    let mut found = found.map_err(failed)?;
     found
         .next()
         .ok_or_else(|| failed(std::io::Error::other("the name has no address")))
@@ -35,13 +31,13 @@ pub(super) async fn resolve(address: &config::Address) -> Result<SocketAddr, Err
 /// The endpoints of a service.
 pub(super) fn pool(
     key: &str,
-    downstream: &[String],
+    downstream: &[impl ToString],
     metrics: &service_discovery::Metrics,
 ) -> Result<Arc<Pool>, Error> {
     let key = format!("{key}.downstream");
     let mut endpoints: Vec<Endpoint> = Vec::new();
     for text in downstream {
-        let endpoint = text.parse();
+        let endpoint = text.to_string().parse();
         endpoints.push(endpoint.map_err(|source| Error::Downstream {
             key: key.clone(),
             source,
@@ -58,27 +54,18 @@ pub(super) fn pool(
 
 fn tls(files: &config::TlsFiles) -> proxy::tls::Files {
     proxy::tls::Files {
-        certificate: files.certificate.clone(),
-        key: files.private_key.clone(),
+        certificate: files.cert.clone(),
+        key: files.key.clone(),
     }
 }
 
-pub(super) fn http(http: &config::Http, listen: SocketAddr) -> proxy::http::Config {
+pub(super) fn http(http: &config::HttpSettings, listen: SocketAddr) -> proxy::http::Config {
     let mut limits = proxy::http::Config::new(listen, http.service.as_str());
     limits.tls = http.tls.as_ref().map(tls);
     limits.upstream_ca.clone_from(&http.upstream_ca);
-    if !http.preserve_host {
-        limits.host = proxy::http::Host::Upstream;
-    }
-    if http.forwarded {
-        limits.forwarded = proxy::http::Forwarded::On;
-    }
-    set(&mut limits.max_connections, http.max_connections);
-    set(&mut limits.max_head_bytes, http.max_head_bytes.map(size));
-    set(&mut limits.head_timeout, http.idle_timeout);
-    set(&mut limits.connect_timeout, http.connect_timeout);
-    set(&mut limits.response_timeout, http.response_timeout);
-    set(&mut limits.body_timeout, http.body_timeout);
+    limits.max_connections = http.max_connections;
+    limits.connect_timeout = http.connect_timeout;
+    limits.response_timeout = http.response_timeout;
     limits
 }
 
@@ -91,26 +78,36 @@ pub(super) fn answering(
     limits
 }
 
-pub(super) fn tcp(tcp: &config::Tcp, listen: SocketAddr) -> proxy::tcp::Config {
+pub(super) fn tcp(tcp: &config::TcpSettings, listen: SocketAddr) -> proxy::tcp::Config {
     let mut limits = proxy::tcp::Config::new(listen, tcp.service.as_str());
     limits.tls = tcp.tls.as_ref().map(tls);
     limits.upstream_ca.clone_from(&tcp.upstream_ca);
-    set(&mut limits.max_connections, tcp.max_connections);
-    set(&mut limits.idle_timeout, tcp.idle_timeout);
-    set(&mut limits.connect_timeout, tcp.connect_timeout);
+    limits.max_connections = tcp.max_connections;
+    limits.connect_timeout = tcp.connect_timeout;
+    limits.idle_timeout = tcp.idle_timeout;
     limits
 }
 
-pub(super) fn capture(node: NodeId, typed: &config::Capture) -> Result<capture::Config, Error> {
+pub(super) fn capture(
+    node: NodeId,
+    typed: &config::CaptureSettings,
+    max_message_bytes: usize,
+) -> Result<capture::Config, Error> {
     let mut limits = capture::Config::new(node);
-    set(&mut limits.queue_bytes, typed.queue_bytes.map(size));
-    set(&mut limits.max_stream_bytes, typed.max_stream_bytes);
+    limits.queue_bytes = typed.queue_bytes;
+    limits.max_stream_bytes = typed.max_stream_bytes;
+    limits.max_message_bytes = max_message_bytes;
+    // A chunk has to fit a message, with what stands beside it.
+    limits.chunk_bytes = limits
+        .chunk_bytes
+        .min(max_message_bytes.saturating_sub(1024));
+    limits.inline_bytes = limits.inline_bytes.min(limits.chunk_bytes);
     let settings = &mut limits.settings;
     settings.enabled = typed.enabled;
     settings.sample = typed.sample;
-    set(&mut settings.max_body_bytes, typed.max_body_bytes);
-    settings.include = rules(&typed.include)?;
-    settings.exclude = rules(&typed.exclude)?;
+    settings.max_body_bytes = typed.max_body_bytes;
+    settings.include = rules("capture.include", &typed.include)?;
+    settings.exclude = rules("capture.exclude", &typed.exclude)?;
     let lower = |name: &String| Arc::from(name.to_ascii_lowercase());
     settings.redact_headers = typed.redact_headers.iter().map(lower).collect();
     settings.redact_json = typed
@@ -121,17 +118,18 @@ pub(super) fn capture(node: NodeId, typed: &config::Capture) -> Result<capture::
     Ok(limits)
 }
 
-fn rules(typed: &[config::Rule]) -> Result<Vec<capture::Rule>, Error> {
-    let rule = |rule: &config::Rule| -> Result<capture::Rule, Error> {
+fn rules(key: &str, typed: &[config::Rule]) -> Result<Vec<capture::Rule>, Error> {
+    let rule = |(at, rule): (usize, &config::Rule)| -> Result<capture::Rule, Error> {
         let globs = |texts: &[String]| texts.iter().map(|text| Glob::from(text.as_str())).collect();
         let mut statuses: Vec<StatusMatch> = Vec::new();
         for text in &rule.statuses {
-            statuses.push(text.parse().map_err(|error: capture::InvalidSetting| {
-                Error::Setting {
-                    key: format!("{}.statuses", rule.key),
+            let status = text
+                .parse()
+                .map_err(|error: capture::InvalidSetting| Error::Setting {
+                    key: format!("{key}[{at}].statuses"),
                     message: error.to_string(),
-                }
-            })?);
+                });
+            statuses.push(status?);
         }
         Ok(capture::Rule {
             methods: rule.methods.clone(),
@@ -141,41 +139,30 @@ fn rules(typed: &[config::Rule]) -> Result<Vec<capture::Rule>, Error> {
             content_types: rule.content_types.clone(),
         })
     };
-    typed.iter().map(rule).collect()
+    typed.iter().enumerate().map(rule).collect()
 }
 
-const fn fsync(typed: config::Fsync) -> Fsync {
-    match typed {
-        config::Fsync::Always => Fsync::Always,
-        config::Fsync::Interval => Fsync::Interval(FSYNC_INTERVAL),
-        config::Fsync::Never => Fsync::Never,
-    }
-}
-
-pub(super) fn spool(node: NodeId, typed: &config::Spool) -> spool::Config {
+pub(super) fn spool(node: NodeId, typed: &config::SpoolSettings) -> spool::Config {
     let mut limits = spool::Config::new(typed.path.clone(), node);
-    set(&mut limits.max_bytes, typed.max_bytes);
-    set(&mut limits.max_age, typed.max_age);
-    limits.fsync = fsync(typed.fsync);
+    limits.max_bytes = typed.max_bytes;
+    limits.max_age = typed.max_age.unwrap_or(Duration::MAX);
     limits
 }
 
 pub(super) fn embedded(
     path: PathBuf,
-    typed: config::Fsync,
-    retention: &config::Retention,
+    retention: &config::RetentionSettings,
 ) -> store::embedded::Config {
     let mut limits = store::embedded::Config::new(path);
     limits.max_age = retention.max_age;
     limits.max_bytes = retention.max_bytes;
-    limits.fsync = fsync(typed);
     limits
 }
 
 pub(super) fn redis(
     server: store::redis::Server,
     prefix: &str,
-    retention: &config::Retention,
+    retention: &config::RetentionSettings,
 ) -> store::redis::Config {
     let mut limits = store::redis::Config::new(server);
     prefix.clone_into(&mut limits.prefix);
@@ -184,24 +171,24 @@ pub(super) fn redis(
     limits
 }
 
-pub(super) fn fingerprint_rules(playback: &config::Playback) -> FingerprintRules {
+pub(super) fn fingerprint_rules(playback: &config::PlaybackSettings) -> FingerprintRules {
+    let matching = &playback.matching;
     FingerprintRules {
-        host: playback.match_host,
-        ignore_query: playback.ignore_query.clone(),
-        headers: playback.match_headers.clone(),
-        body: if playback.match_body {
-            BodyMatch::Exact
-        } else {
-            BodyMatch::Ignore
+        host: matching.host,
+        ignore_query: matching.ignore_query.clone(),
+        headers: matching.headers.clone(),
+        body: match matching.body {
+            config::BodyMatch::Exact => BodyMatch::Exact,
+            config::BodyMatch::Ignore => BodyMatch::Ignore,
         },
     }
 }
 
-pub(super) fn answerer(typed: &config::Playback) -> Result<playback::AnswerConfig, Error> {
+pub(super) fn answerer(typed: &config::PlaybackSettings) -> Result<playback::AnswerConfig, Error> {
     let miss = match &typed.miss {
         config::Miss::Explain => playback::Miss::Explain,
         config::Miss::PassThrough(url) => {
-            playback::Miss::PassThrough(target("playback.miss.pass_through", url)?)
+            playback::Miss::PassThrough(target("playback.upstream", url)?)
         }
     };
     let matching = MatchConfig {
@@ -213,9 +200,15 @@ pub(super) fn answerer(typed: &config::Playback) -> Result<playback::AnswerConfi
         },
         ..MatchConfig::default()
     };
+    let delay = match typed.delay {
+        config::Delay::None => playback::Delay::None,
+        config::Delay::AsRecorded => playback::Delay::AsRecorded,
+        config::Delay::Fixed(time) => playback::Delay::Fixed(time),
+    };
     Ok(playback::AnswerConfig {
         miss,
         matching,
+        delay,
         ..playback::AnswerConfig::default()
     })
 }
@@ -229,19 +222,9 @@ pub(super) fn target(key: &str, url: &str) -> Result<playback::Target, Error> {
         })
 }
 
-pub(super) fn replay(typed: &config::Playback) -> playback::ReplayConfig {
+pub(super) fn replay(typed: &config::PlaybackSettings) -> playback::ReplayConfig {
     playback::ReplayConfig {
         allowed_targets: playback::AllowedTargets::new(&typed.allowed_targets),
         ..playback::ReplayConfig::default()
     }
-}
-
-fn set<T>(limit: &mut T, typed: Option<T>) {
-    if let Some(typed) = typed {
-        *limit = typed;
-    }
-}
-
-fn size(bytes: u64) -> usize {
-    usize::try_from(bytes).unwrap_or(usize::MAX)
 }

@@ -102,6 +102,20 @@ impl App {
             key: "mqtt.root".into(),
             message: error.to_string(),
         })?;
+        if settings.mqtt.protocol == config::MqttVersion::V5 {
+            let message = "this version speaks MQTT 3.1.1 only: leave the key out".to_owned();
+            return Err(Error::Setting {
+                key: "mqtt.protocol".into(),
+                message,
+            });
+        }
+        for key in &settings.unused {
+            tracing::warn!(
+                key,
+                mode = settings.mode.as_str(),
+                "this key does nothing in this mode"
+            );
+        }
         let metrics = Metrics::default();
         let mut listening = Vec::new();
 
@@ -372,7 +386,7 @@ impl Bus<'_> {
     }
 }
 
-fn publisher_config(mqtt: &config::Mqtt) -> PublisherConfig {
+fn publisher_config(mqtt: &config::MqttSettings) -> PublisherConfig {
     let mut limits = PublisherConfig {
         compression: match mqtt.compression {
             config::Compression::None => Compression::None,
@@ -381,7 +395,8 @@ fn publisher_config(mqtt: &config::Mqtt) -> PublisherConfig {
         },
         ..PublisherConfig::default()
     };
-    limits.flow.window_messages = usize::try_from(mqtt.window_messages).unwrap_or(usize::MAX);
+    limits.max_payload_bytes = mqtt.max_message_bytes;
+    limits.flow.window_messages = mqtt.window_messages;
     limits
 }
 
@@ -392,7 +407,7 @@ async fn start_broker(
     let Some(address) = &settings.broker else {
         return Ok(None);
     };
-    let mut limits = broker_mock::Config::new(limits::resolve(address).await?);
+    let mut limits = broker_mock::Config::new(limits::resolve("broker", address).await?);
     limits.app_id.clone_from(&settings.mqtt.app_id);
     limits.token.clone_from(&settings.mqtt.token);
     let broker = broker_mock::Broker::bind(limits).await?;
@@ -409,7 +424,7 @@ async fn start_broker(
 fn endpoint(settings: &Settings, own: Option<&broker_mock::RunningBroker>) -> Option<Endpoint> {
     let mut endpoint = match (&settings.peer, own) {
         (Some(peer), _) => {
-            let mut endpoint = Endpoint::new(peer.host.as_str(), peer.port);
+            let mut endpoint = Endpoint::new(peer.endpoint.host.as_str(), peer.endpoint.port);
             let ca = settings.mqtt.ca.clone();
             endpoint.tls = peer.tls.then(|| Tls {
                 ca,
@@ -428,14 +443,16 @@ fn endpoint(settings: &Settings, own: Option<&broker_mock::RunningBroker>) -> Op
         }
         (None, None) => return None,
     };
+    let keep_alive = settings.mqtt.keep_alive.as_secs();
+    endpoint.keep_alive = u16::try_from(keep_alive).unwrap_or(u16::MAX);
     endpoint.app_id.clone_from(&settings.mqtt.app_id);
     endpoint.token.clone_from(&settings.mqtt.token);
     Some(endpoint)
 }
 
-async fn api_config(typed: &config::Api) -> Result<api::Config, Error> {
+async fn api_config(typed: &config::ApiSettings) -> Result<api::Config, Error> {
     Ok(api::Config {
-        listen: limits::resolve(&typed.listen).await?,
+        listen: limits::resolve("api", &typed.listen).await?,
         token: typed.token.clone(),
         allowed_hosts: typed.allowed_hosts.clone(),
         ..api::Config::default()

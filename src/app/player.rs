@@ -14,7 +14,7 @@ use super::metrics::Metrics;
 use super::responder::FromRecords;
 use super::results::Results;
 use crate::api::Events;
-use crate::config::{self, Settings};
+use crate::config::{self, Mode, Settings};
 use crate::playback::{Answerer, Live, LiveConfig, Runs, Sending};
 use crate::proxy;
 use crate::store::embedded::Embedded;
@@ -22,6 +22,8 @@ use crate::store::redis::{InvalidConfig, Redis, Server};
 use crate::store::{Store, Summary};
 use crate::sync::{Feed, Heard};
 
+/// Beside the spool, where one folder serves both.
+const RECORDS_FOLDER: &str = "records";
 /// How often retention is applied.
 const EXPIRE_EVERY: Duration = Duration::from_secs(10);
 
@@ -44,16 +46,16 @@ pub(super) async fn open_store(
         Ok(store)
     };
     match &settings.store {
-        config::Store::Embedded { path, fsync } => {
-            let limits = limits::embedded(path.clone(), *fsync, &settings.retention);
+        config::StoreSettings::Embedded { path } => {
+            let limits = limits::embedded(path.join(RECORDS_FOLDER), &settings.retention);
             let metrics = metrics.store.clone();
             let opened = tokio::task::spawn_blocking(move || Embedded::open(limits, metrics)).await;
             Ok(Arc::new(opened.expect("opening the store does not panic")?))
         }
-        config::Store::Redis { url, prefix } => {
+        config::StoreSettings::Redis { url, prefix } => {
             redis(Server::single(url.expose_secret()), prefix).await
         }
-        config::Store::RedisCluster { urls, prefix } => {
+        config::StoreSettings::RedisCluster { urls, prefix } => {
             let urls = urls.iter().map(ExposeSecret::expose_secret);
             redis(Server::cluster(urls), prefix).await
         }
@@ -71,13 +73,11 @@ impl Player {
         let replay = limits::replay(&settings.playback);
         let live = match &settings.playback.auto {
             None => None,
-            Some(auto) => {
-                let target = limits::target("playback.auto.target", &auto.target)?;
-                let mut sending = Sending::to(target);
-                sending.concurrency = auto.concurrency;
+            Some(config::Auto(url)) => {
+                let target = limits::target("playback.auto", url)?;
                 let live = Live::start(
                     store.clone(),
-                    LiveConfig::new(sending),
+                    LiveConfig::new(Sending::to(target)),
                     &replay,
                     results.clone(),
                     metrics.playback.clone(),
@@ -96,22 +96,32 @@ impl Player {
         metrics: &Metrics,
         listening: &mut Vec<Listening>,
     ) -> Result<Option<proxy::http::Bound>, Error> {
-        let Some((address, tls)) = &settings.playback.answer else {
+        let Some(answer) = &settings.playback.answer else {
             return Ok(None);
+        };
+        let key = if settings.mode == Mode::Playback {
+            "http"
+        } else {
+            "playback.http"
         };
         let answerer = limits::answerer(&settings.playback)?;
         let answerer = Answerer::new(self.store.clone(), answerer, metrics.playback.clone())?;
-        let limits = limits::answering(limits::resolve(address).await?, tls.as_ref());
+        let limits = limits::answering(
+            limits::resolve(key, &answer.listen).await?,
+            answer.tls.as_ref(),
+        );
         let scheme = if limits.tls.is_some() {
             "https"
         } else {
             "http"
         };
         let responder = Arc::new(FromRecords(Arc::new(answerer)));
-        let key = address.key.trim_end_matches(".port").to_owned();
         // Counted apart: the proxy's own figures are those of recorded traffic.
         let bound = proxy::http::bind_responder(limits, responder, proxy::Metrics::default())
-            .map_err(|source| Error::Proxy { key, source })?;
+            .map_err(|source| Error::Proxy {
+                key: key.into(),
+                source,
+            })?;
         let address = format!("{scheme}://{}", bound.local_addr());
         listening.push(Listening::new(
             "answer",

@@ -31,7 +31,11 @@ impl Recorder {
         let spool = tokio::task::spawn_blocking(move || Spool::open(limits, spool_metrics))
             .await
             .expect("opening the spool does not panic")?;
-        let limits = limits::capture(node.clone(), &settings.capture)?;
+        let limits = limits::capture(
+            node.clone(),
+            &settings.capture,
+            settings.mqtt.max_message_bytes,
+        )?;
         let outlet = Box::new(SpoolOutlet(spool.clone()));
         let capture = Capture::start(limits, metrics.capture.clone(), outlet)?;
         Ok(Self { spool, capture })
@@ -67,7 +71,7 @@ pub(super) async fn bind_proxies(
         "forward"
     };
     if let Some(http) = &settings.http {
-        let limits = limits::http(http, limits::resolve(&http.listen).await?);
+        let limits = limits::http(http, limits::resolve("http", &http.listen).await?);
         let scheme = if limits.tls.is_some() {
             "https"
         } else {
@@ -87,9 +91,14 @@ pub(super) async fn bind_proxies(
         ));
         bound.push(Bound::Http(proxy));
     }
-    for tcp in &settings.tcp {
-        let key = tcp.listen.key.trim_end_matches(".port").to_owned();
-        let limits = limits::tcp(tcp, limits::resolve(&tcp.listen).await?);
+    let single = settings.tcp.len() == 1;
+    for (at, tcp) in settings.tcp.iter().enumerate() {
+        let key = if single {
+            "tcp".to_owned()
+        } else {
+            format!("tcp[{at}]")
+        };
+        let limits = limits::tcp(tcp, limits::resolve(&key, &tcp.listen).await?);
         let pool = limits::pool(&key, &tcp.downstream, &metrics.service_discovery)?;
         let proxy = proxy::tcp::bind(
             limits,
@@ -99,10 +108,11 @@ pub(super) async fn bind_proxies(
         )
         .map_err(|source| Error::Proxy { key, source })?;
         let address = proxy.local_addr().to_string();
+        let downstream: Vec<_> = tcp.downstream.iter().map(ToString::to_string).collect();
         listening.push(Listening::new(
             "tcp",
             address,
-            format!("-> {}", tcp.downstream.join(", ")),
+            format!("-> {}", downstream.join(", ")),
         ));
         bound.push(Bound::Tcp(proxy));
     }

@@ -116,7 +116,7 @@ async fn wait_until_stored(api: &str, wanted: u64) -> anyhow::Result<u64> {
     let stored = async {
         loop {
             let status: Value = client.get("/api/status", &[]).await?;
-            let stored = status["counts"]["stored"].as_u64().unwrap_or(0);
+            let stored = status["counts"]["records"].as_u64().unwrap_or(0);
             if stored >= wanted {
                 return anyhow::Ok(stored);
             }

@@ -1,6 +1,6 @@
 //! Running a node until it is told to stop.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Context;
@@ -10,25 +10,25 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::args::Standalone;
 use super::say;
 use crate::app::App;
-use crate::config::{self, Settings};
+use crate::config::{self, Environment, Settings};
 use crate::telemetry;
 
 /// A configuration that cannot be used; ends with the exit code for wrong usage.
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
-pub(super) struct Misconfigured(#[from] config::Error);
+pub(super) struct Misconfigured(#[from] config::Problems);
 
 /// `qproxy`: what the file describes.
 pub(super) async fn from_file(path: Option<&Path>) -> anyhow::Result<ExitCode> {
     let path = path.unwrap_or(Path::new(config::DEFAULT_PATH));
-    let settings = config::load(path).map_err(Misconfigured)?;
+    let settings = config::load(path, &Environment::of_process()).map_err(Misconfigured)?;
     serve(settings).await
 }
 
 /// `qproxy config check FILE`.
 pub(super) fn check(path: &Path) -> anyhow::Result<ExitCode> {
-    let settings = config::check(path).map_err(Misconfigured)?;
-    say(&format!("{}: good: {}", path.display(), settings.summary()));
+    let good = config::check(path, &Environment::of_process()).map_err(Misconfigured)?;
+    say(&good);
     Ok(ExitCode::SUCCESS)
 }
 
@@ -47,16 +47,10 @@ pub(super) async fn standalone(args: &Standalone) -> anyhow::Result<ExitCode> {
     serve(settings(&typed)?).await
 }
 
-/// Settings from what a command puts together; relative paths start at the working directory.
+/// Settings from what a command puts together.
 pub(super) fn settings(typed: &Value) -> anyhow::Result<Settings> {
-    let environment = |name: &str| std::env::var(name).ok();
-    let parsed = config::parse(&typed.to_string(), Path::new(""), environment);
-    Ok(parsed.map_err(|problems| {
-        Misconfigured(config::Error::Invalid {
-            path: PathBuf::from("command line"),
-            problems,
-        })
-    })?)
+    let parsed = config::parse(&typed.to_string(), &Environment::of_process());
+    Ok(parsed.map_err(Misconfigured)?)
 }
 
 /// `HOST:PORT` as the configuration has it.

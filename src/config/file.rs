@@ -1,311 +1,203 @@
-//! What the user may type. Every key is in `docs/configuration.md`, which a test holds against this file.
+//! The exact shape of `config.json`.
+//!
+//! Unknown keys are refused. What is absent is `None` here and gets its value in `resolve`; `docs/configuration.md`
+//! describes every key, and a test holds it against these types.
 
+use std::fmt;
+use std::marker::PhantomData;
 use std::path::PathBuf;
 
 use secrecy::SecretString;
 use serde::Deserialize;
+use serde::de::value::{MapAccessDeserializer, StrDeserializer};
+use serde::de::{Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
-use super::error::Problem;
-use super::value::{Many, Size, Span};
+use super::problem::{Problem, Problems};
+use super::settings::{BodyMatch, Compression, Mode, MqttVersion, Repeat};
+use super::units::{Limit, Size, Span};
 
-#[derive(Debug, Deserialize)]
+/// What stands in the file.
+#[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct File {
-    pub(super) mode: Mode,
-    pub(super) node: Option<String>,
-    pub(super) http: Option<Http>,
-    pub(super) tcp: Option<Many<Tcp>>,
-    pub(super) peer: Option<Peer>,
-    pub(super) broker: Option<Address>,
-    #[serde(default)]
-    pub(super) mqtt: Mqtt,
-    #[serde(default)]
-    pub(super) store: Store,
-    #[serde(default)]
-    pub(super) spool: Spool,
-    #[serde(default)]
-    pub(super) capture: Capture,
-    #[serde(default)]
-    pub(super) playback: Playback,
-    #[serde(default)]
-    pub(super) api: Api,
-    #[serde(default)]
-    pub(super) retention: Retention,
-}
-
-#[derive(Debug, Clone, Copy, Deserialize)]
-pub(super) enum Mode {
-    Record,
-    Playback,
-    Standalone,
-    Forward,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Http {
-    pub(super) host: Option<String>,
-    pub(super) port: u16,
-    pub(super) downstream: Option<Many<String>>,
-    pub(super) service: Option<String>,
-    pub(super) tls: Option<TlsFiles>,
-    pub(super) upstream_ca: Option<PathBuf>,
-    pub(super) preserve_host: Option<bool>,
-    pub(super) forwarded: Option<bool>,
-    pub(super) max_connections: Option<usize>,
-    pub(super) max_head_bytes: Option<Size>,
-    pub(super) idle_timeout: Option<Span>,
-    pub(super) connect_timeout: Option<Span>,
-    pub(super) response_timeout: Option<Span>,
-    pub(super) body_timeout: Option<Span>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Tcp {
-    pub(super) host: Option<String>,
-    pub(super) port: u16,
-    pub(super) downstream: Many<String>,
-    pub(super) service: Option<String>,
-    pub(super) tls: Option<TlsFiles>,
-    pub(super) upstream_ca: Option<PathBuf>,
-    pub(super) max_connections: Option<usize>,
-    pub(super) idle_timeout: Option<Span>,
-    pub(super) connect_timeout: Option<Span>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct TlsFiles {
-    pub(super) tls_cert: PathBuf,
-    pub(super) tls_key: PathBuf,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Peer {
-    pub(super) host: String,
-    pub(super) port: u16,
-    #[serde(default)]
-    pub(super) tls: bool,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Address {
-    pub(super) host: Option<String>,
-    pub(super) port: u16,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Mqtt {
-    pub(super) root: Option<String>,
-    pub(super) protocol: Option<String>,
-    pub(super) app_id: Option<String>,
-    pub(super) token: Option<SecretString>,
-    pub(super) ca: Option<PathBuf>,
-    pub(super) compression: Option<Compression>,
-    pub(super) window_messages: Option<u64>,
-}
-
-#[derive(Debug, Clone, Copy, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(super) enum Compression {
-    None,
-    Lz4,
-    Zstd,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Store {
-    pub(super) path: Option<PathBuf>,
-    pub(super) redis: Option<SecretString>,
-    pub(super) redis_cluster: Option<Vec<SecretString>>,
-    pub(super) prefix: Option<String>,
-    pub(super) fsync: Option<Fsync>,
-}
-
-#[derive(Debug, Clone, Copy, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(super) enum Fsync {
-    Always,
-    Interval,
-    Never,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Spool {
-    pub(super) path: Option<PathBuf>,
-    pub(super) max_bytes: Option<Size>,
-    pub(super) max_age: Option<Span>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Capture {
-    pub(super) enabled: Option<bool>,
-    pub(super) sample: Option<f64>,
-    pub(super) max_body_bytes: Option<Size>,
-    pub(super) max_stream_bytes: Option<Size>,
-    pub(super) queue_bytes: Option<Size>,
-    #[serde(default)]
-    pub(super) include: Vec<Rule>,
-    #[serde(default)]
-    pub(super) exclude: Vec<Rule>,
-    #[serde(default)]
-    pub(super) redact: Redact,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Rule {
-    pub(super) methods: Option<Many<String>>,
-    pub(super) paths: Option<Many<String>>,
-    pub(super) hosts: Option<Many<String>>,
-    pub(super) statuses: Option<Many<Status>>,
-    pub(super) content_types: Option<Many<String>>,
-}
-
-/// `404`, or `"5xx"`.
-#[derive(Debug, Deserialize)]
-#[serde(
-    untagged,
-    expecting = "a status such as 404, or a class such as \"5xx\""
+#[allow(
+    missing_docs,
+    reason = "docs/configuration.md says what each key means"
 )]
-pub(super) enum Status {
-    Number(u16),
-    Text(String),
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Redact {
+pub struct File {
+    pub mode: Mode,
+    pub node: Option<String>,
+    pub http: Option<Http>,
+    pub tcp: Option<OneOrMany<Tcp>>,
+    pub peer: Option<PeerForm>,
+    pub broker: Option<Listen>,
     #[serde(default)]
-    pub(super) headers: Vec<String>,
+    pub mqtt: Mqtt,
     #[serde(default)]
-    pub(super) json: Vec<String>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Playback {
-    pub(super) http: Option<Answering>,
-    pub(super) miss: Option<Miss>,
-    pub(super) repeat: Option<Repeat>,
-    pub(super) match_host: Option<bool>,
-    pub(super) match_body: Option<bool>,
+    pub sync: Sync,
     #[serde(default)]
-    pub(super) match_headers: Vec<String>,
+    pub store: Store,
     #[serde(default)]
-    pub(super) ignore_query: Vec<String>,
-    pub(super) auto: Option<Auto>,
-    pub(super) allowed_targets: Option<Vec<String>>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Answering {
-    pub(super) host: Option<String>,
-    pub(super) port: u16,
-    pub(super) tls: Option<TlsFiles>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(super) enum Miss {
-    Explain,
-    PassThrough(String),
-}
-
-#[derive(Debug, Clone, Copy, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(super) enum Repeat {
-    Last,
-    Loop,
-    Latest,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Auto {
-    pub(super) target: String,
-    pub(super) concurrency: Option<usize>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Api {
-    pub(super) host: Option<String>,
-    pub(super) port: Option<u16>,
-    pub(super) token: Option<SecretString>,
+    pub spool: Spool,
     #[serde(default)]
-    pub(super) allowed_hosts: Vec<String>,
+    pub capture: Capture,
+    #[serde(default)]
+    pub playback: Playback,
+    #[serde(default)]
+    pub api: Api,
+    #[serde(default)]
+    pub retention: Retention,
 }
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Retention {
-    pub(super) max_age: Option<Span>,
-    pub(super) max_bytes: Option<Size>,
+macro_rules! forms {
+    ($($(#[$note:meta])* $name:ident { $($key:ident: $type:ty),+ $(,)? })+) => {$(
+        $(#[$note])*
+        #[derive(Debug, Clone, Default, Deserialize)]
+        #[serde(deny_unknown_fields)]
+        #[allow(missing_docs, reason = "docs/configuration.md says what each key means")]
+        pub struct $name { $(pub $key: Option<$type>),+ }
+    )+};
 }
 
-/// Reads the JSON; what is wrong is told with the key's path and the value seen.
-pub(super) fn read(text: &str) -> Result<File, Problem> {
-    let mut reader = serde_json::Deserializer::from_str(text);
-    let file = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
-        let key = match error.path().to_string() {
-            root if root == "." => String::new(),
-            key => key,
-        };
-        let error = error.into_inner();
-        match error.classify() {
-            serde_json::error::Category::Data => Problem::new(key, explain(&error)),
-            _ => Problem::new("", format!("no JSON: {error}")),
-        }
-    })?;
-    reader
-        .end()
-        .map_err(|error| Problem::new("", format!("no JSON: {error}")))?;
-    Ok(file)
+forms! {
+    /// `http`.
+    Http {
+        host: String, port: u16, downstream: OneOrMany<String>, service: String, tls: Tls,
+        upstream_ca: PathBuf, max_connections: u32, connect_timeout: Span, response_timeout: Span,
+    }
+    /// `tcp`, or one of a list of them.
+    Tcp {
+        host: String, port: u16, downstream: OneOrMany<String>, service: String, tls: Tls,
+        upstream_ca: PathBuf, max_connections: u32, connect_timeout: Span, idle_timeout: Span,
+    }
+    /// `tls` of a listener.
+    Tls { tls_cert: PathBuf, tls_key: PathBuf }
+    /// `peer`.
+    PeerForm { host: String, port: u16, tls: bool }
+    /// `broker`.
+    Listen { host: String, port: u16 }
+    /// `mqtt`.
+    Mqtt {
+        root: String, protocol: MqttVersion, app_id: String, token: SecretString, ca: PathBuf,
+        compression: Compression, keep_alive: Span,
+    }
+    /// `sync`.
+    Sync { window_messages: u32, max_message_bytes: Size }
+    /// `store`.
+    Store { path: PathBuf, redis: SecretString, redis_cluster: Vec<SecretString>, redis_prefix: String }
+    /// `spool`.
+    Spool { path: PathBuf, max_bytes: Size, max_age: Limit<Span> }
+    /// `capture`.
+    Capture {
+        enabled: bool, sample: f64, max_body_bytes: Size, max_stream_bytes: Size, queue_bytes: Size,
+        include: Vec<RuleForm>, exclude: Vec<RuleForm>, redact: Redact,
+    }
+    /// One of `capture.include` or `capture.exclude`.
+    RuleForm {
+        methods: Vec<String>, paths: Vec<String>, hosts: Vec<String>, statuses: Vec<Status>,
+        content_types: Vec<String>,
+    }
+    /// `capture.redact`.
+    Redact { headers: Vec<String>, json: Vec<String> }
+    /// `playback`.
+    Playback {
+        http: Answer, miss: String, upstream: String, auto: String, allowed_targets: Vec<String>,
+        repeat: Repeat, delay: String, r#match: Match,
+    }
+    /// `playback.http`.
+    Answer { host: String, port: u16, tls: Tls }
+    /// `playback.match`.
+    Match { host: bool, ignore_query: Vec<String>, headers: Vec<String>, body: BodyMatch }
+    /// `api`.
+    Api { host: String, port: u16, token: SecretString, allowed_hosts: Vec<String> }
+    /// `retention`.
+    Retention { max_age: Limit<Span>, max_bytes: Limit<Size> }
 }
 
-/// serde's message, with the nearest known key where one is not known.
-fn explain(error: &serde_json::Error) -> String {
-    let text = error.to_string();
-    let Some(rest) = text.strip_prefix("unknown field `") else {
-        return text;
-    };
-    let mut names = rest.split('`').step_by(2);
-    let unknown = names.next().unwrap_or_default().to_owned();
-    let place = text.rsplit(" at line ").next().unwrap_or_default();
-    let names: Vec<&str> = rest.split('`').skip(2).step_by(2).collect();
-    let nearest = names.iter().min_by_key(|name| distance(name, &unknown));
-    match nearest.filter(|name| distance(name, &unknown) <= 1 + unknown.len() / 3) {
-        Some(name) => format!("unknown key `{unknown}`, did you mean `{name}`? (line {place})"),
-        None => format!(
-            "unknown key `{unknown}`, known are {} (line {place})",
-            names.join(", ")
-        ),
+/// A status such as 404, or a class such as "5xx", as text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Status(pub String);
+
+/// One value, or a list of them.
+#[derive(Debug, Clone)]
+pub struct OneOrMany<T>(pub Vec<T>);
+
+impl File {
+    /// Reads the JSON.
+    ///
+    /// # Errors
+    /// The first thing that is not as it should be: its key, value, line and column.
+    pub fn parse(text: &str) -> Result<Self, Problems> {
+        let mut reader = serde_json::Deserializer::from_str(text);
+        let file = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
+            let path = error.path().to_string();
+            Problems::new(vec![Problem::of_json(&path, error.inner())])
+        })?;
+        reader
+            .end()
+            .map_err(|error| Problems::new(vec![Problem::of_json(".", &error)]))?;
+        Ok(file)
     }
 }
 
-/// The Levenshtein distance.
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, y) in b.iter().enumerate() {
-            let next = (diagonal + usize::from(x != *y))
-                .min(row[j] + 1)
-                .min(row[j + 1] + 1);
-            diagonal = row[j + 1];
-            row[j + 1] = next;
-        }
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for OneOrMany<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(OneOrManyVisitor(PhantomData))
     }
-    row[b.len()]
+}
+
+/// Goes by what stands there, and so keeps the path and the place of an error, which `untagged` loses.
+struct OneOrManyVisitor<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for OneOrManyVisitor<T> {
+    type Value = OneOrMany<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("one value or a list of them")
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {
+        T::deserialize(StrDeserializer::new(text)).map(|one| OneOrMany(vec![one]))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+        T::deserialize(MapAccessDeserializer::new(map)).map(|one| OneOrMany(vec![one]))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+        let mut all = Vec::new();
+        while let Some(one) = list.next_element()? {
+            all.push(one);
+        }
+        Ok(OneOrMany(all))
+    }
+}
+
+impl<'de> Deserialize<'de> for Status {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct StatusVisitor;
+        impl Visitor<'_> for StatusVisitor {
+            type Value = Status;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a status such as 404, or a class such as \"5xx\"")
+            }
+
+            fn visit_u64<E: Error>(self, number: u64) -> Result<Status, E> {
+                self.visit_str(&number.to_string())
+            }
+
+            fn visit_str<E: Error>(self, text: &str) -> Result<Status, E> {
+                let bytes = text.as_bytes();
+                let first = bytes.first().is_some_and(|b| (b'1'..=b'9').contains(b));
+                let rest = bytes.get(1..).unwrap_or_default();
+                let digits = rest.iter().all(u8::is_ascii_digit);
+                if bytes.len() == 3 && first && (digits || rest.eq_ignore_ascii_case(b"xx")) {
+                    Ok(Status(text.to_ascii_lowercase()))
+                } else {
+                    Err(E::invalid_value(serde::de::Unexpected::Str(text), &self))
+                }
+            }
+        }
+        deserializer.deserialize_any(StatusVisitor)
+    }
 }

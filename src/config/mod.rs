@@ -1,78 +1,102 @@
-//! `config.json`: its exact shape, and what it means.
+//! The configuration: what is typed in `config.json` and the environment, and what the program makes of it.
 //!
-//! What the user typed ([`file`]) and what the program uses ([`Settings`]) are two sets of types: the first
-//! refuses every key it does not know, the second has no value that is not usable. Settings are plain values
-//! that know no other module; `app` turns them into each module's own limits.
+//! Two types, not one: [`File`] has the shape of the JSON, where most is optional; [`Settings`] has every
+//! value decided. Only [`File::resolve`] leads from one to the other, and it reports everything that is wrong
+//! at once, each with the key and the value. This module knows no other: `app` hands the settings on.
 
+mod units;
 mod file;
-mod value;
-mod error;
 mod settings;
 mod resolve;
+mod target;
+mod files;
+mod problem;
 
 use std::path::{Path, PathBuf};
 
-pub use error::{Error, Problem};
+use secrecy::SecretString;
+
+pub use file::File;
+pub use problem::{Problem, Problems};
 pub use settings::{
-    Address, Api, Auto, Capture, Compression, Fsync, Http, Miss, Mode, Mqtt, Peer, Playback,
-    Repeat, Retention, Rule, Settings, Spool, Store, Tcp, TlsFiles,
+    AnswerSettings, ApiSettings, Auto, BodyMatch, CaptureSettings, Compression, Delay, Endpoint,
+    HttpSettings, MatchSettings, Miss, Mode, MqttSettings, MqttVersion, Peer, PlaybackSettings,
+    Repeat, RetentionSettings, Rule, Settings, SpoolSettings, StoreSettings, TcpSettings, TlsFiles,
 };
 
 /// The file that is read where nothing else is said.
 pub const DEFAULT_PATH: &str = "config.json";
 
-/// Environment variables that stand for secrets, which then need not be in the file.
-pub const ENVIRONMENT: [(&str, &str); 3] = [
-    ("QPROXY_API_TOKEN", "api.token"),
-    ("QPROXY_MQTT_APP_ID", "mqtt.app_id"),
-    ("QPROXY_MQTT_TOKEN", "mqtt.token"),
-];
-
-/// Reads a file, with secrets from this process's environment; relative paths in it start at its folder.
-///
-/// # Errors
-/// [`Error`], which names the file, the key, and the value seen.
-pub fn load(path: &Path) -> Result<Settings, Error> {
-    let text = std::fs::read_to_string(path).map_err(|source| Error::Read {
-        path: path.to_owned(),
-        source,
-    })?;
-    let folder = path.parent().map_or_else(PathBuf::new, Path::to_owned);
-    parse(&text, &folder, |name| std::env::var(name).ok()).map_err(|problems| Error::Invalid {
-        path: path.to_owned(),
-        problems,
-    })
+/// What the environment says; it wins over the file, so that secrets need not stand in it.
+#[derive(Debug, Clone, Default)]
+pub struct Environment {
+    /// `CONFIG_PATH`: the file.
+    pub path: Option<PathBuf>,
+    /// `QPROXY_API_TOKEN`: for `api.token`.
+    pub api_token: Option<SecretString>,
+    /// `QPROXY_MQTT_APP_ID`: for `mqtt.app_id`.
+    pub mqtt_app_id: Option<String>,
+    /// `QPROXY_MQTT_TOKEN`: for `mqtt.token`.
+    pub mqtt_token: Option<SecretString>,
+    /// `QPROXY_REDIS_URL`: for `store.redis`.
+    pub redis_url: Option<SecretString>,
 }
 
-/// Reads the text of a file whose relative paths start at `folder`.
-///
-/// # Errors
-/// Everything that is wrong with it, as far as it could be read.
-pub fn parse(
-    text: &str,
-    folder: &Path,
-    environment: impl Fn(&str) -> Option<String>,
-) -> Result<Settings, Vec<Problem>> {
-    let file = file::read(text).map_err(|problem| vec![problem])?;
-    resolve::settings(file, folder, &environment)
-}
+impl Environment {
+    /// Reads this process's environment; an empty variable counts as unset.
+    #[must_use]
+    pub fn of_process() -> Self {
+        Self::from_lookup(|name| std::env::var(name).ok())
+    }
 
-/// Looks at a file as [`load`] does, and at the files that it names.
-///
-/// # Errors
-/// [`Error`], with every problem that was found.
-pub fn check(path: &Path) -> Result<Settings, Error> {
-    let settings = load(path)?;
-    let problems = settings.missing_files();
-    if problems.is_empty() {
-        Ok(settings)
-    } else {
-        Err(Error::Invalid {
-            path: path.to_owned(),
-            problems,
-        })
+    /// Reads an environment that `variable` knows.
+    #[must_use]
+    pub fn from_lookup(variable: impl Fn(&str) -> Option<String>) -> Self {
+        let text = |name| variable(name).filter(|value| !value.is_empty());
+        let secret = |name| text(name).map(SecretString::from);
+        Self {
+            path: text("CONFIG_PATH").map(PathBuf::from),
+            api_token: secret("QPROXY_API_TOKEN"),
+            mqtt_app_id: text("QPROXY_MQTT_APP_ID"),
+            mqtt_token: secret("QPROXY_MQTT_TOKEN"),
+            redis_url: secret("QPROXY_REDIS_URL"),
+        }
+    }
+
+    /// The file to read: `CONFIG_PATH`, or `config.json` in the working directory.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        self.path.as_deref().unwrap_or(Path::new(DEFAULT_PATH))
     }
 }
 
-#[cfg(test)]
-mod tests;
+/// Reads and resolves a file; does not look at the files that it names.
+///
+/// # Errors
+/// [`Problems`] with everything that is wrong.
+pub fn load(path: &Path, environment: &Environment) -> Result<Settings, Problems> {
+    let text = std::fs::read_to_string(path).map_err(|error| Problems::unreadable(path, &error))?;
+    parse(&text, environment).map_err(|problems| problems.in_file(path))
+}
+
+/// Resolves the text of a file; see [`load`].
+///
+/// # Errors
+/// [`Problems`] with everything that is wrong.
+pub fn parse(text: &str, environment: &Environment) -> Result<Settings, Problems> {
+    File::parse(text)?.resolve(environment)
+}
+
+/// Says in one line that a file is good, or what is wrong where; looks at the files that it names as well.
+///
+/// # Errors
+/// [`Problems`] with everything that is wrong.
+pub fn check(path: &Path, environment: &Environment) -> Result<String, Problems> {
+    let settings = load(path, environment)?;
+    let problems = files::problems(&settings);
+    if problems.is_empty() {
+        Ok(format!("{}: good: {settings}", path.display()))
+    } else {
+        Err(Problems::new(problems).in_file(path))
+    }
+}

@@ -1,27 +1,31 @@
-//! What the program uses: every value is there and usable.
+//! Every value decided: what the rest of the program uses.
 
-use std::path::{Path, PathBuf};
+use std::fmt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use secrecy::SecretString;
+use serde::Deserialize;
 
-use super::error::Problem;
-
-/// What this node does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What a node does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 pub enum Mode {
-    /// Stands in front of a service and records.
+    /// Proxies and records; sends to the broker.
+    #[serde(alias = "record")]
     Record,
-    /// Stores what recorders send, answers from it and replays it.
+    /// Stores what arrives, answers and replays.
+    #[serde(alias = "playback")]
     Playback,
-    /// Both, with broker and store in one process.
+    /// All of it in one process.
+    #[serde(alias = "standalone")]
     Standalone,
-    /// Stands in front of a service and records nothing.
+    /// Proxies only.
+    #[serde(alias = "forward")]
     Forward,
 }
 
 impl Mode {
-    /// As written in the file.
+    /// As it is written in the file.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -32,23 +36,63 @@ impl Mode {
         }
     }
 
-    /// Whether it captures what passes.
+    /// Whether traffic is captured here.
     #[must_use]
     pub const fn records(self) -> bool {
         matches!(self, Self::Record | Self::Standalone)
     }
 
-    /// Whether it keeps records and plays them back.
+    /// Whether records are kept here.
     #[must_use]
     pub const fn plays(self) -> bool {
         matches!(self, Self::Playback | Self::Standalone)
     }
 
-    /// Whether it stands in front of a service.
+    /// Whether live traffic passes through here.
     #[must_use]
     pub const fn proxies(self) -> bool {
         !matches!(self, Self::Playback)
     }
+}
+
+/// A host, by name or address, and a port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Endpoint {
+    /// A name or an address, IPv6 without brackets.
+    pub host: String,
+    /// The port; 0 on a listener lets the system choose.
+    pub port: u16,
+}
+
+impl Endpoint {
+    /// Whether only this machine can reach a listener there.
+    #[must_use]
+    pub fn is_loopback(&self) -> bool {
+        let address = self.host.parse::<std::net::IpAddr>();
+        address.map_or_else(
+            |_| self.host.eq_ignore_ascii_case("localhost"),
+            |address| address.to_canonical().is_loopback(),
+        )
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.host.contains(':') {
+            write!(f, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{}:{}", self.host, self.port)
+        }
+    }
+}
+
+/// A listener's certificate chain and key, in PEM.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// The chain, the listener's own certificate first.
+    pub cert: PathBuf,
+    /// The key.
+    pub key: PathBuf,
 }
 
 /// A node's whole configuration.
@@ -58,384 +102,322 @@ pub struct Settings {
     pub mode: Mode,
     /// Its name: 1 to 64 of `A-Z a-z 0-9 _ -`.
     pub node: String,
-    /// The HTTP proxy.
-    pub http: Option<Http>,
-    /// The TCP proxies.
-    pub tcp: Vec<Tcp>,
-    /// Where the broker is; `None` where the node meets nobody.
+    /// The HTTP proxy; never in mode Playback.
+    pub http: Option<HttpSettings>,
+    /// The TCP proxies; none in mode Playback.
+    pub tcp: Vec<TcpSettings>,
+    /// The MQTT endpoint on which nodes meet; where it is `None` and `broker` is not, our own broker is it.
     pub peer: Option<Peer>,
-    /// Where this node's own broker listens; `None` where it runs none.
-    pub broker: Option<Address>,
-    /// How MQTT is spoken.
-    pub mqtt: Mqtt,
-    /// Where records are kept.
-    pub store: Store,
-    /// Where the recorder's queue is kept.
-    pub spool: Spool,
+    /// Where the embedded broker listens, if this node runs it.
+    pub broker: Option<Endpoint>,
+    /// How to speak to the broker.
+    pub mqtt: MqttSettings,
+    /// Where records are kept; used in modes Playback and Standalone.
+    pub store: StoreSettings,
+    /// Where captured items wait for the broker; used in modes Record and Standalone.
+    pub spool: SpoolSettings,
     /// What is copied.
-    pub capture: Capture,
-    /// How records are played back.
-    pub playback: Playback,
-    /// Where the API is.
-    pub api: Api,
-    /// How long records are kept.
-    pub retention: Retention,
+    pub capture: CaptureSettings,
+    /// How records are used; used in modes Playback and Standalone.
+    pub playback: PlaybackSettings,
+    /// The API.
+    pub api: ApiSettings,
+    /// How long records stay.
+    pub retention: RetentionSettings,
+    /// Keys that stand in the file and mean nothing in this mode: worth a warning.
+    pub unused: Vec<&'static str>,
 }
 
-/// A host (a name or an address) and a port, with the key that they stand under.
+/// The HTTP proxy.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Address {
-    /// The key, for messages.
-    pub key: String,
-    /// The host.
-    pub host: String,
-    /// The port; 0 takes a free one.
-    pub port: u16,
-}
-
-/// Certificate and key of a listener, PEM files.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TlsFiles {
-    /// The key that they stand under, for messages.
-    pub key: String,
-    /// `tls_cert`.
-    pub certificate: PathBuf,
-    /// `tls_key`.
-    pub private_key: PathBuf,
-}
-
-/// An HTTP proxy. `None` among the limits stands for the proxy's own default.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Http {
-    /// Where it listens.
-    pub listen: Address,
-    /// The service's endpoints, as written.
+#[allow(
+    missing_docs,
+    reason = "docs/configuration.md says what each key means"
+)]
+pub struct HttpSettings {
+    pub listen: Endpoint,
+    /// `http://host:port` or `https://host:port`, at least one.
     pub downstream: Vec<String>,
-    /// The service's name.
     pub service: String,
-    /// For an HTTPS listener.
     pub tls: Option<TlsFiles>,
-    /// Authorities for upstream certificates.
     pub upstream_ca: Option<PathBuf>,
-    /// Whether the upstream sees the client's `Host`.
-    pub preserve_host: bool,
-    /// Whether `X-Forwarded-*` are added.
-    pub forwarded: bool,
-    /// Limit.
-    pub max_connections: Option<usize>,
-    /// Limit.
-    pub max_head_bytes: Option<u64>,
-    /// Limit.
-    pub idle_timeout: Option<Duration>,
-    /// Limit.
-    pub connect_timeout: Option<Duration>,
-    /// Limit.
-    pub response_timeout: Option<Duration>,
-    /// Limit.
-    pub body_timeout: Option<Duration>,
+    pub max_connections: usize,
+    pub connect_timeout: Duration,
+    pub response_timeout: Duration,
 }
 
-/// A TCP proxy. `None` among the limits stands for the proxy's own default.
+/// One TCP proxy.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Tcp {
-    /// Where it listens.
-    pub listen: Address,
-    /// The service's endpoints, as written.
-    pub downstream: Vec<String>,
-    /// The service's name.
+#[allow(
+    missing_docs,
+    reason = "docs/configuration.md says what each key means"
+)]
+pub struct TcpSettings {
+    pub listen: Endpoint,
+    /// At least one.
+    pub downstream: Vec<Endpoint>,
     pub service: String,
-    /// To end the clients' TLS.
     pub tls: Option<TlsFiles>,
-    /// Authorities for downstream certificates.
     pub upstream_ca: Option<PathBuf>,
-    /// Limit.
-    pub max_connections: Option<usize>,
-    /// Limit.
-    pub idle_timeout: Option<Duration>,
-    /// Limit.
-    pub connect_timeout: Option<Duration>,
+    pub max_connections: usize,
+    pub connect_timeout: Duration,
+    pub idle_timeout: Duration,
 }
 
-/// The broker that both sides meet on.
+/// An MQTT broker elsewhere.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(
+    missing_docs,
+    reason = "docs/configuration.md says what each key means"
+)]
 pub struct Peer {
-    /// Its host.
-    pub host: String,
-    /// Its port.
-    pub port: u16,
-    /// Whether TLS is spoken.
+    pub endpoint: Endpoint,
     pub tls: bool,
 }
 
-/// How MQTT is spoken.
-#[derive(Debug, Clone)]
-pub struct Mqtt {
-    /// The first level of every topic.
-    pub root: String,
-    /// Sent as user name.
-    pub app_id: Option<String>,
-    /// Sent as password.
-    pub token: Option<SecretString>,
-    /// Authorities for the broker's certificate.
-    pub ca: Option<PathBuf>,
-    /// How whole messages are packed.
-    pub compression: Compression,
-    /// How far a recorder may be ahead of a player.
-    pub window_messages: u64,
+/// Which MQTT is spoken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub enum MqttVersion {
+    /// MQTT 3.1.1.
+    #[serde(rename = "3.1.1")]
+    V311,
+    /// MQTT 5.
+    #[serde(rename = "5")]
+    V5,
 }
 
-/// How whole messages are packed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// How messages are packed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Compression {
     /// Not at all.
     None,
-    /// As LZ4 frames.
+    /// LZ4 frames.
     Lz4,
-    /// As Zstandard frames.
+    /// Zstandard.
     Zstd,
 }
 
-/// When written data is forced onto the disk.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fsync {
-    /// Before anything is acknowledged.
-    Always,
-    /// Once a second.
-    Interval,
-    /// When the system sees fit.
-    Never,
+/// How to speak to the broker.
+#[derive(Debug, Clone)]
+#[allow(
+    missing_docs,
+    reason = "docs/configuration.md says what each key means"
+)]
+pub struct MqttSettings {
+    pub root: String,
+    pub protocol: MqttVersion,
+    pub app_id: Option<String>,
+    pub token: Option<SecretString>,
+    pub ca: Option<PathBuf>,
+    pub compression: Compression,
+    pub keep_alive: Duration,
+    pub window_messages: usize,
+    pub max_message_bytes: usize,
 }
 
 /// Where records are kept.
 #[derive(Debug, Clone)]
-pub enum Store {
-    /// In a folder.
-    Embedded {
-        /// The folder.
-        path: PathBuf,
-        /// When data is forced onto the disk.
-        fsync: Fsync,
-    },
-    /// In one Redis.
-    Redis {
-        /// Its URL.
-        url: SecretString,
-        /// What every key starts with.
-        prefix: String,
-    },
-    /// In a Redis Cluster.
+#[allow(
+    missing_docs,
+    reason = "docs/configuration.md says what each key means"
+)]
+pub enum StoreSettings {
+    /// The embedded store.
+    Embedded { path: PathBuf },
+    /// One Redis server.
+    Redis { url: SecretString, prefix: String },
+    /// A Redis Cluster, by some of its nodes.
     RedisCluster {
-        /// URLs of some of its nodes.
         urls: Vec<SecretString>,
-        /// What every key starts with.
         prefix: String,
     },
 }
 
-/// Where the recorder's queue is kept.
+/// Where captured items wait.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Spool {
-    /// Its folder.
+#[allow(
+    missing_docs,
+    reason = "docs/configuration.md says what each key means"
+)]
+pub struct SpoolSettings {
     pub path: PathBuf,
-    /// The most it takes.
-    pub max_bytes: Option<u64>,
-    /// The longest it keeps.
+    pub max_bytes: u64,
     pub max_age: Option<Duration>,
-    /// When data is forced onto the disk.
-    pub fsync: Fsync,
 }
 
 /// What is copied.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Capture {
-    /// Whether anything is.
+#[allow(
+    missing_docs,
+    reason = "docs/configuration.md says what each key means"
+)]
+pub struct CaptureSettings {
     pub enabled: bool,
-    /// Which share, 0 to 1.
+    /// 0 to 1.
     pub sample: f64,
-    /// What is kept of one body.
-    pub max_body_bytes: Option<u64>,
-    /// What is kept of one stream.
-    pub max_stream_bytes: Option<u64>,
-    /// What waits to be encoded, at most.
-    pub queue_bytes: Option<u64>,
-    /// Where not empty: only this.
+    pub max_body_bytes: u64,
+    pub max_stream_bytes: u64,
+    pub queue_bytes: usize,
     pub include: Vec<Rule>,
-    /// Not this.
     pub exclude: Vec<Rule>,
-    /// Header fields that are masked.
+    /// Lower case.
     pub redact_headers: Vec<String>,
-    /// JSON pointers that are masked.
+    /// JSON pointers, with `*` for any member or index.
     pub redact_json: Vec<String>,
 }
 
-/// One rule of `include` or `exclude`, as written.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Which exchanges: every part that is not empty must match, by one of its alternatives.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[allow(
+    missing_docs,
+    reason = "docs/configuration.md says what each key means"
+)]
 pub struct Rule {
-    /// The key that it stands under, for messages.
-    pub key: String,
-    /// Methods.
     pub methods: Vec<String>,
-    /// Paths.
     pub paths: Vec<String>,
-    /// Hosts.
     pub hosts: Vec<String>,
-    /// Statuses.
+    /// `404` or `5xx`.
     pub statuses: Vec<String>,
-    /// Media types.
     pub content_types: Vec<String>,
 }
 
-/// How records are played back.
+/// How records are used.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Playback {
-    /// Where requests are answered from the records.
-    pub answer: Option<(Address, Option<TlsFiles>)>,
-    /// What happens where no record answers.
+#[allow(
+    missing_docs,
+    reason = "docs/configuration.md says what each key means"
+)]
+pub struct PlaybackSettings {
+    pub answer: Option<AnswerSettings>,
     pub miss: Miss,
-    /// Which of several answers is given.
-    pub repeat: Repeat,
-    /// Whether `Host` takes part in matching.
-    pub match_host: bool,
-    /// Whether the body does.
-    pub match_body: bool,
-    /// Which header fields do.
-    pub match_headers: Vec<String>,
-    /// Which query parameters do not.
-    pub ignore_query: Vec<String>,
-    /// Where arriving records are replayed at once.
     pub auto: Option<Auto>,
-    /// Hosts that replay may send to.
     pub allowed_targets: Vec<String>,
+    pub repeat: Repeat,
+    pub delay: Delay,
+    pub matching: MatchSettings,
 }
 
-/// What happens where no record answers.
+/// The listener that answers from the records.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(
+    missing_docs,
+    reason = "docs/configuration.md says what each key means"
+)]
+pub struct AnswerSettings {
+    pub listen: Endpoint,
+    pub tls: Option<TlsFiles>,
+}
+
+/// What is answered where no record fits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Miss {
-    /// A 404 that tells why.
+    /// 404 with the nearest records.
     Explain,
-    /// The request goes to this URL.
+    /// What this live service answers, `http://host:port`.
     PassThrough(String),
 }
 
-/// Which of several recorded answers to one request is given.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Replay records as they arrive, to `http://host:port`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Auto(pub String);
+
+/// What comes after the last recorded answer to one request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Repeat {
-    /// In order, then the last one again and again.
+    /// The last one again.
     Last,
-    /// In order, and round again.
+    /// All of them again.
     Loop,
-    /// The newest.
+    /// No sequence: always the newest.
     Latest,
 }
 
-/// Live replay.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Auto {
-    /// Where to.
-    pub target: String,
-    /// How many at once.
-    pub concurrency: Option<usize>,
+/// How long an answer waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Delay {
+    /// Not at all.
+    None,
+    /// As long as the recorded service took.
+    AsRecorded,
+    /// So long.
+    Fixed(Duration),
 }
 
-/// Where the API is.
+/// What makes two requests the same, beside method, path and query.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(
+    missing_docs,
+    reason = "docs/configuration.md says what each key means"
+)]
+pub struct MatchSettings {
+    pub host: bool,
+    pub ignore_query: Vec<String>,
+    /// Lower case.
+    pub headers: Vec<String>,
+    pub body: BodyMatch,
+}
+
+/// How a body takes part in matching.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BodyMatch {
+    /// Byte for byte.
+    Exact,
+    /// Not at all.
+    Ignore,
+}
+
+/// The API.
 #[derive(Debug, Clone)]
-pub struct Api {
-    /// Where it listens.
-    pub listen: Address,
-    /// What clients must know.
+#[allow(
+    missing_docs,
+    reason = "docs/configuration.md says what each key means"
+)]
+pub struct ApiSettings {
+    pub listen: Endpoint,
     pub token: Option<SecretString>,
-    /// Names under which it may be reached without a token.
     pub allowed_hosts: Vec<String>,
 }
 
-/// How long records are kept.
+/// How long records stay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Retention {
-    /// By age.
+#[allow(
+    missing_docs,
+    reason = "docs/configuration.md says what each key means"
+)]
+pub struct RetentionSettings {
     pub max_age: Option<Duration>,
-    /// By size.
     pub max_bytes: Option<u64>,
 }
 
-impl Settings {
-    /// One line on what the node will do.
-    #[must_use]
-    pub fn summary(&self) -> String {
-        let mut parts = vec![format!("mode {}, node {}", self.mode.as_str(), self.node)];
-        if let Some(http) = self.http.as_ref().filter(|_| self.mode.proxies()) {
-            parts.push(format!(
-                "http {} -> {}",
-                http.listen,
-                http.downstream.join(", ")
-            ));
-        }
-        for tcp in self.tcp.iter().filter(|_| self.mode.proxies()) {
-            parts.push(format!(
-                "tcp {} -> {}",
-                tcp.listen,
-                tcp.downstream.join(", ")
-            ));
-        }
-        if let Some((answer, _)) = &self.playback.answer {
-            parts.push(format!("answers on {answer}"));
-        }
-        if let Some(broker) = &self.broker {
-            parts.push(format!("own broker on {broker}"));
-        } else if let Some(peer) = &self.peer {
-            let tls = if peer.tls { " (TLS)" } else { "" };
-            parts.push(format!("broker {}:{}{tls}", peer.host, peer.port));
-        }
-        parts.push(format!("api {}", self.api.listen));
-        parts.join("; ")
-    }
-
-    /// Files that the configuration names and that cannot be read.
-    #[must_use]
-    pub fn missing_files(&self) -> Vec<Problem> {
-        let mut files: Vec<(String, &Path)> = Vec::new();
-        let listeners = self.http.iter().map(|http| &http.tls);
-        let listeners = listeners.chain(self.tcp.iter().map(|tcp| &tcp.tls));
-        let answer = self
-            .playback
-            .answer
-            .as_ref()
-            .and_then(|(_, tls)| tls.as_ref());
-        for tls in listeners.flatten().chain(answer) {
-            files.push((format!("{}.tls_cert", tls.key), &tls.certificate));
-            files.push((format!("{}.tls_key", tls.key), &tls.private_key));
-        }
-        if let Some(ca) = &self.mqtt.ca {
-            files.push(("mqtt.ca".into(), ca));
-        }
-        if let Some(ca) = self
-            .http
-            .as_ref()
-            .and_then(|http| http.upstream_ca.as_deref())
-        {
-            files.push(("http.upstream_ca".into(), ca));
+/// One line for people: what runs where.
+impl fmt::Display for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "mode {}, node {}", self.mode.as_str(), self.node)?;
+        if let Some(http) = &self.http {
+            write!(f, ", http {} -> {}", http.listen, http.downstream.join(" "))?;
         }
         for tcp in &self.tcp {
-            if let Some(ca) = &tcp.upstream_ca {
-                files.push((tcp.listen.key.replace(".port", ".upstream_ca"), ca));
-            }
+            let downstream: Vec<_> = tcp.downstream.iter().map(ToString::to_string).collect();
+            write!(f, ", tcp {} -> {}", tcp.listen, downstream.join(" "))?;
         }
-        let unreadable = files.into_iter().filter_map(|(key, path)| {
-            let error = std::fs::File::open(path).err()?;
-            Some(Problem::new(
-                key,
-                format!("cannot read {}: {error}", path.display()),
-            ))
-        });
-        unreadable.collect()
-    }
-}
-
-impl std::fmt::Display for Address {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        if self.host.contains(':') {
-            write!(f, "[{}]:{}", self.host, self.port)
-        } else {
-            write!(f, "{}:{}", self.host, self.port)
+        if let Some(answer) = &self.playback.answer {
+            write!(f, ", answers on {}", answer.listen)?;
         }
+        if let Some(peer) = &self.peer {
+            let scheme = if peer.tls { "mqtts" } else { "mqtt" };
+            write!(f, ", peer {scheme}://{}", peer.endpoint)?;
+        }
+        if let Some(broker) = &self.broker {
+            write!(f, ", broker on {broker}")?;
+        }
+        write!(f, ", api on {}", self.api.listen)?;
+        if !self.unused.is_empty() {
+            let mode = self.mode.as_str();
+            write!(f, "; not used in mode {mode}: {}", self.unused.join(", "))?;
+        }
+        Ok(())
     }
 }

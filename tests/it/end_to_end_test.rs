@@ -117,7 +117,7 @@ fn comparable(answer: &Answer) -> (u16, Vec<(String, String)>, Vec<u8>) {
 fn wait_for_records(player: &Node, count: u64) {
     until(&format!("{count} records stored"), || {
         let status = player.status();
-        (status["counts"]["stored"].as_u64()? >= count).then_some(())
+        (status["counts"]["records"].as_u64()? >= count).then_some(())
     });
 }
 

@@ -15,3 +15,5 @@ mod proxy_test;
 mod playback_test;
 mod end_to_end_test;
 mod ledger_test;
+mod config_test;
+mod api_test;

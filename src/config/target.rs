@@ -1,0 +1,119 @@
+//! Addresses as people write them: `http://localhost:8081`, `localhost:8083`, `[::1]:9`.
+
+use super::settings::Endpoint;
+
+/// An HTTP origin, in the form `http://host:port`.
+pub(super) fn http_origin(text: &str) -> Result<String, String> {
+    let example = "such as http://localhost:8081";
+    if !text.contains("://") {
+        return Err(format!(
+            "`{text}` must start with http:// or https://, {example}"
+        ));
+    }
+    let url = url::Url::parse(text)
+        .map_err(|error| format!("`{text}` is no URL ({error}), {example}"))?;
+    if !matches!(url.scheme(), "http" | "https") {
+        return Err(format!(
+            "`{text}` must start with http:// or https://, {example}"
+        ));
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err("must not hold a user name or a password".to_owned());
+    }
+    if !matches!(url.path(), "" | "/") || url.query().is_some() || url.fragment().is_some() {
+        return Err(format!(
+            "`{text}` must end with the port: paths pass through as they are"
+        ));
+    }
+    let host = url
+        .host_str()
+        .ok_or_else(|| format!("`{text}` has no host, {example}"))?;
+    let port = url.port_or_known_default().unwrap_or(80);
+    if port == 0 {
+        return Err(format!("`{text}` has port 0, which nothing listens on"));
+    }
+    Ok(format!("{}://{host}:{port}", url.scheme()))
+}
+
+/// A host and a port, in the form `host:port`.
+pub(super) fn endpoint(text: &str) -> Result<Endpoint, String> {
+    let wrong = || format!("`{text}` must be host:port, such as localhost:8083");
+    let (host, port) = text.rsplit_once(':').ok_or_else(wrong)?;
+    let port: u16 = port
+        .parse()
+        .ok()
+        .filter(|port| *port > 0)
+        .ok_or_else(wrong)?;
+    let host = match host
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'))
+    {
+        Some(address) => address
+            .parse::<std::net::Ipv6Addr>()
+            .map(|_| address)
+            .map_err(|_| wrong())?,
+        None if is_host(host) => host,
+        None => return Err(wrong()),
+    };
+    Ok(Endpoint {
+        host: host.to_owned(),
+        port,
+    })
+}
+
+/// Whether it can be a host's name or IPv4 address.
+pub(super) fn is_host(text: &str) -> bool {
+    let legal = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_');
+    (1..=253).contains(&text.len()) && text.bytes().all(legal)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn origins_are_brought_to_one_form() {
+        let origin = |text| http_origin(text).ok();
+        assert_eq!(
+            origin("http://localhost:8081/").as_deref(),
+            Some("http://localhost:8081")
+        );
+        assert_eq!(
+            origin("https://a.example").as_deref(),
+            Some("https://a.example:443")
+        );
+        assert_eq!(origin("http://[::1]:8").as_deref(), Some("http://[::1]:8"));
+        for bad in [
+            "localhost:8081",
+            "ftp://a",
+            "http://",
+            "http://a/x",
+            "http://u:p@a",
+            "http://a:0",
+            "http://a?q",
+        ] {
+            assert_eq!(origin(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn endpoints_need_a_host_and_a_port() {
+        assert_eq!(
+            endpoint("localhost:83").unwrap().to_string(),
+            "localhost:83"
+        );
+        assert_eq!(endpoint("[::1]:83").unwrap().to_string(), "[::1]:83");
+        for bad in [
+            "localhost",
+            ":83",
+            "a:0",
+            "a:99999",
+            "::1:83",
+            "http://a:1",
+            "[x]:1",
+            "",
+        ] {
+            assert!(endpoint(bad).is_err(), "{bad}");
+        }
+    }
+}
