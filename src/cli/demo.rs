@@ -22,7 +22,8 @@ const NEXT_SHOP_PORT: u16 = 8083;
 const STORED_WITHIN: Duration = Duration::from_secs(20);
 
 pub(super) async fn run(args: &Demo) -> anyhow::Result<ExitCode> {
-    start_logging()?;
+    // The demo's own words should not drown in those of the log.
+    start_logging("warn")?;
     let stop = stop_signal()?;
     let port = |port: u16| if args.free_ports { 0 } else { port };
     let shop = open(port(SHOP_PORT), Edition::Current).await?;

@@ -64,7 +64,7 @@ fn address(option: &str, text: &str) -> anyhow::Result<Value> {
 }
 
 async fn serve(settings: Settings) -> anyhow::Result<ExitCode> {
-    start_logging()?;
+    start_logging("info")?;
     // Before anything is started, so that a signal during the start is not lost.
     let stop = stop_signal()?;
     let app = App::start(settings).await?;
@@ -78,9 +78,16 @@ async fn serve(settings: Settings) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Logs and the process-wide TLS provider.
-pub(super) fn start_logging() -> anyhow::Result<()> {
-    telemetry::init(&telemetry::Config::from_env()?)?;
+/// Logs, by default from `level` on, and the process-wide TLS provider.
+pub(super) fn start_logging(level: &str) -> anyhow::Result<()> {
+    let mut logs = telemetry::Config::from_env()?;
+    if std::env::var_os("QPROXY_LOG")
+        .or(std::env::var_os("RUST_LOG"))
+        .is_none()
+    {
+        level.clone_into(&mut logs.filter);
+    }
+    telemetry::init(&logs)?;
     // An error says that there is one already, which is as good.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     Ok(())

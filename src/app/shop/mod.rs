@@ -1,6 +1,6 @@
 //! The demo's service: a small shop with JSON, a login, images, server-sent events and a slow endpoint.
 //!
-//! It is there to be recorded. Two editions differ in one price and one header, so that a replay of the one
+//! It is there to be recorded. Two editions differ in one price, so that a replay of the one
 //! against the other has something to find.
 
 mod pages;

@@ -49,23 +49,23 @@ pub(super) async fn route(state: &State, head: &http::request::Parts, body: &Byt
     };
     let segments: Vec<&str> = path.trim_matches('/').split('/').collect();
     match (head.method.as_str(), segments.as_slice()) {
-        ("GET" | "HEAD", [""]) => respond(200, "text/html; charset=utf-8", FRONT.into(), state),
+        ("GET" | "HEAD", [""]) => page(200, "text/html; charset=utf-8", FRONT.into()),
         ("GET" | "HEAD", ["products"]) => products(state, number("page").unwrap_or(1)),
         ("GET" | "HEAD", ["products", id]) => product(state, id),
         ("POST", ["login"]) => log_in(state, body),
         ("GET" | "HEAD", ["orders"]) => orders(state, head),
         ("POST", ["orders"]) => order(state, head, body),
-        ("GET" | "HEAD", ["images", name]) => image(state, name),
+        ("GET" | "HEAD", ["images", name]) => image(name),
         ("GET", ["events"]) => events(),
         ("GET" | "HEAD", ["slow"]) => {
             let wait = Duration::from_millis(number("ms").unwrap_or(400) as u64).min(SLOWEST);
             tokio::time::sleep(wait).await;
-            json_page(state, 200, &json!({ "waited_ms": wait.as_millis() as u64 }))
+            json_page(200, &json!({ "waited_ms": wait.as_millis() as u64 }))
         }
         ("GET" | "HEAD", ["download"]) => {
             let size = number("bytes").unwrap_or(1 << 20).min(LARGEST_DOWNLOAD);
             let content: Vec<u8> = (0..size).map(|at| (at % 251) as u8).collect();
-            respond(200, "application/octet-stream", content.into(), state)
+            page(200, "application/octet-stream", content.into())
         }
         ("GET" | "HEAD" | "POST", _) => error(404, "there is no such page"),
         _ => error(405, "the shop knows GET, HEAD and POST"),
@@ -86,7 +86,6 @@ fn products(state: &State, number: usize) -> Page {
     let last = (first + PAGE_SIZE).min(PRODUCTS.len());
     let items: Vec<Value> = (first..last).map(|at| describe(state, at)).collect();
     json_page(
-        state,
         200,
         &json!({ "page": number, "pages": pages, "items": items }),
     )
@@ -99,7 +98,7 @@ fn product(state: &State, id: &str) -> Page {
         .and_then(|id| id.checked_sub(1))
         .filter(|at| *at < PRODUCTS.len())
     {
-        Some(at) => json_page(state, 200, &describe(state, at)),
+        Some(at) => json_page(200, &describe(state, at)),
         None => error(404, "there is no such product"),
     }
 }
@@ -115,11 +114,9 @@ fn describe(state: &State, at: usize) -> Value {
 fn log_in(state: &State, body: &Bytes) -> Page {
     let request: Value = serde_json::from_slice(body).unwrap_or_default();
     match (request["user"].as_str(), request["password"].as_str()) {
-        (Some(user), Some("tea")) => json_page(
-            state,
-            200,
-            &json!({ "user": user, "token": state.log_in(user) }),
-        ),
+        (Some(user), Some("tea")) => {
+            json_page(200, &json!({ "user": user, "token": state.log_in(user) }))
+        }
         (Some(_), Some(_)) => error(401, "wrong password (the demo's is `tea`)"),
         _ => error(400, "a login is {\"user\": …, \"password\": …}"),
     }
@@ -132,7 +129,7 @@ fn user(state: &State, head: &http::request::Parts) -> Option<std::sync::Arc<str
 
 fn orders(state: &State, head: &http::request::Parts) -> Page {
     match user(state, head) {
-        Some(user) => json_page(state, 200, &json!({ "user": &*user, "orders": [] })),
+        Some(user) => json_page(200, &json!({ "user": &*user, "orders": [] })),
         None => error(401, "log in first: POST /login"),
     }
 }
@@ -148,13 +145,13 @@ fn order(state: &State, head: &http::request::Parts, body: &Bytes) -> Page {
     {
         Some(id) => {
             let order = json!({ "order": state.next_order(), "user": &*user, "product": id });
-            json_page(state, 201, &order)
+            json_page(201, &order)
         }
         None => error(400, "an order is {\"product\": 1…8}"),
     }
 }
 
-fn image(state: &State, name: &str) -> Page {
+fn image(name: &str) -> Page {
     let at = name
         .strip_suffix(".svg")
         .and_then(|id| id.parse::<usize>().ok());
@@ -168,26 +165,14 @@ fn image(state: &State, name: &str) -> Page {
                 at * 45,
                 &PRODUCTS[at].0[..1],
             );
-            respond(200, "image/svg+xml", svg.into(), state)
+            page(200, "image/svg+xml", svg.into())
         }
         None => error(404, "there is no such image"),
     }
 }
 
-fn json_page(state: &State, status: u16, body: &Value) -> Page {
-    respond(status, "application/json", body.to_string().into(), state)
-}
-
-fn respond(status: u16, media_type: &str, content: Bytes, state: &State) -> Page {
-    let mut response = page(status, media_type, content);
-    let edition = match state.edition {
-        Edition::Current => "1",
-        Edition::Next => "2",
-    };
-    response
-        .headers_mut()
-        .insert("x-shop-edition", http::HeaderValue::from_static(edition));
-    response
+fn json_page(status: u16, body: &Value) -> Page {
+    page(status, "application/json", body.to_string().into())
 }
 
 fn page(status: u16, media_type: &str, content: Bytes) -> Page {
