@@ -55,6 +55,10 @@ pub struct MqttConfig {
     pub inbound_messages: usize,
     /// Bytes of those, over all receivers. Default 64 MiB.
     pub inbound_bytes: usize,
+    /// How long messages may stand unreceived in front of the answers that calls wait for, before those calls fail
+    /// with [`Error::Stalled`](crate::Error::Stalled): a program that waits for an answer in the very loop that
+    /// receives would otherwise wait for ever. Zero switches it off. Default 30 s.
+    pub stall_timeout: Duration,
     /// Who acknowledges what arrives. Default: the client.
     pub ack_mode: AckMode,
     /// How long `disconnect` waits for what is queued and in flight. Default 5 s.
@@ -87,6 +91,7 @@ impl Default for MqttConfig {
             publish_timeout: None,
             inbound_messages: 1000,
             inbound_bytes: 64 << 20,
+            stall_timeout: Duration::from_secs(30),
             ack_mode: AckMode::default(),
             drain_timeout: Duration::from_secs(5),
             query: QueryOptions::default(),

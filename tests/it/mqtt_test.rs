@@ -1,5 +1,7 @@
 //! How the MQTT client behaves against a server that follows a script.
 
+mod reliability;
+
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;

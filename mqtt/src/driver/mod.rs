@@ -5,6 +5,7 @@
 
 mod connect;
 mod serve;
+mod stall;
 mod tls;
 
 use std::collections::VecDeque;
@@ -112,6 +113,8 @@ pub(crate) struct Driver {
     unwritten: VecDeque<(u64, Published)>,
     /// A message whose receiver is full. While there is one, nothing is read.
     parked: Option<Message>,
+    /// Since when the same message has been parked.
+    parked_since: Option<Instant>,
     attempt: u32,
     /// Connections in a row that the server closed at once.
     short_connections: u32,
@@ -135,6 +138,7 @@ impl Driver {
             events: Vec::new(),
             unwritten: VecDeque::new(),
             parked: None,
+            parked_since: None,
             attempt: 0,
             short_connections: 0,
             was_connected: false,
@@ -297,6 +301,8 @@ impl Driver {
         };
         self.fail_unwritten();
         let (published, answered) = self.session.abandon();
+        let in_flight = self.session.open() as u64;
+        self.shared.counters.in_flight.set(in_flight);
         let left = self.shared.queue.clear();
         let queued = left.publishes.into_iter().map(|queued| queued.done);
         for done in published.into_iter().chain(queued) {
