@@ -5,3 +5,4 @@
 mod packets;
 mod differential_test;
 mod entries_test;
+mod conformance_test;
