@@ -18,6 +18,9 @@ pub struct MqttConfig {
     pub host: String,
     /// Its port. Default 1883.
     pub port: u16,
+    /// Further servers, tried in turn where the one before cannot be reached or refuses. Whether they share sessions
+    /// is up to them. Default none.
+    pub fallbacks: Vec<Server>,
     /// Keep alive in seconds; 0 switches it off. Default 60.
     pub keep_alive: u16,
     /// Travels as MQTT user name.
@@ -73,6 +76,7 @@ impl Default for MqttConfig {
             client_id: String::new(),
             host: "localhost".to_owned(),
             port: 1883,
+            fallbacks: Vec::new(),
             keep_alive: 60,
             app_id: None,
             token: None,
@@ -100,9 +104,25 @@ impl Default for MqttConfig {
 }
 
 impl MqttConfig {
+    /// How many servers there are to try.
+    pub(crate) fn server_count(&self) -> usize {
+        1 + self.fallbacks.len()
+    }
+
+    /// The server to try at an attempt, counted over all attempts.
+    pub(crate) fn server(&self, attempt: usize) -> (&str, u16) {
+        match (attempt % self.server_count()).checked_sub(1) {
+            None => (&self.host, self.port),
+            Some(fallback) => {
+                let Server { host, port } = &self.fallbacks[fallback];
+                (host, *port)
+            }
+        }
+    }
+
     /// What can be seen to be wrong before anything is sent.
     pub(crate) fn check(&self) -> Result<(), ConfigError> {
-        if self.host.is_empty() {
+        if self.host.is_empty() || self.fallbacks.iter().any(|it| it.host.is_empty()) {
             return Err(ConfigError::Host);
         }
         if self.client_id.is_empty() && !self.clean_session {
@@ -131,6 +151,7 @@ impl fmt::Debug for MqttConfig {
             .field("client_id", &self.client_id)
             .field("host", &self.host)
             .field("port", &self.port)
+            .field("fallbacks", &self.fallbacks)
             .field("keep_alive", &self.keep_alive)
             .field("app_id", &self.app_id)
             .field("token", &self.token.as_ref().map(|_| "***"))
@@ -139,6 +160,15 @@ impl fmt::Debug for MqttConfig {
             .field("tls", &self.tls)
             .finish_non_exhaustive()
     }
+}
+
+/// Where a server listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Server {
+    /// Name or address.
+    pub host: String,
+    /// Port.
+    pub port: u16,
 }
 
 /// TLS settings. The default trusts what the operating system trusts.
@@ -290,6 +320,13 @@ mod tests {
             },
             MqttConfig {
                 window: 0,
+                ..good.clone()
+            },
+            MqttConfig {
+                fallbacks: vec![Server {
+                    host: String::new(),
+                    port: 1883,
+                }],
                 ..good.clone()
             },
             MqttConfig {

@@ -81,10 +81,10 @@ impl MqttClient {
 
     /// Connects, and from then on stays connected: later breaks are mended in the background.
     ///
-    /// One attempt is made. A client that is connected already, or mends a break, is left alone.
+    /// One attempt is made with each server. A client that is connected already, or mends a break, is left alone.
     ///
     /// # Errors
-    /// The attempt failed; the error says at what. It may be called again.
+    /// The attempt failed; the error says at what, with the last server. It may be called again.
     pub async fn connect(&self) -> Result<(), Error> {
         let (sender, receiver) = oneshot::channel();
         if !self.spawn(Some(sender)).await? {

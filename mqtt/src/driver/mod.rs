@@ -116,6 +116,10 @@ pub(crate) struct Driver {
     /// Since when the same message has been parked.
     parked_since: Option<Instant>,
     attempt: u32,
+    /// The server to try, counted over all attempts; it stays where it is as long as the server answers.
+    server: usize,
+    /// Servers tried in vain since the last pause.
+    tried: usize,
     /// Connections in a row that the server closed at once.
     short_connections: u32,
     was_connected: bool,
@@ -140,6 +144,8 @@ impl Driver {
             parked: None,
             parked_since: None,
             attempt: 0,
+            server: 0,
+            tried: 0,
             short_connections: 0,
             was_connected: false,
         }
@@ -157,8 +163,9 @@ impl Driver {
 
     async fn connect_and_serve(&mut self, first: &mut First) -> Next {
         let shared = self.shared.clone();
+        let server = shared.config.server(self.server);
         let opened = tokio::select! {
-            opened = connect::open(&shared.config) => opened,
+            opened = connect::open(&shared.config, server) => opened,
             left = self.give_up_draining() => return Next::Leave(left),
         };
         let connection = match opened {
@@ -168,7 +175,10 @@ impl Driver {
         shared.counters.connections.add(1);
         shared.connected.store(true, Ordering::Relaxed);
         let since = Instant::now();
-        info!(session_present = connection.session_present, "connected");
+        self.tried = 0;
+        let (host, port) = server;
+        let session_present = connection.session_present;
+        info!(host, port, session_present, "connected");
         self.emit(Event::Connected {
             session_present: connection.session_present,
         });
@@ -195,6 +205,14 @@ impl Driver {
 
     async fn attempt_failed(&mut self, error: ConnectError, first: &mut First) -> Next {
         self.shared.counters.failed_attempts.add(1);
+        self.server = self.server.wrapping_add(1);
+        self.tried += 1;
+        if self.tried < self.shared.config.server_count() {
+            warn!(reason = %Chain(&error), "could not connect, the next server is tried");
+            self.emit(Event::ConnectFailed { reason: error });
+            return Next::Retry;
+        }
+        self.tried = 0;
         if let Some(first) = first.take() {
             // Before the caller hears of it, lest its next attempt takes this driver for a working one.
             self.shared.queue.close();

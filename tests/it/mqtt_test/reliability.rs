@@ -8,10 +8,10 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use qproxy::mqtt_client::client::{Event, MqttClient, MqttConfig, Request};
-use qproxy::mqtt_client::codec::{Ack, Packet, PacketId, SubAck, SubscribeCode};
+use qproxy::mqtt_client::codec::{Ack, ConnectCode, Packet, PacketId, SubAck, SubscribeCode};
 use qproxy::mqtt_client::error::{ConnectError, Disconnected, Error};
 use qproxy::mqtt_client::message::QoS;
-use qproxy::mqtt_client::options::{Overflow, TlsOptions};
+use qproxy::mqtt_client::options::{Overflow, Server, TlsOptions};
 use tokio::net::{TcpSocket, TcpStream};
 
 use super::{connected, event};
@@ -480,4 +480,36 @@ async fn one_deadline_spans_tcp_tls_and_connack() {
         _ => false,
     };
     assert!(at_tcp, "{error:?}");
+}
+
+#[tokio::test]
+async fn fallbacks_are_tried_in_turn_and_one_that_works_is_kept() {
+    let [first, second] = [Peer::bind().await, Peer::bind().await];
+    let MqttConfig { host, port, .. } = second.config();
+    let config = MqttConfig {
+        fallbacks: vec![Server { host, port }],
+        ..first.config()
+    };
+    let client = MqttClient::new(config.clone());
+    // A refusal of all fails the call, with what the last one said.
+    let (result, _, _) = tokio::join!(
+        client.connect(),
+        first.answer(false, ConnectCode::ServerUnavailable),
+        second.answer(false, ConnectCode::NotAuthorized),
+    );
+    let Err(Error::Connect(ConnectError::Refused(code))) = result else {
+        panic!("{result:?}")
+    };
+    assert_eq!(code, ConnectCode::NotAuthorized);
+
+    let client = MqttClient::new(config);
+    let refusing = first.answer(false, ConnectCode::ServerUnavailable);
+    let (result, _, connection) = tokio::join!(client.connect(), refusing, second.accept());
+    result.unwrap();
+    drop(connection);
+    // The one that worked is asked first; from there it goes round.
+    let _refused = second.answer(false, ConnectCode::ServerUnavailable).await;
+    let mut connection = first.accept().await;
+    client.publish("a", "", QoS::AtMostOnce).await.unwrap();
+    assert_eq!(connection.publish().await.topic, "a");
 }
