@@ -102,13 +102,6 @@ impl App {
             key: "mqtt.root".into(),
             message: error.to_string(),
         })?;
-        if settings.mqtt.protocol == config::MqttVersion::V5 {
-            let message = "this version speaks MQTT 3.1.1 only: leave the key out".to_owned();
-            return Err(Error::Setting {
-                key: "mqtt.protocol".into(),
-                message,
-            });
-        }
         for key in &settings.unused {
             tracing::warn!(
                 key,
