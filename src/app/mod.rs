@@ -6,6 +6,7 @@
 mod error;
 mod limits;
 mod bus;
+mod lag;
 mod metrics;
 mod outlet;
 mod recorder;
@@ -32,6 +33,7 @@ use crate::proxy;
 use crate::record::NodeId;
 use crate::sync::{Roles, Topics};
 use bus::{Bus, BusTask, Ends};
+use lag::Lag;
 use metrics::Metrics;
 use player::Player;
 use recorder::{Bound, Recorder};
@@ -157,6 +159,7 @@ impl App {
             .as_ref()
             .map(ToString::to_string)
             .unwrap_or_default();
+        let lag = parts.lag.clone();
         let status = Arc::new(NodeStatus::new(node, settings.mode, address, parts));
         let api_parts = api::Parts {
             store: player.as_ref().map(|player| player.store.clone()),
@@ -186,7 +189,7 @@ impl App {
             bus: TaskTracker::new(),
             stop_bus: CancellationToken::new(),
         };
-        app.run_bus(ends, &status, &events);
+        app.run_bus(ends, &status, &events, &lag);
         app.proxies = bound.into_iter().map(Bound::serve).collect();
         Ok(app)
     }
@@ -241,8 +244,12 @@ impl App {
     }
 
     /// Starts what runs for as long as the node does.
-    fn run_bus(&self, ends: Ends, status: &Arc<NodeStatus>, events: &api::Events) {
+    fn run_bus(&self, ends: Ends, status: &Arc<NodeStatus>, events: &api::Events, lag: &Lag) {
         let stop = &self.stop_bus;
+        if let Some(recorder) = &self.recorder {
+            self.bus
+                .spawn(lag.clone().watch(recorder.spool.clone(), stop.clone()));
+        }
         let watched = |part: &'static str, work: BusTask| {
             let status = status.clone();
             self.bus.spawn(async move {
@@ -270,8 +277,12 @@ impl App {
                 self.bus
                     .spawn(player::feed_live(live.clone(), feed.clone(), stop.clone()));
             }
-            self.bus
-                .spawn(player::announce(feed, events.clone(), stop.clone()));
+            self.bus.spawn(player::announce(
+                feed,
+                events.clone(),
+                lag.clone(),
+                stop.clone(),
+            ));
             self.bus
                 .spawn(player::expire(player.store.clone(), stop.clone()));
             watched("subscriber", Box::pin(subscriber.run(stop.clone())));
