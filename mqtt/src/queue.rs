@@ -140,19 +140,17 @@ impl Queue {
     /// Puts a publish in, as the overflow policy says where it is full. Cancelled while it waits, nothing is put in.
     pub(crate) async fn publish(&self, queued: Queued) -> Result<(), Error> {
         let mut queued = queued;
-        let stalls = self.state().stalls;
+        let mut since = None;
         loop {
             let space = self.space.notified();
             tokio::pin!(space);
             space.as_mut().enable();
             match self.push(queued, self.overflow)? {
                 None => return Ok(()),
-                Some(back) => queued = back,
+                Some((back, stalls)) if *since.get_or_insert(stalls) == stalls => queued = back,
+                Some(_) => return Err(Error::Stalled(self.stall_timeout)),
             }
             space.await;
-            if self.state().stalls != stalls {
-                return Err(Error::Stalled(self.stall_timeout));
-            }
         }
     }
 
@@ -182,8 +180,8 @@ impl Queue {
         self.push(queued, overflow).map(drop)
     }
 
-    /// Gives the publish back where the producer has to wait.
-    fn push(&self, queued: Queued, overflow: Overflow) -> Result<Option<Queued>, Error> {
+    /// Gives the publish back where the producer has to wait, with the number of stalls so far.
+    fn push(&self, queued: Queued, overflow: Overflow) -> Result<Option<(Queued, u64)>, Error> {
         let mut displaced = Vec::new();
         let mut state = self.state();
         if state.phase == Phase::Closed {
@@ -195,7 +193,7 @@ impl Queue {
             && (state.publishes.len() >= self.max_messages || state.bytes + cost > self.max_bytes)
         {
             match overflow {
-                Overflow::Wait => return Ok(Some(queued)),
+                Overflow::Wait => return Ok(Some((queued, state.stalls))),
                 Overflow::Refuse => return Err(Error::QueueFull),
                 Overflow::DropOldest => displaced.extend(state.pop()),
             }
