@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Listening;
 use super::error::Error;
+use super::lag::Lag;
 use super::limits;
 use super::metrics::Metrics;
 use super::responder::FromRecords;
@@ -25,7 +26,7 @@ use crate::sync::{Feed, Heard};
 /// Beside the spool, where one folder serves both.
 const RECORDS_FOLDER: &str = "records";
 /// How often retention is applied.
-const EXPIRE_EVERY: Duration = Duration::from_secs(10);
+const EXPIRE_EVERY: Duration = Duration::from_secs(30);
 
 /// The store and its users.
 pub(super) struct Player {
@@ -147,8 +148,8 @@ pub(super) async fn feed_live(live: Arc<Live>, feed: Feed, shutdown: Cancellatio
     }
 }
 
-/// Tells the dashboard what was stored.
-pub(super) async fn announce(feed: Feed, events: Events, shutdown: CancellationToken) {
+/// Tells the dashboard what was stored, and how late that was.
+pub(super) async fn announce(feed: Feed, events: Events, lag: Lag, shutdown: CancellationToken) {
     let mut listener = feed.listen();
     drop(feed);
     loop {
@@ -157,10 +158,14 @@ pub(super) async fn announce(feed: Feed, events: Events, shutdown: CancellationT
             () = shutdown.cancelled() => return,
         };
         match heard {
-            Some(Heard::Record(record)) if events.watched() => {
-                events.publish(Summary::from(record.as_ref()));
+            Some(Heard::Record(record)) => {
+                lag.stored(&record);
+                if events.watched() {
+                    events.publish(Summary::from(record.as_ref()));
+                }
             }
-            Some(_) => {}
+            // The feed counts what a slow listener misses.
+            Some(Heard::Missed(_)) => {}
             None => return,
         }
     }

@@ -141,7 +141,7 @@ fn guide(urls: &Urls, next: SocketAddr) -> String {
          Send something yourself:   curl {record}/products/3\n\
          Ask the records instead:   curl {answer}/products/3\n\
          Stop the shop:             press Enter here; {record} then says 502, {answer} still answers\n\
-         Try the next release:      qproxy replay --api {api} --target http://{next}\n\
+         Try the next release:      cargo run --release -- replay --api {api} --target http://{next}\n\
          Stop the demo:             Ctrl-C\n"
     )
 }

@@ -13,6 +13,8 @@ mod mqtt_test;
 mod mqtt_integration_test;
 mod proxy_test;
 mod playback_test;
+mod record_test;
+mod demo_test;
 mod end_to_end_test;
 mod ledger_test;
 mod config_test;
