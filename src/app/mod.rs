@@ -230,13 +230,13 @@ impl App {
         if let Some(recorder) = self.recorder {
             let flushed = tokio::task::spawn_blocking(move || recorder.spool.flush()).await;
             if let Ok(Err(error)) = flushed {
-                tracing::error!(%error, "the spool did not reach the disk");
+                tracing::error!(error = chain(&error), "the spool did not reach the disk");
             }
         }
         if let Some(player) = self.player
             && let Err(error) = player.store.close().await
         {
-            tracing::error!(%error, "the store did not close in order");
+            tracing::error!(error = chain(&error), "the store did not close in order");
         }
         if let Some(broker) = self.broker {
             broker.shutdown().await;

@@ -119,10 +119,7 @@ impl Player {
         let responder = Arc::new(FromRecords(Arc::new(answerer)));
         // Counted apart: the proxy's own figures are those of recorded traffic.
         let bound = proxy::http::bind_responder(limits, responder, proxy::Metrics::default())
-            .map_err(|source| Error::Proxy {
-                key: key.into(),
-                source,
-            })?;
+            .map_err(|error| Error::proxy(key, error))?;
         let address = format!("{scheme}://{}", bound.local_addr());
         listening.push(Listening::new(
             "answer",
@@ -188,7 +185,9 @@ pub(super) async fn expire(store: Arc<dyn Store>, shutdown: CancellationToken) {
                 tracing::info!(records = expired.records, bytes = expired.bytes, "expired");
             }
             Ok(_) => {}
-            Err(error) => tracing::warn!(%error, "could not expire old records"),
+            Err(error) => {
+                tracing::warn!(error = super::chain(&error), "could not expire old records");
+            }
         }
     }
 }

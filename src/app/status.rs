@@ -142,7 +142,8 @@ impl StatusSource for NodeStatus {
         if let Some(station) = &self.parts.station
             && !station.is_connected()
         {
-            reasons.push(format!("no connection to the MQTT server {}", self.broker));
+            let unknown = || format!("no connection to the MQTT server {}", self.broker);
+            reasons.push(station.trouble().unwrap_or_else(unknown));
         }
         if let Some((store, subscriber)) = &self.parts.player {
             if let Err(error) = store.stats().await {

@@ -18,4 +18,5 @@ mod demo_test;
 mod end_to_end_test;
 mod ledger_test;
 mod config_test;
+mod bad_input_test;
 mod api_test;

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use tokio::sync::{broadcast, oneshot, watch};
 use tokio::time::Instant;
-use tracing::{debug, info, warn};
+use tracing::{debug, warn};
 
 use crate::client::query::Queries;
 use crate::error::{ConnectError, Disconnected, Error};
@@ -178,7 +178,7 @@ impl Driver {
         self.tried = 0;
         let (host, port) = server;
         let session_present = connection.session_present;
-        info!(host, port, session_present, "connected");
+        debug!(host, port, session_present, "connected");
         self.emit(Event::Connected {
             session_present: connection.session_present,
         });
@@ -196,7 +196,7 @@ impl Driver {
         if let Disconnected::Requested = ended {
             return Next::Leave(self.undelivered());
         }
-        warn!(reason = %Chain(&ended), "disconnected");
+        debug!(reason = %Chain(&ended), "disconnected");
         if let Some(error) = self.taken_over(&ended, since.elapsed()) {
             return Next::Leave(Err(error));
         }
@@ -208,7 +208,7 @@ impl Driver {
         self.server = self.server.wrapping_add(1);
         self.tried += 1;
         if self.tried < self.shared.config.server_count() {
-            warn!(reason = %Chain(&error), "could not connect, the next server is tried");
+            debug!(reason = %Chain(&error), "could not connect, the next server is tried");
             self.emit(Event::ConnectFailed { reason: error });
             return Next::Retry;
         }
@@ -219,7 +219,8 @@ impl Driver {
             let _ = first.send(Err(Error::Connect(error.clone())));
             return Next::Leave(Err(Error::Connect(error)));
         }
-        warn!(reason = %Chain(&error), "could not connect");
+        // The program hears of it and knows whether somebody has to be told again.
+        debug!(reason = %Chain(&error), "could not connect");
         self.emit(Event::ConnectFailed { reason: error });
         self.pause().await
     }
