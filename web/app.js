@@ -1,7 +1,7 @@
 // The dashboard: status strip, live table, one record at a time (#/records/<id>).
 import { getJson, setToken, watch } from "./api.js";
 import { byId, bytes, clock, duration, element, statusClass } from "./dom.js";
-import { show } from "./detail.js";
+import { hide, show } from "./detail.js";
 
 const MAX_ROWS = 500;
 const state = { paused: false, next: null, waiting: 0, stop: null, generation: 0 };
@@ -131,9 +131,10 @@ function pause() {
 async function route() {
   const id = chosenId();
   settle();
-  if (!id) { byId("detail").hidden = true; return; }
+  if (!id) return hide();
   const close = () => { location.hash = ""; byId(`r-${id}`)?.querySelector("a").focus(); };
-  await show(id, close, (deleted) => { byId(`r-${deleted}`)?.remove(); close(); }).catch(failed);
+  const gone = (deleted) => { byId(`r-${deleted}`)?.remove(); close(); };
+  return show(id, { onClose: close, onDeleted: gone, onFailure: failed }).catch(failed);
 }
 
 async function status() {
