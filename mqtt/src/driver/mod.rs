@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use tokio::sync::{broadcast, oneshot, watch};
 use tokio::time::Instant;
-use tracing::{debug, info, warn};
+use tracing::{debug, warn};
 
 use crate::client::query::Queries;
 use crate::error::{ConnectError, Disconnected, Error};
@@ -164,7 +164,7 @@ impl Driver {
         shared.counters.connections.add(1);
         shared.connected.store(true, Ordering::Relaxed);
         let since = Instant::now();
-        info!(session_present = connection.session_present, "connected");
+        debug!(session_present = connection.session_present, "connected");
         self.emit(Event::Connected {
             session_present: connection.session_present,
         });
@@ -182,7 +182,7 @@ impl Driver {
         if let Disconnected::Requested = ended {
             return Next::Leave(self.undelivered());
         }
-        warn!(reason = %Chain(&ended), "disconnected");
+        debug!(reason = %Chain(&ended), "disconnected");
         if let Some(error) = self.taken_over(&ended, since.elapsed()) {
             return Next::Leave(Err(error));
         }
@@ -197,7 +197,8 @@ impl Driver {
             let _ = first.send(Err(Error::Connect(error.clone())));
             return Next::Leave(Err(Error::Connect(error)));
         }
-        warn!(reason = %Chain(&error), "could not connect");
+        // The program hears of it and knows whether somebody has to be told again.
+        debug!(reason = %Chain(&error), "could not connect");
         self.emit(Event::ConnectFailed { reason: error });
         self.pause().await
     }

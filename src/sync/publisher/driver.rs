@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::record::{Epoch, Gap, GapReason, Item, NodeId, Origin, Sequence, Subject, wire};
 use crate::spool::{self};
 
-use super::super::error::Error;
+use super::super::error::{Error, chain};
 use super::super::flow::{Flow, Heard};
 use super::super::metrics::reason;
 use super::super::notice::{self, Ack, Head};
@@ -117,7 +117,7 @@ impl Running {
                     .into();
             }
             Err(error) => {
-                tracing::error!(%error, "could not read the spool");
+                tracing::error!(error = chain(&error), "could not read the spool");
                 self.read_at = Instant::now() + self.publisher.config.longest_pause;
             }
         }
