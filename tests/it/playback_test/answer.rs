@@ -335,7 +335,7 @@ async fn a_body_that_is_too_large_to_pass_on_is_still_matched() {
     let mut recorded = exchange(1, "POST", "/", "kept");
     recorded.request.body = Body::inline("12345678901".into());
     let (player, metrics) = player(store_of([recorded]), config).await;
-    let mut post = async |content: &'static str| {
+    let post = async |content: &'static str| {
         let request = player.request("POST", "/").body(Full::from(content));
         player.send(request.unwrap()).await
     };
