@@ -289,7 +289,10 @@ impl Running {
     fn heard(&mut self, player: &NodeId, ack: Ack) {
         let (epoch, highest) = (Epoch(ack.epoch), ack.highest);
         match self.flow.heard(player, ack, Instant::now()) {
-            Heard::Joined => tracing::info!(%player, "player is there"),
+            Heard::Joined => {
+                tracing::info!(%player, "player is there");
+                self.recall_earlier_lives();
+            }
             Heard::Known => {}
             Heard::Ignored => {
                 self.publisher.metrics.players_ignored.inc();
@@ -309,6 +312,19 @@ impl Running {
         if let Some(end) = end.filter(|_| unsent.is_none_or(|(oldest, _)| oldest > epoch)) {
             self.heads.insert(epoch, end.0);
             self.head_moved = true;
+        }
+    }
+
+    /// A player that is new here may lack earlier lives altogether and cannot name them: tell it where they ended,
+    /// as far as the broker has them.
+    fn recall_earlier_lives(&mut self) {
+        let spool = &self.publisher.spool;
+        let unsent = spool.stats().oldest_unsent;
+        for (epoch, end) in spool.earlier_lives(HEADS_KEPT - 1) {
+            if unsent.is_none_or(|(oldest, _)| oldest > epoch) {
+                self.heads.entry(epoch).or_insert(end.0);
+                self.head_moved = true;
+            }
         }
     }
 
