@@ -1,10 +1,10 @@
 // The dashboard: status strip, live table, one record at a time (#/records/<id>).
 import { getJson, setToken, watch } from "./api.js";
 import { byId, bytes, clock, duration, element, statusClass } from "./dom.js";
-import { show } from "./detail.js";
+import { hide, show } from "./detail.js";
 
 const MAX_ROWS = 500;
-const state = { paused: false, next: null, waiting: 0, stop: null, generation: 0 };
+const state = { paused: false, keeps: true, next: null, waiting: 0, stop: null, generation: 0 };
 const rows = byId("rows");
 
 const query = () => {
@@ -62,7 +62,7 @@ function addNewest(records) {
 
 function settle() {
   byId("more").hidden = !state.next;
-  byId("empty").hidden = rows.children.length > 0;
+  byId("empty").hidden = rows.children.length > 0 || !state.keeps;
   byId("empty").textContent = query().size > 0 ? "No record fits the filter."
     : "No records yet. Send a request through the proxy, and it shows up here.";
   const chosen = chosenId();
@@ -109,7 +109,7 @@ async function follow() {
       });
     } catch (error) {
       if (stop.signal.aborted) return;
-      live("not connected", "off");
+      if (error.status === 404) live("keeps no records", ""); else live("not connected", "off");
       failed(error);
       if (error.status && error.status < 500) { if (error.status !== 401) list().catch(failed); return; }
     }
@@ -131,26 +131,32 @@ function pause() {
 async function route() {
   const id = chosenId();
   settle();
-  if (!id) { byId("detail").hidden = true; return; }
+  if (!id) return hide();
   const close = () => { location.hash = ""; byId(`r-${id}`)?.querySelector("a").focus(); };
-  await show(id, close, (deleted) => { byId(`r-${deleted}`)?.remove(); close(); }).catch(failed);
+  const gone = (deleted) => { byId(`r-${deleted}`)?.remove(); close(); };
+  return show(id, { onClose: close, onDeleted: gone, onFailure: failed }).catch(failed);
 }
 
 async function status() {
   const told = await getJson("/api/status");
   const lag = Object.values(told.lag);
+  state.keeps = !["Record", "Forward"].includes(told.mode); // a recorder keeps only what waits for the broker
+  const { counts } = told;
+  const held = state.keeps ? [["Stored", counts.records.toLocaleString()]]
+    : [["Recorded", counts.recorded.toLocaleString()], ["Waiting", counts.spooled.toLocaleString()]];
   const figures = [
     ["Node", told.node], ["Mode", told.mode],
-    ["Stored", told.counts.records.toLocaleString()],
-    ["Missing", told.counts.missing.toLocaleString(), told.counts.missing > 0],
-    ["Lost", told.counts.lost.toLocaleString(), told.counts.lost > 0],
-    ["Dropped", told.counts.dropped.toLocaleString(), told.counts.dropped > 0],
+    ...held,
+    ["Missing", counts.missing.toLocaleString(), counts.missing > 0],
+    ["Lost", counts.lost.toLocaleString(), counts.lost > 0],
+    ["Dropped", counts.dropped.toLocaleString(), counts.dropped > 0],
     ["Lag", lag.length ? duration(Math.round(Math.max(...lag) * 1e6)) : "–"],
     ["CPU", told.resources.cpu_percent === null ? "–" : `${told.resources.cpu_percent.toFixed(0)} %`],
     ["Memory", bytes(told.resources.rss_bytes)],
   ];
   byId("status").replaceChildren(...figures.map(([name, value, bad]) =>
     element("div", { className: bad ? "bad" : "" }, element("dt", {}, name), element("dd", {}, value))));
+  if (!state.keeps) byId("empty").hidden = true;
 }
 
 function begin() {

@@ -6,34 +6,43 @@ const LARGE = 262144; // bytes of text that a preview shows
 const IMAGE = 5242880; // bytes of an image that a preview shows
 let shownUrl = null;
 
-export async function show(id, onClose, onDeleted) {
+let wanted = null; // the record asked for last: an answer that comes late must not replace it
+
+export async function show(id, { onClose, onDeleted, onFailure }) {
+  wanted = id;
   const panel = byId("detail");
   const record = await getJson(`/api/records/${encodeURIComponent(id)}`);
+  const content = record.request ? exchange(record) : await stream(record);
+  if (wanted !== id) return;
   if (shownUrl) URL.revokeObjectURL(shownUrl);
   shownUrl = null;
   const close = element("button", { type: "button", onclick: onClose }, "Close");
   const erase = element("button", { type: "button", className: "danger" }, "Delete");
-  erase.onclick = async () => {
+  erase.onclick = () => {
     if (!confirm("Delete this record?")) return;
-    await remove(`/api/records/${record.id}`);
-    onDeleted(record.id);
+    remove(`/api/records/${record.id}`).then(() => onDeleted(record.id)).catch(onFailure);
   };
   const title = record.request ? `${record.request.method} ${record.request.target}`
     : `${record.protocol} ${record.upstream ?? ""}`;
-  panel.replaceChildren(
-    element("div", { className: "head" }, element("h2", {}, title), erase, close),
-    facts(record),
-    timeline(record.timing),
-  );
+  const head = element("div", { className: "head" }, element("h2", {}, title), erase, close);
+  panel.replaceChildren(head, facts(record), ...timeline(record.timing), ...content);
   panel.hidden = false;
+  panel.scrollTop = 0;
   panel.focus({ preventScroll: true });
+  // Once it is filled: a panel that grows above what the browser holds on to would be scrolled out of sight.
   if (matchMedia("(max-width: 900px)").matches) panel.scrollIntoView();
-  if (record.request) {
-    const { method, target, version } = record.request;
-    panel.append(...message("Request", `${method} ${target} ${version}`, record.request));
-    if (record.response) panel.append(...message("Response", `${record.response.status}`, record.response));
-    else panel.append(element("h3", {}, "Response"), note("The client got none."));
-  } else panel.append(...await stream(record));
+}
+
+export function hide() {
+  wanted = null;
+  byId("detail").hidden = true;
+}
+
+function exchange({ request, response }) {
+  const first = `${request.method} ${request.target} ${request.version}`;
+  const asked = message("Request", first, request);
+  if (response) return [...asked, ...message("Response", `${response.status}`, response)];
+  return [...asked, element("h3", {}, "Response"), note("The client got none.")];
 }
 
 function facts(record) {
@@ -55,7 +64,7 @@ function facts(record) {
 }
 
 function timeline({ request_end_us, first_byte_us, end_us }) {
-  if (!end_us || first_byte_us == null) return null;
+  if (!end_us || first_byte_us == null) return [];
   const sent = Math.min(request_end_us ?? 0, first_byte_us);
   const parts = [["request", sent], ["waiting", first_byte_us - sent], ["answer", end_us - first_byte_us]];
   const bar = element("div", { className: "timeline" });
@@ -66,7 +75,7 @@ function timeline({ request_end_us, first_byte_us, end_us }) {
     bar.append(part);
   }
   const text = parts.map(([name, length]) => `${name} ${duration(Math.max(0, length))}`).join(" · ");
-  return element("div", {}, bar, note(text));
+  return [bar, note(text)];
 }
 
 const note = (text) => element("p", { className: "note" }, text);

@@ -36,7 +36,7 @@ pub use metrics::Metrics;
 pub use pace::Speed;
 pub use replay::{
     Config as ReplayConfig, Discard, HostHeader, KeepOrder, Plan, Progress, ReplayResult,
-    ResultSink, RunId, RunState, Runs, Selection, Sending, Verdict,
+    ResultSink, RunId, RunState, Runs, Selection, Sending, StandIn, Verdict,
 };
 pub use stored::BodyError;
 pub use target::{AllowedTargets, Scheme, Target};

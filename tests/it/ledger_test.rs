@@ -1,14 +1,13 @@
 //! Nothing is lost silently: processes are killed with `kill -9` and the broker goes away under traffic, and in
 //! the end the numbers add up.
 
-use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
 use crate::support::mosquitto::{Mosquitto, Options};
 use crate::support::node::Node;
-use crate::support::numbered::{Origin, Traffic};
+use crate::support::numbered::{Origin, Traffic, stored_numbers};
 use crate::support::{free_port, until};
 
 /// What a recorder may hold in memory when it is killed: exchanges younger than this are not yet on its disk.
@@ -64,26 +63,6 @@ impl Stage {
         Traffic::start(&address, first, PAUSE)
     }
 
-    /// How often each number is stored.
-    fn stored(&self) -> HashMap<u64, u32> {
-        let mut stored = HashMap::new();
-        let mut cursor = String::new();
-        loop {
-            let page = self
-                .player
-                .api(&format!("/api/records?limit=1000{cursor}"), &[])
-                .json();
-            for record in page["records"].as_array().unwrap() {
-                let number = record["target"].as_str().unwrap().trim_start_matches("/n/");
-                *stored.entry(number.parse().unwrap()).or_default() += 1;
-            }
-            match page["next"].as_str() {
-                Some(next) => cursor = format!("&cursor={next}"),
-                None => return stored,
-            }
-        }
-    }
-
     /// Waits until every one of `numbers` is stored; none may be there twice.
     fn expect_stored(&self, numbers: &[u64]) {
         until("the recorder's spool is empty", || {
@@ -92,7 +71,7 @@ impl Stage {
         });
         let deadline = Instant::now() + crate::support::PATIENCE;
         loop {
-            let stored = self.stored();
+            let stored = stored_numbers(&self.player);
             let missing: Vec<_> = numbers.iter().filter(|n| !stored.contains_key(n)).collect();
             let twice: Vec<_> = stored.iter().filter(|(_, count)| **count > 1).collect();
             assert!(twice.is_empty(), "stored more than once: {twice:?}");

@@ -75,8 +75,9 @@ pub struct Config {
     pub delay: Delay,
     /// The longest wait, whatever was recorded.
     pub max_delay: Duration,
-    /// Larger request bodies are refused with 413.
-    pub max_request_body: u64,
+    /// Larger request bodies are matched like any other, but not kept, so not passed on: where no record fits
+    /// they are refused with 413.
+    pub max_passed_body: u64,
     /// A request body that takes longer is refused with 408.
     pub body_timeout: Duration,
     /// Whether an answer names its record.
@@ -96,7 +97,7 @@ impl Default for Config {
             miss: Miss::default(),
             delay: Delay::default(),
             max_delay: Duration::from_secs(60),
-            max_request_body: 16 << 20,
+            max_passed_body: 16 << 20,
             body_timeout: Duration::from_secs(30),
             provenance: Provenance::default(),
             miss_scan: 2000,
@@ -200,6 +201,9 @@ impl Answerer {
             return self.recorded(&exchange, &parts.method);
         }
         if let Some(pass_through) = &self.pass_through {
+            if content.bytes > self.config.max_passed_body {
+                return Err(Refusal::BodyTooLarge(self.config.max_passed_body));
+            }
             let response = pass_through.send(parts, content.kept).await?;
             let metrics = self.metrics.clone();
             let response = response.map(|body| {
@@ -235,11 +239,10 @@ impl Answerer {
                 continue;
             };
             content.bytes += data.len() as u64;
-            if content.bytes > self.config.max_request_body {
-                return Err(Refusal::BodyTooLarge(self.config.max_request_body));
-            }
             digester.update(&data);
-            if self.pass_through.is_some() {
+            if content.bytes > self.config.max_passed_body {
+                content.kept = Vec::new();
+            } else if self.pass_through.is_some() {
                 content.kept.push(data);
             }
         }

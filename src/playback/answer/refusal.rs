@@ -76,9 +76,8 @@ impl Refusal {
         let text = match self {
             Self::Miss(explanation) => serde_json::to_string_pretty(explanation),
             Self::BodyTooLarge(limit) => serde_json::to_string_pretty(&json!({
-                "error": "the request's body is too large to be matched",
+                "error": "no recorded answer, and the request's body is too large to be passed on",
                 "limit_bytes": limit,
-                "hint": "raise `playback.max_request_body`",
             })),
             Self::BodyTimeout(limit) => serde_json::to_string_pretty(&json!({
                 "error": "the request's body did not arrive in time",

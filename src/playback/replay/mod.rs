@@ -10,6 +10,7 @@
 
 mod request;
 mod reply;
+mod stand_in;
 mod circuit;
 mod trial;
 mod lanes;
@@ -34,6 +35,7 @@ use crate::store::Query;
 pub(super) use circuit::Circuit;
 pub(super) use lanes::Lanes;
 pub use runs::Runs;
+pub use stand_in::StandIn;
 pub(super) use trial::Context;
 
 /// The name of one replay.
@@ -293,6 +295,9 @@ pub struct ReplayResult {
     pub notes: Vec<String>,
     /// Why it failed or was not sent.
     pub reason: Option<String>,
+    /// The recorded answer, where it stands in for the target's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub answer: Option<Box<StandIn>>,
 }
 
 impl ReplayResult {
@@ -314,6 +319,7 @@ impl ReplayResult {
             more_differences: 0,
             notes: Vec::new(),
             reason: None,
+            answer: None,
         }
     }
 
@@ -335,6 +341,7 @@ impl ReplayResult {
             more_differences: 0,
             notes: Vec::new(),
             reason: Some(reason.to_owned()),
+            answer: None,
         }
     }
 }

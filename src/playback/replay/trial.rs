@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::circuit::Circuit;
 use super::reply::Reply;
 use super::request::{Prepared, unfit};
-use super::{Config, ReplayResult, ResultSink, RunId, RunState, Sending, Verdict};
+use super::{Config, ReplayResult, ResultSink, RunId, RunState, Sending, StandIn, Verdict};
 use crate::metrics::Reason;
 use crate::playback::carry::{Carry, Handed};
 use crate::playback::diff::{self, Content, Part, Snapshot};
@@ -165,6 +165,10 @@ impl Context {
             };
             result.verdict = verdict;
             result.reason = Some(reason);
+            if verdict == Verdict::AnsweredFromRecord {
+                let recorded = exchange.response.as_ref();
+                result.answer = recorded.map(StandIn::of).map(Box::new);
+            }
         }
         self.conclude(&result);
     }

@@ -232,6 +232,7 @@ pub(super) mod tests {
             more_differences: 0,
             notes: Vec::new(),
             reason: None,
+            answer: None,
         }
     }
 

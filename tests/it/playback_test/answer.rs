@@ -325,17 +325,26 @@ async fn an_empty_store_says_so() {
 }
 
 #[tokio::test]
-async fn a_body_over_the_limit_is_refused_with_the_key_to_raise() {
+async fn a_body_that_is_too_large_to_pass_on_is_still_matched() {
+    let live = Service::start(async |_| text("live")).await;
     let config = AnswerConfig {
-        max_request_body: 10,
+        miss: Miss::PassThrough(live.target()),
+        max_passed_body: 10,
         ..AnswerConfig::default()
     };
-    let (player, metrics) = player(store_of([]), config).await;
-    let request = player.request("POST", "/").body(Full::from("12345678901"));
-    let answer = player.send(request.unwrap()).await;
-    assert_eq!(answer.status(), StatusCode::PAYLOAD_TOO_LARGE);
-    assert!(String::from_utf8_lossy(answer.body()).contains("max_request_body"));
+    let mut recorded = exchange(1, "POST", "/", "kept");
+    recorded.request.body = Body::inline("12345678901".into());
+    let (player, metrics) = player(store_of([recorded]), config).await;
+    let post = async |content: &'static str| {
+        let request = player.request("POST", "/").body(Full::from(content));
+        player.send(request.unwrap()).await
+    };
+    assert_eq!(post("12345678901").await.body(), "kept");
+    assert_eq!(post("1234567890").await.body(), "live");
+    let refused = post("another one").await;
+    assert_eq!(refused.status(), StatusCode::PAYLOAD_TOO_LARGE);
     assert_eq!(count(&metrics.answers, "refused"), 1);
+    assert_eq!(live.seen().len(), 1, "it was not passed on");
 }
 
 #[tokio::test]

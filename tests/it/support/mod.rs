@@ -2,11 +2,17 @@
 
 pub mod curl;
 pub mod httpbin;
+pub mod httpbin_requests;
 pub mod mosquitto;
 pub mod mqtt_peer;
 pub mod node;
 pub mod numbered;
 pub mod process;
+#[allow(
+    dead_code,
+    reason = "the store's unit tests use the same file, and more of it"
+)]
+pub mod redis;
 
 use std::future::Future;
 use std::time::{Duration, Instant};

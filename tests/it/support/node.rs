@@ -14,6 +14,7 @@ pub struct Node {
     /// Where each listener is, by its label: `record`, `answer`, `api`, `broker`, `tcp`.
     pub addresses: BTreeMap<String, String>,
     config: PathBuf,
+    arguments: Vec<String>,
 }
 
 impl Node {
@@ -27,10 +28,23 @@ impl Node {
         node
     }
 
+    /// Starts `qproxy` in `folder` with these arguments.
+    pub fn with_arguments(folder: &Path, arguments: &[&str]) -> Self {
+        let arguments = arguments.iter().map(ToString::to_string).collect();
+        let mut node = Self::launch(&folder.join("config.json"), arguments);
+        node.wait_until_ready();
+        node
+    }
+
     /// Starts a node and does not wait until it is ready.
     pub fn spawn(config: &Path) -> Self {
+        Self::launch(config, Vec::new())
+    }
+
+    fn launch(config: &Path, arguments: Vec<String>) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_qproxy"));
         command
+            .args(&arguments)
             .env("CONFIG_PATH", config)
             .env("RUST_LOG", "info")
             .current_dir(config.parent().unwrap());
@@ -39,6 +53,7 @@ impl Node {
             process,
             addresses: BTreeMap::new(),
             config: config.to_owned(),
+            arguments,
         }
     }
 
@@ -65,8 +80,7 @@ impl Node {
     /// `kill -9`, then the same node again, on the same configuration.
     pub fn kill_and_restart(&mut self) {
         self.process.kill();
-        let config = self.config.clone();
-        *self = Self::spawn(&config);
+        *self = Self::launch(&self.config, std::mem::take(&mut self.arguments));
         self.wait_until_ready();
     }
 
@@ -87,19 +101,21 @@ impl Node {
         self.api("/api/status", &[]).json()
     }
 
-    /// Resident memory, bytes.
+    /// Resident memory now, bytes.
     pub fn rss(&self) -> u64 {
-        let status =
-            std::fs::read_to_string(format!("/proc/{}/status", self.process.id())).unwrap();
-        let line = status
-            .lines()
-            .find(|line| line.starts_with("VmRSS:"))
-            .unwrap();
-        line.split_whitespace()
-            .nth(1)
-            .unwrap()
-            .parse::<u64>()
-            .unwrap()
-            * 1024
+        self.memory("VmRSS:")
+    }
+
+    /// The most resident memory that it ever had, bytes.
+    pub fn peak_rss(&self) -> u64 {
+        self.memory("VmHWM:")
+    }
+
+    fn memory(&self, field: &str) -> u64 {
+        let path = format!("/proc/{}/status", self.process.id());
+        let status = std::fs::read_to_string(path).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix(field));
+        let kilobytes = line.unwrap().trim().trim_end_matches(" kB");
+        kilobytes.parse::<u64>().unwrap() * 1024
     }
 }

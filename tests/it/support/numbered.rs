@@ -1,11 +1,14 @@
 //! Numbered requests over kept-alive connections, and an origin that answers them: for counting what arrives.
 
+use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+
+use super::node::Node;
 
 /// Answers `GET /n/{number}` with the number, for as long as the test runs.
 pub struct Origin {
@@ -149,4 +152,23 @@ fn ask(connection: &mut Option<BufReader<TcpStream>>, address: &str, number: u64
     let mut body = vec![0; length];
     reader.read_exact(&mut body).ok()?;
     (status.contains(" 200 ") && body == number.to_string().as_bytes()).then_some(())
+}
+
+/// How often each number is stored on a node.
+pub fn stored_numbers(node: &Node) -> HashMap<u64, u32> {
+    let mut stored = HashMap::new();
+    let mut cursor = String::new();
+    loop {
+        let page = node
+            .api(&format!("/api/records?limit=1000{cursor}"), &[])
+            .json();
+        for record in page["records"].as_array().unwrap() {
+            let number = record["target"].as_str().unwrap().trim_start_matches("/n/");
+            *stored.entry(number.parse().unwrap()).or_default() += 1;
+        }
+        match page["next"].as_str() {
+            Some(next) => cursor = format!("&cursor={next}"),
+            None => return stored,
+        }
+    }
 }
