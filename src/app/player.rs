@@ -150,21 +150,22 @@ pub(super) async fn feed_live(live: Arc<Live>, feed: Feed, shutdown: Cancellatio
     }
 }
 
-/// Tells the dashboard what was stored.
+/// Tells the dashboard what was stored, while somebody looks: a record that has a listener is copied for it.
 pub(super) async fn announce(feed: Feed, events: Events, shutdown: CancellationToken) {
-    let mut listener = feed.listen();
-    drop(feed);
     loop {
-        let heard = tokio::select! {
-            heard = listener.next() => heard,
+        tokio::select! {
+            () = events.until_watched() => {}
             () = shutdown.cancelled() => return,
-        };
-        match heard {
-            Some(Heard::Record(record)) if events.watched() => {
+        }
+        let mut listener = feed.listen();
+        while events.watched() {
+            let heard = tokio::select! {
+                heard = listener.next() => heard,
+                () = shutdown.cancelled() => return,
+            };
+            if let Some(Heard::Record(record)) = heard {
                 events.publish(Summary::from(record.as_ref()));
             }
-            Some(_) => {}
-            None => return,
         }
     }
 }
