@@ -48,6 +48,10 @@ pub enum Error {
     /// `publish_timeout` has passed. The message may still be delivered.
     #[error("not acknowledged within {0:?}")]
     Timeout(Duration),
+    /// The answer stands behind received messages that the program does not take. The message may still be
+    /// delivered, the subscription still be made.
+    #[error("no answer: for {0:?} nobody has taken the received messages in front of it")]
+    Stalled(Duration),
     /// The server granted none of it.
     #[error("the server refused the subscription to {0}")]
     SubscribeRefused(Text),

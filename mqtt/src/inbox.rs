@@ -99,7 +99,10 @@ impl Inbox {
     /// A receiver of what `filter` matches, as long as no earlier one does.
     pub(crate) fn filtered(&self, filter: &str) -> Messages {
         let (sender, messages) = self.channel();
-        self.routes().filtered.push((filter.to_owned(), sender));
+        let mut routes = self.routes();
+        // Here too, lest receivers that are given up before a message comes stay for ever.
+        routes.filtered.retain(|(_, sender)| !sender.is_closed());
+        routes.filtered.push((filter.to_owned(), sender));
         messages
     }
 
@@ -240,5 +243,23 @@ impl Drop for Messages {
             bytes += message.payload.len();
         }
         self.budget.taken(bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::options::MqttConfig;
+
+    #[tokio::test]
+    async fn receivers_that_were_given_up_are_forgotten() {
+        let queue = Arc::new(Queue::new(&MqttConfig::default()));
+        let inbox = Inbox::new(1, 1, AckMode::Auto, queue);
+        let kept = inbox.filtered("kept");
+        for _ in 0..100 {
+            drop(inbox.filtered("dropped"));
+        }
+        assert!(inbox.routes().filtered.len() <= 2);
+        drop(kept);
     }
 }

@@ -18,6 +18,9 @@ pub struct MqttConfig {
     pub host: String,
     /// Its port. Default 1883.
     pub port: u16,
+    /// Further servers, tried in turn where the one before cannot be reached or refuses. Whether they share sessions
+    /// is up to them. Default none.
+    pub fallbacks: Vec<Server>,
     /// Keep alive in seconds; 0 switches it off. Default 60.
     pub keep_alive: u16,
     /// Travels as MQTT user name.
@@ -55,6 +58,10 @@ pub struct MqttConfig {
     pub inbound_messages: usize,
     /// Bytes of those, over all receivers. Default 64 MiB.
     pub inbound_bytes: usize,
+    /// How long messages may stand unreceived in front of the answers that calls wait for, before those calls fail
+    /// with [`Error::Stalled`](crate::Error::Stalled): a program that waits for an answer in the very loop that
+    /// receives would otherwise wait for ever. Zero switches it off. Default 30 s.
+    pub stall_timeout: Duration,
     /// Who acknowledges what arrives. Default: the client.
     pub ack_mode: AckMode,
     /// How long `disconnect` waits for what is queued and in flight. Default 5 s.
@@ -69,6 +76,7 @@ impl Default for MqttConfig {
             client_id: String::new(),
             host: "localhost".to_owned(),
             port: 1883,
+            fallbacks: Vec::new(),
             keep_alive: 60,
             app_id: None,
             token: None,
@@ -87,6 +95,7 @@ impl Default for MqttConfig {
             publish_timeout: None,
             inbound_messages: 1000,
             inbound_bytes: 64 << 20,
+            stall_timeout: Duration::from_secs(30),
             ack_mode: AckMode::default(),
             drain_timeout: Duration::from_secs(5),
             query: QueryOptions::default(),
@@ -95,9 +104,25 @@ impl Default for MqttConfig {
 }
 
 impl MqttConfig {
+    /// How many servers there are to try.
+    pub(crate) fn server_count(&self) -> usize {
+        1 + self.fallbacks.len()
+    }
+
+    /// The server to try at an attempt, counted over all attempts.
+    pub(crate) fn server(&self, attempt: usize) -> (&str, u16) {
+        match (attempt % self.server_count()).checked_sub(1) {
+            None => (&self.host, self.port),
+            Some(fallback) => {
+                let Server { host, port } = &self.fallbacks[fallback];
+                (host, *port)
+            }
+        }
+    }
+
     /// What can be seen to be wrong before anything is sent.
     pub(crate) fn check(&self) -> Result<(), ConfigError> {
-        if self.host.is_empty() {
+        if self.host.is_empty() || self.fallbacks.iter().any(|it| it.host.is_empty()) {
             return Err(ConfigError::Host);
         }
         if self.client_id.is_empty() && !self.clean_session {
@@ -126,6 +151,7 @@ impl fmt::Debug for MqttConfig {
             .field("client_id", &self.client_id)
             .field("host", &self.host)
             .field("port", &self.port)
+            .field("fallbacks", &self.fallbacks)
             .field("keep_alive", &self.keep_alive)
             .field("app_id", &self.app_id)
             .field("token", &self.token.as_ref().map(|_| "***"))
@@ -134,6 +160,15 @@ impl fmt::Debug for MqttConfig {
             .field("tls", &self.tls)
             .finish_non_exhaustive()
     }
+}
+
+/// Where a server listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Server {
+    /// Name or address.
+    pub host: String,
+    /// Port.
+    pub port: u16,
 }
 
 /// TLS settings. The default trusts what the operating system trusts.
@@ -285,6 +320,13 @@ mod tests {
             },
             MqttConfig {
                 window: 0,
+                ..good.clone()
+            },
+            MqttConfig {
+                fallbacks: vec![Server {
+                    host: String::new(),
+                    port: 1883,
+                }],
                 ..good.clone()
             },
             MqttConfig {

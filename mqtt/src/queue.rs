@@ -4,12 +4,13 @@
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::{Notify, oneshot};
 
 use crate::codec::{Publish, SubscribeCode, Subscription, Text};
 use crate::error::Error;
-use crate::options::Overflow;
+use crate::options::{MqttConfig, Overflow};
 use crate::session::{AckId, Settled, WindowFree};
 
 /// Where the outcome of a publish goes, if somebody waits for it.
@@ -53,6 +54,8 @@ pub(crate) struct Room {
     pub(crate) window: WindowFree,
     /// Bytes of publishes of any kind.
     pub(crate) bytes: usize,
+    /// Subscribes and unsubscribes.
+    pub(crate) controls: usize,
 }
 
 #[derive(Debug, Default)]
@@ -64,6 +67,8 @@ struct State {
     phase: Phase,
     sleeper: Sleeper,
     displaced: u64,
+    /// How often waiting producers were sent away.
+    stalls: u64,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -96,18 +101,20 @@ pub(crate) struct Queue {
     max_messages: usize,
     max_bytes: usize,
     overflow: Overflow,
+    stall_timeout: Duration,
 }
 
 impl Queue {
-    pub(crate) fn new(max_messages: usize, max_bytes: usize, overflow: Overflow) -> Self {
+    pub(crate) fn new(config: &MqttConfig) -> Self {
         let (state, work, space) = (Mutex::default(), Notify::new(), Notify::new());
         Self {
             state,
             work,
             space,
-            max_messages: max_messages.max(1),
-            max_bytes,
-            overflow,
+            max_messages: config.queue_messages.max(1),
+            max_bytes: config.queue_bytes,
+            overflow: config.overflow,
+            stall_timeout: config.stall_timeout,
         }
     }
 
@@ -133,16 +140,35 @@ impl Queue {
     /// Puts a publish in, as the overflow policy says where it is full. Cancelled while it waits, nothing is put in.
     pub(crate) async fn publish(&self, queued: Queued) -> Result<(), Error> {
         let mut queued = queued;
+        let mut since = None;
         loop {
             let space = self.space.notified();
             tokio::pin!(space);
             space.as_mut().enable();
             match self.push(queued, self.overflow)? {
                 None => return Ok(()),
-                Some(back) => queued = back,
+                Some((back, stalls)) if *since.get_or_insert(stalls) == stalls => queued = back,
+                Some(_) => return Err(Error::Stalled(self.stall_timeout)),
             }
             space.await;
         }
+    }
+
+    /// Tells everybody who waits for a publish that the connection stands still; what is queued stays so.
+    /// Returns how many were told at least.
+    pub(crate) fn stall(&self) -> usize {
+        let mut state = self.state();
+        state.stalls += 1;
+        let waiting = state.publishes.iter_mut();
+        let waiting: Vec<_> = waiting.filter_map(|queued| queued.done.take()).collect();
+        drop(state);
+        self.space.notify_waiters();
+        let told = waiting.len();
+        for done in waiting {
+            // The token was dropped: nobody wants to know.
+            let _ = done.send(Err(Error::Stalled(self.stall_timeout)));
+        }
+        told
     }
 
     /// As [`Queue::publish`], but refuses where it would have to wait.
@@ -154,8 +180,8 @@ impl Queue {
         self.push(queued, overflow).map(drop)
     }
 
-    /// Gives the publish back where the producer has to wait.
-    fn push(&self, queued: Queued, overflow: Overflow) -> Result<Option<Queued>, Error> {
+    /// Gives the publish back where the producer has to wait, with the number of stalls so far.
+    fn push(&self, queued: Queued, overflow: Overflow) -> Result<Option<(Queued, u64)>, Error> {
         let mut displaced = Vec::new();
         let mut state = self.state();
         if state.phase == Phase::Closed {
@@ -167,7 +193,7 @@ impl Queue {
             && (state.publishes.len() >= self.max_messages || state.bytes + cost > self.max_bytes)
         {
             match overflow {
-                Overflow::Wait => return Ok(Some(queued)),
+                Overflow::Wait => return Ok(Some((queued, state.stalls))),
                 Overflow::Refuse => return Err(Error::QueueFull),
                 Overflow::DropOldest => displaced.extend(state.pop()),
             }
@@ -229,7 +255,8 @@ impl Queue {
     /// Moves what there is room for into `batch`. The driver is taken to sleep from then on.
     pub(crate) fn take(&self, mut room: Room, batch: &mut Batch) {
         let mut state = self.state();
-        batch.controls.append(&mut state.controls);
+        let controls = room.controls.min(state.controls.len());
+        batch.controls.extend(state.controls.drain(..controls));
         batch.settled.append(&mut state.settled);
         let mut taken = false;
         while let Some(next) = state.publishes.front() {
@@ -304,6 +331,7 @@ mod tests {
         Room {
             window,
             bytes: 1 << 20,
+            controls: 16,
         }
     }
 
@@ -324,10 +352,19 @@ mod tests {
         }
     }
 
-    fn queue(overflow: Overflow) -> Queue {
-        let queue = Queue::new(2, 1 << 20, overflow);
+    fn queue_of(queue_messages: usize, queue_bytes: usize, overflow: Overflow) -> Queue {
+        let queue = Queue::new(&MqttConfig {
+            queue_messages,
+            queue_bytes,
+            overflow,
+            ..MqttConfig::default()
+        });
         queue.open();
         queue
+    }
+
+    fn queue(overflow: Overflow) -> Queue {
+        queue_of(2, 1 << 20, overflow)
     }
 
     fn taken(queue: &Queue, room: Room) -> Vec<u8> {
@@ -358,8 +395,7 @@ mod tests {
 
     #[test]
     fn is_bounded_by_bytes_too_but_lets_one_large_message_through() {
-        let queue = Queue::new(100, 100, Overflow::Refuse);
-        queue.open();
+        let queue = queue_of(100, 100, Overflow::Refuse);
         let large = || {
             let mut large = queued(1, QoS::AtMostOnce);
             large.publish.payload = Bytes::from_static(&[0; 200]);
@@ -407,5 +443,41 @@ mod tests {
         tokio::task::yield_now().await;
         queue.close();
         assert!(matches!(producer.await.unwrap(), Err(Error::NotConnected)));
+    }
+
+    #[test]
+    fn takes_no_more_controls_than_there_is_room_for() {
+        let queue = queue(Overflow::Refuse);
+        for _ in 0..2 {
+            queue
+                .control(Control::Unsubscribe(Vec::new(), None))
+                .unwrap();
+        }
+        let more = queue.control(Control::Unsubscribe(Vec::new(), None));
+        assert!(matches!(more, Err(Error::QueueFull)));
+        let mut batch = Batch::default();
+        let room = Room { controls: 1, ..ALL };
+        queue.take(room, &mut batch);
+        assert_eq!(batch.controls.len(), 1);
+        assert!(!queue.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_stall_sends_everybody_away_and_keeps_what_is_queued() {
+        let queue = std::sync::Arc::new(queue(Overflow::Wait));
+        let (done, outcome) = oneshot::channel();
+        let mut first = queued(1, QoS::AtLeastOnce);
+        first.done = Some(done);
+        queue.try_publish(first).unwrap();
+        queue.try_publish(queued(2, QoS::AtLeastOnce)).unwrap();
+        let producer = {
+            let queue = queue.clone();
+            tokio::spawn(async move { queue.publish(queued(3, QoS::AtLeastOnce)).await })
+        };
+        tokio::task::yield_now().await;
+        queue.stall();
+        assert!(matches!(producer.await.unwrap(), Err(Error::Stalled(_))));
+        assert!(matches!(outcome.await.unwrap(), Err(Error::Stalled(_))));
+        assert_eq!(taken(&queue, ALL), [1, 2]);
     }
 }

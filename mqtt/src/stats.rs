@@ -31,6 +31,8 @@ macro_rules! counters {
             pub queued: u64,
             /// Publishes thrown out of the full queue.
             pub displaced: u64,
+            /// Queries that wait for their answer, now.
+            pub open_queries: u64,
         }
 
         #[derive(Debug, Default)]
@@ -39,8 +41,9 @@ macro_rules! counters {
         }
 
         impl Counters {
-            pub(crate) fn read(&self, queued: u64, displaced: u64) -> Stats {
-                Stats { $($name: self.$name.value(),)+ queued, displaced }
+            /// What is counted here; the rest is 0.
+            pub(crate) fn read(&self) -> Stats {
+                Stats { $($name: self.$name.value(),)+ ..Stats::default() }
             }
         }
     };
@@ -59,6 +62,10 @@ counters! {
     republished,
     /// Times the server had lost the session.
     sessions_lost,
+    /// Publishes, subscribes and unsubscribes that are sent and have no answer, now.
+    in_flight,
+    /// Times that calls failed because their answers stood behind messages that nobody received.
+    stalls,
     /// Messages received.
     received,
     /// Messages received that nobody listens for.

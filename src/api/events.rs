@@ -13,7 +13,7 @@ use axum::response::sse::{Event, KeepAlive, Sse};
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, stream};
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
-use tokio::sync::{Notify, OwnedSemaphorePermit, broadcast};
+use tokio::sync::{OwnedSemaphorePermit, broadcast};
 
 use super::dto;
 use super::error::Error;
@@ -34,18 +34,11 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
 /// Where new records are announced. Cheap to clone; all clones are one.
 #[derive(Debug, Clone)]
-pub struct Events {
-    summaries: broadcast::Sender<Arc<Summary>>,
-    /// Told when somebody begins to watch.
-    begun: Arc<Notify>,
-}
+pub struct Events(broadcast::Sender<Arc<Summary>>);
 
 impl Default for Events {
     fn default() -> Self {
-        Self {
-            summaries: broadcast::Sender::new(CAPACITY),
-            begun: Arc::default(),
-        }
+        Self(broadcast::Sender::new(CAPACITY))
     }
 }
 
@@ -53,29 +46,15 @@ impl Events {
     /// Whether somebody watches; if not, nothing need be announced.
     #[must_use]
     pub fn watched(&self) -> bool {
-        self.summaries.receiver_count() > 0
-    }
-
-    /// Waits until somebody watches, so that who announces need not listen for nobody. Cancel safe.
-    pub async fn until_watched(&self) {
-        while !self.watched() {
-            // A permit that is left from an earlier watcher costs one more look.
-            self.begun.notified().await;
-        }
+        self.0.receiver_count() > 0
     }
 
     /// Announces a record. Never waits.
     pub fn publish(&self, summary: Summary) {
         if self.watched() {
             // It fails where the last watcher left just now.
-            let _ = self.summaries.send(Arc::new(summary));
+            let _ = self.0.send(Arc::new(summary));
         }
-    }
-
-    fn watch(&self) -> broadcast::Receiver<Arc<Summary>> {
-        let receiver = self.summaries.subscribe();
-        self.begun.notify_one();
-        receiver
     }
 }
 
@@ -114,7 +93,7 @@ impl Watcher {
         let metrics = shared.parts.metrics.clone();
         metrics.event_streams.inc();
         Self {
-            arrivals: shared.parts.events.watch(),
+            arrivals: shared.parts.events.0.subscribe(),
             filter,
             metrics,
             _permit: permit,

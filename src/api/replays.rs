@@ -52,6 +52,12 @@ pub struct ReplayRequest {
     pub pace: Pace,
     /// How many at once.
     pub concurrency: usize,
+    /// Whether requests say the recorded `Host`, not the target's.
+    pub keep_host: bool,
+    /// Response header fields that may differ, by name.
+    pub ignore_headers: Vec<String>,
+    /// JSON pointers into response bodies that may differ with all beneath them; `*` is any name or index.
+    pub ignore_json: Vec<String>,
 }
 
 /// Why a replay is not started.
@@ -106,6 +112,12 @@ struct Form {
     speed: Option<Speed>,
     rate: Option<f64>,
     concurrency: Option<usize>,
+    #[serde(default)]
+    keep_host: bool,
+    #[serde(default)]
+    ignore_headers: Vec<String>,
+    #[serde(default)]
+    ignore_json: Vec<String>,
 }
 
 /// The parameters of a listing, as JSON.
@@ -282,7 +294,20 @@ impl TryFrom<Form> for ReplayRequest {
             filter: form.filter.try_into()?,
             pace: pace(form.speed, form.rate)?,
             concurrency,
+            keep_host: form.keep_host,
+            ignore_headers: form.ignore_headers,
+            ignore_json: pointers(form.ignore_json)?,
         })
+    }
+}
+
+fn pointers(texts: Vec<String>) -> Result<Vec<String>, Error> {
+    match texts.iter().find(|text| !text.starts_with('/')) {
+        Some(text) => {
+            let message = format!("`{text}` must be a JSON pointer such as /items/*/id");
+            Err(Error::parameter("ignore_json", message))
+        }
+        None => Ok(texts),
     }
 }
 
@@ -418,6 +443,10 @@ mod tests {
                 "filter.colour",
             ),
             (r#"{"target": "http://h", "spede": 1}"#, "spede"),
+            (
+                r#"{"target": "http://h", "ignore_json": ["id"]}"#,
+                "ignore_json",
+            ),
         ];
         for (text, name) in cases {
             match read(text) {

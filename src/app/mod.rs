@@ -5,6 +5,8 @@
 
 mod error;
 mod limits;
+mod bus;
+mod lag;
 mod metrics;
 mod outlet;
 mod recorder;
@@ -19,7 +21,6 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -30,16 +31,15 @@ use crate::capture::Capture;
 use crate::config::{self, Settings};
 use crate::proxy;
 use crate::record::NodeId;
-use crate::sync::{
-    Compression, Endpoint, Presence, Publisher, PublisherConfig, PublisherHandle, Roles, Station,
-    Subscriber, SubscriberConfig, Tls, Topics,
-};
+use crate::sync::{Roles, Topics};
+use bus::{Bus, BusTask, Ends};
+use lag::Lag;
 use metrics::Metrics;
 use player::Player;
 use recorder::{Bound, Recorder};
 use replays::ReplayDesk;
 use results::Results;
-use status::{NodeStatus, Parts, Remote};
+use status::{NodeStatus, Remote};
 
 /// How long exchanges in flight may go on at shutdown.
 const DRAIN_GRACE: Duration = Duration::from_secs(10);
@@ -94,21 +94,7 @@ impl App {
     /// # Errors
     /// [`Error`], which names the key that is to blame; nothing is left running.
     pub async fn start(settings: Settings) -> Result<Self, Error> {
-        let node = NodeId::new(&settings.node).map_err(|error| Error::Setting {
-            key: "node".into(),
-            message: error.to_string(),
-        })?;
-        let topics = Topics::new(&settings.mqtt.root).map_err(|error| Error::Setting {
-            key: "mqtt.root".into(),
-            message: error.to_string(),
-        })?;
-        if settings.mqtt.protocol == config::MqttVersion::V5 {
-            let message = "this version speaks MQTT 3.1.1 only: leave the key out".to_owned();
-            return Err(Error::Setting {
-                key: "mqtt.protocol".into(),
-                message,
-            });
-        }
+        let (node, topics) = names(&settings)?;
         for key in &settings.unused {
             tracing::warn!(
                 key,
@@ -150,8 +136,8 @@ impl App {
             );
         }
 
-        let broker = start_broker(&settings, &mut listening).await?;
-        let endpoint = endpoint(&settings, broker.as_ref());
+        let broker = bus::start_broker(&settings, &mut listening).await?;
+        let endpoint = bus::endpoint(&settings, broker.as_ref());
         let bus = Bus {
             node: &node,
             topics: &topics,
@@ -173,6 +159,7 @@ impl App {
             .as_ref()
             .map(ToString::to_string)
             .unwrap_or_default();
+        let lag = parts.lag.clone();
         let status = Arc::new(NodeStatus::new(node, settings.mode, address, parts));
         let api_parts = api::Parts {
             store: player.as_ref().map(|player| player.store.clone()),
@@ -202,7 +189,7 @@ impl App {
             bus: TaskTracker::new(),
             stop_bus: CancellationToken::new(),
         };
-        app.run_bus(ends, &status, &events);
+        app.run_bus(ends, &status, &events, &lag);
         app.proxies = bound.into_iter().map(Bound::serve).collect();
         Ok(app)
     }
@@ -243,13 +230,13 @@ impl App {
         if let Some(recorder) = self.recorder {
             let flushed = tokio::task::spawn_blocking(move || recorder.spool.flush()).await;
             if let Ok(Err(error)) = flushed {
-                tracing::error!(%error, "the spool did not reach the disk");
+                tracing::error!(error = chain(&error), "the spool did not reach the disk");
             }
         }
         if let Some(player) = self.player
             && let Err(error) = player.store.close().await
         {
-            tracing::error!(%error, "the store did not close in order");
+            tracing::error!(error = chain(&error), "the store did not close in order");
         }
         if let Some(broker) = self.broker {
             broker.shutdown().await;
@@ -257,8 +244,12 @@ impl App {
     }
 
     /// Starts what runs for as long as the node does.
-    fn run_bus(&self, ends: Ends, status: &Arc<NodeStatus>, events: &api::Events) {
+    fn run_bus(&self, ends: Ends, status: &Arc<NodeStatus>, events: &api::Events, lag: &Lag) {
         let stop = &self.stop_bus;
+        if let Some(recorder) = &self.recorder {
+            self.bus
+                .spawn(lag.clone().watch(recorder.spool.clone(), stop.clone()));
+        }
         let watched = |part: &'static str, work: BusTask| {
             let status = status.clone();
             self.bus.spawn(async move {
@@ -286,8 +277,12 @@ impl App {
                 self.bus
                     .spawn(player::feed_live(live.clone(), feed.clone(), stop.clone()));
             }
-            self.bus
-                .spawn(player::announce(feed, events.clone(), stop.clone()));
+            self.bus.spawn(player::announce(
+                feed,
+                events.clone(),
+                lag.clone(),
+                stop.clone(),
+            ));
             self.bus
                 .spawn(player::expire(player.store.clone(), stop.clone()));
             watched("subscriber", Box::pin(subscriber.run(stop.clone())));
@@ -295,159 +290,16 @@ impl App {
     }
 }
 
-type BusTask = futures_util::future::BoxFuture<'static, Result<(), crate::sync::Error>>;
-
-/// The parts on the bus, to be run.
-#[derive(Default)]
-struct Ends {
-    station: Option<Station>,
-    publisher: Option<Publisher>,
-    publisher_handle: Option<PublisherHandle>,
-    subscriber: Option<(Subscriber, crate::sync::Feed)>,
-}
-
-/// What the parts on the bus have in common.
-struct Bus<'a> {
-    node: &'a NodeId,
-    topics: &'a Topics,
-    settings: &'a Settings,
-    metrics: &'a Metrics,
-}
-
-impl Bus<'_> {
-    /// Makes the node's connections; none where it meets nobody.
-    fn join(
-        &self,
-        endpoint: Option<&Endpoint>,
-        recorder: Option<&Recorder>,
-        player: Option<&Player>,
-        listening: &[Listening],
-    ) -> (Parts, Ends) {
-        let (mut parts, mut ends) = (Parts::default(), Ends::default());
-        let Some(endpoint) = endpoint else {
-            return (parts, ends);
-        };
-        let (node, metrics) = (self.node.clone(), self.metrics.sync.clone());
-        let addresses = listening
-            .iter()
-            .map(|l| format!("{}={}", l.label, l.address))
-            .collect();
-        let presence = Presence {
-            node: node.to_string(),
-            state: crate::sync::State::Online,
-            mode: self.settings.mode.as_str().to_ascii_lowercase(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            epoch: recorder.map_or(0, |recorder| recorder.spool.epoch().0),
-            addresses,
-            since: format!("{:.3}", Timestamp::now()),
-        };
-        let (station, handle) = Station::new(
-            endpoint.clone(),
-            self.topics.clone(),
-            node.clone(),
-            presence,
-            metrics.clone(),
-        );
-        if let Some(recorder) = recorder {
-            let (publisher, publisher_handle) = Publisher::new(
-                publisher_config(&self.settings.mqtt),
-                endpoint.clone(),
-                node.clone(),
-                self.topics.clone(),
-                recorder.spool.clone(),
-                metrics.clone(),
-            );
-            parts.recorder = Some((
-                recorder.capture.clone(),
-                recorder.spool.clone(),
-                publisher_handle.clone(),
-            ));
-            ends.publisher = Some(publisher);
-            ends.publisher_handle = Some(publisher_handle);
-        }
-        if let Some(player) = player {
-            let (subscriber, subscriber_handle) = Subscriber::new(
-                SubscriberConfig::default(),
-                endpoint.clone(),
-                node,
-                self.topics.clone(),
-                player.store.clone(),
-                handle.client(),
-                limits::fingerprint_rules(&self.settings.playback),
-                metrics,
-            );
-            ends.subscriber = Some((subscriber, subscriber_handle.feed().clone()));
-            parts.player = Some((player.store.clone(), subscriber_handle));
-            parts.live.clone_from(&player.live);
-        }
-        parts.station = Some(handle);
-        ends.station = Some(station);
-        (parts, ends)
-    }
-}
-
-fn publisher_config(mqtt: &config::MqttSettings) -> PublisherConfig {
-    let mut limits = PublisherConfig {
-        compression: match mqtt.compression {
-            config::Compression::None => Compression::None,
-            config::Compression::Lz4 => Compression::Lz4,
-            config::Compression::Zstd => Compression::Zstd,
-        },
-        ..PublisherConfig::default()
+/// The node's name and topics, checked.
+fn names(settings: &Settings) -> Result<(NodeId, Topics), Error> {
+    let setting = |key: &str, error: &dyn fmt::Display| Error::Setting {
+        key: key.to_owned(),
+        message: error.to_string(),
     };
-    limits.max_payload_bytes = mqtt.max_message_bytes;
-    limits.flow.window_messages = mqtt.window_messages;
-    limits
-}
-
-async fn start_broker(
-    settings: &Settings,
-    listening: &mut Vec<Listening>,
-) -> Result<Option<broker_mock::RunningBroker>, Error> {
-    let Some(address) = &settings.broker else {
-        return Ok(None);
-    };
-    let mut limits = broker_mock::Config::new(limits::resolve("broker", address).await?);
-    limits.app_id.clone_from(&settings.mqtt.app_id);
-    limits.token.clone_from(&settings.mqtt.token);
-    let broker = broker_mock::Broker::bind(limits).await?;
-    let address = broker.local_addr().to_string();
-    listening.push(Listening::new(
-        "broker",
-        address,
-        "embedded MQTT 3.1.1 broker",
-    ));
-    Ok(Some(broker))
-}
-
-/// Where the node meets others: the configured peer, else its own broker.
-fn endpoint(settings: &Settings, own: Option<&broker_mock::RunningBroker>) -> Option<Endpoint> {
-    let mut endpoint = match (&settings.peer, own) {
-        (Some(peer), _) => {
-            let mut endpoint = Endpoint::new(peer.endpoint.host.as_str(), peer.endpoint.port);
-            let ca = settings.mqtt.ca.clone();
-            endpoint.tls = peer.tls.then(|| Tls {
-                ca,
-                ..Tls::default()
-            });
-            endpoint
-        }
-        (None, Some(broker)) => {
-            let address = broker.local_addr();
-            let host = match address.ip() {
-                ip if ip.is_unspecified() && ip.is_ipv4() => "127.0.0.1".to_owned(),
-                ip if ip.is_unspecified() => "::1".to_owned(),
-                ip => ip.to_string(),
-            };
-            Endpoint::new(host, address.port())
-        }
-        (None, None) => return None,
-    };
-    let keep_alive = settings.mqtt.keep_alive.as_secs();
-    endpoint.keep_alive = u16::try_from(keep_alive).unwrap_or(u16::MAX);
-    endpoint.app_id.clone_from(&settings.mqtt.app_id);
-    endpoint.token.clone_from(&settings.mqtt.token);
-    Some(endpoint)
+    let node = NodeId::new(&settings.node).map_err(|error| setting("node", &error))?;
+    let root = &settings.mqtt.root;
+    let topics = Topics::new(root).map_err(|error| setting("mqtt.root", &error))?;
+    Ok((node, topics))
 }
 
 async fn api_config(typed: &config::ApiSettings) -> Result<api::Config, Error> {

@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Listening;
 use super::error::Error;
+use super::lag::Lag;
 use super::limits;
 use super::metrics::Metrics;
 use super::responder::FromRecords;
@@ -25,7 +26,7 @@ use crate::sync::{Feed, Heard};
 /// Beside the spool, where one folder serves both.
 const RECORDS_FOLDER: &str = "records";
 /// How often retention is applied.
-const EXPIRE_EVERY: Duration = Duration::from_secs(10);
+const EXPIRE_EVERY: Duration = Duration::from_secs(30);
 
 /// The store and its users.
 pub(super) struct Player {
@@ -118,10 +119,7 @@ impl Player {
         let responder = Arc::new(FromRecords(Arc::new(answerer)));
         // Counted apart: the proxy's own figures are those of recorded traffic.
         let bound = proxy::http::bind_responder(limits, responder, proxy::Metrics::default())
-            .map_err(|source| Error::Proxy {
-                key: key.into(),
-                source,
-            })?;
+            .map_err(|error| Error::proxy(key, error))?;
         let address = format!("{scheme}://{}", bound.local_addr());
         listening.push(Listening::new(
             "answer",
@@ -150,22 +148,25 @@ pub(super) async fn feed_live(live: Arc<Live>, feed: Feed, shutdown: Cancellatio
     }
 }
 
-/// Tells the dashboard what was stored, while somebody looks: a record that has a listener is copied for it.
-pub(super) async fn announce(feed: Feed, events: Events, shutdown: CancellationToken) {
+/// Tells the dashboard what was stored, and how late that was.
+pub(super) async fn announce(feed: Feed, events: Events, lag: Lag, shutdown: CancellationToken) {
+    let mut listener = feed.listen();
+    drop(feed);
     loop {
-        tokio::select! {
-            () = events.until_watched() => {}
+        let heard = tokio::select! {
+            heard = listener.next() => heard,
             () = shutdown.cancelled() => return,
-        }
-        let mut listener = feed.listen();
-        while events.watched() {
-            let heard = tokio::select! {
-                heard = listener.next() => heard,
-                () = shutdown.cancelled() => return,
-            };
-            if let Some(Heard::Record(record)) = heard {
-                events.publish(Summary::from(record.as_ref()));
+        };
+        match heard {
+            Some(Heard::Record(record)) => {
+                lag.stored(&record);
+                if events.watched() {
+                    events.publish(Summary::from(record.as_ref()));
+                }
             }
+            // The feed counts what a slow listener misses.
+            Some(Heard::Missed(_)) => {}
+            None => return,
         }
     }
 }
@@ -184,7 +185,9 @@ pub(super) async fn expire(store: Arc<dyn Store>, shutdown: CancellationToken) {
                 tracing::info!(records = expired.records, bytes = expired.bytes, "expired");
             }
             Ok(_) => {}
-            Err(error) => tracing::warn!(%error, "could not expire old records"),
+            Err(error) => {
+                tracing::warn!(error = super::chain(&error), "could not expire old records");
+            }
         }
     }
 }

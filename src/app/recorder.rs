@@ -79,10 +79,7 @@ pub(super) async fn bind_proxies(
         };
         let pool = limits::pool("http", &http.downstream, &metrics.service_discovery)?;
         let proxy = proxy::http::bind(limits, pool, capture.clone(), metrics.proxy.clone())
-            .map_err(|source| Error::Proxy {
-                key: "http".into(),
-                source,
-            })?;
+            .map_err(|error| Error::proxy("http", error))?;
         let address = format!("{scheme}://{}", proxy.local_addr());
         listening.push(Listening::new(
             label,
@@ -106,7 +103,7 @@ pub(super) async fn bind_proxies(
             capture.clone(),
             metrics.proxy.clone(),
         )
-        .map_err(|source| Error::Proxy { key, source })?;
+        .map_err(|error| Error::proxy(key, error))?;
         let address = proxy.local_addr().to_string();
         let downstream: Vec<_> = tcp.downstream.iter().map(ToString::to_string).collect();
         listening.push(Listening::new(

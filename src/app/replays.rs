@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use serde_json::Value;
 
 use crate::api::{Pace, ReplayRefused, ReplayRequest, Replays};
-use crate::playback::{Error, Plan, RunId, Runs, Selection, Speed, Target};
+use crate::playback::{Error, HostHeader, Plan, RunId, Runs, Selection, Speed, Target};
 use crate::store::Query;
 
 /// Starts and shows replays for the API.
@@ -23,6 +23,14 @@ impl Replays for ReplayDesk {
         });
         let mut plan = Plan::new(selection, target);
         plan.sending.concurrency = Some(request.concurrency);
+        if request.keep_host {
+            plan.sending.host = HostHeader::Recorded;
+        }
+        plan.sending
+            .diff
+            .ignore_headers
+            .extend(request.ignore_headers);
+        plan.sending.diff.ignore_json.extend(request.ignore_json);
         plan.speed = match request.pace {
             Pace::Max => Speed::Max,
             Pace::Times(factor) => Speed::Factor(factor),

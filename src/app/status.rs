@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
+use super::lag::Lag;
 use crate::api::dto::Counts;
 use crate::api::{Sections, StatusSource};
 use crate::capture::Capture;
@@ -23,6 +24,7 @@ pub(super) struct Parts {
     pub(super) player: Option<(Arc<dyn Store>, SubscriberHandle)>,
     pub(super) station: Option<StationHandle>,
     pub(super) live: Option<Arc<crate::playback::Live>>,
+    pub(super) lag: Lag,
 }
 
 /// The node as others see it.
@@ -126,20 +128,10 @@ impl StatusSource for NodeStatus {
     }
 
     async fn sections(&self) -> Sections {
-        let mut lag = BTreeMap::new();
-        if let Some((_, spool, _)) = &self.parts.recorder
-            && let Some((epoch, _)) = spool.stats().oldest_unsent
-        {
-            // The epoch is when this life began: an upper bound for the age of what waits.
-            let now = u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap_or(0);
-            lag.insert(
-                "unsent_at_most".to_owned(),
-                now.saturating_sub(epoch.0) as f64 / 1000.0,
-            );
-        }
+        let spool = self.parts.recorder.as_ref().map(|(_, spool, _)| spool);
         Sections {
             counts: self.counts(),
-            lag,
+            lag: self.parts.lag.seconds(spool),
             ledger: self.ledger(),
             broker: self.broker(),
         }
@@ -150,7 +142,8 @@ impl StatusSource for NodeStatus {
         if let Some(station) = &self.parts.station
             && !station.is_connected()
         {
-            reasons.push(format!("no connection to the MQTT server {}", self.broker));
+            let unknown = || format!("no connection to the MQTT server {}", self.broker);
+            reasons.push(station.trouble().unwrap_or_else(unknown));
         }
         if let Some((store, subscriber)) = &self.parts.player {
             if let Err(error) = store.stats().await {

@@ -143,7 +143,9 @@ impl<'a> Loop<'a> {
                 let bytes = batch.iter().map(|item| item.payload.len() as u64).sum();
                 metrics.appended.inc_by(items.count() as u64);
                 metrics.bytes.inc_by(bytes);
-                self.refused = None;
+                if let Some((_, count)) = self.refused.take() {
+                    tracing::info!(lost = count, "captured items are kept again");
+                }
             }
             Err(error) => {
                 let count: u64 = batch.iter().map(|item| item.span).sum();

@@ -177,6 +177,15 @@ pub(super) struct Replay {
     /// How many requests may be under way at once
     #[arg(long, default_value_t = 16)]
     pub(super) concurrency: u32,
+    /// Send the recorded Host instead of the target's
+    #[arg(long)]
+    pub(super) keep_host: bool,
+    /// A response header that may differ (may be given several times)
+    #[arg(long, value_name = "NAME")]
+    pub(super) ignore_header: Vec<String>,
+    /// A place in JSON bodies that may differ, e.g. /items/*/id (may be given several times)
+    #[arg(long, value_name = "POINTER")]
+    pub(super) ignore_json: Vec<String>,
     /// End with exit code 3 where anything differed or failed
     #[arg(long)]
     pub(super) fail_on_difference: bool,

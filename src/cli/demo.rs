@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::args::{Api, Demo};
 use super::client::Client;
-use super::run::{settings, start_logging, stop_signal};
+use super::run::{Stop, settings, start_logging};
 use super::{say, shopping};
 use crate::app::App;
 use crate::app::shop::{Edition, Shop};
@@ -24,7 +24,7 @@ const STORED_WITHIN: Duration = Duration::from_secs(20);
 pub(super) async fn run(args: &Demo) -> anyhow::Result<ExitCode> {
     // The demo's own words should not drown in those of the log.
     start_logging("warn")?;
-    let stop = stop_signal()?;
+    let mut stop = Stop::watch()?;
     let port = |port: u16| if args.free_ports { 0 } else { port };
     let shop = open(port(SHOP_PORT), Edition::Current).await?;
     let next = open(port(NEXT_SHOP_PORT), Edition::Next).await?;
@@ -63,14 +63,16 @@ pub(super) async fn run(args: &Demo) -> anyhow::Result<ExitCode> {
     say("ready");
 
     tokio::select! {
-        () = stop => {}
+        () = stop.asked() => {}
         () = close_shop_on_enter(&shop_open, shop_at) => {}
     }
     shop_open.cancel();
     next_open.cancel();
-    app.shutdown().await;
-    let _ = tokio::join!(shop_task, next_task);
-    Ok(ExitCode::SUCCESS)
+    let end = async {
+        app.shutdown().await;
+        let _ = tokio::join!(shop_task, next_task);
+    };
+    Ok(stop.unless_asked_again(end).await)
 }
 
 async fn open(port: u16, edition: Edition) -> anyhow::Result<Shop> {
@@ -139,7 +141,7 @@ fn guide(urls: &Urls, next: SocketAddr) -> String {
          Send something yourself:   curl {record}/products/3\n\
          Ask the records instead:   curl {answer}/products/3\n\
          Stop the shop:             press Enter here; {record} then says 502, {answer} still answers\n\
-         Try the next release:      qproxy replay --api {api} --target http://{next}\n\
+         Try the next release:      cargo run --release -- replay --api {api} --target http://{next}\n\
          Stop the demo:             Ctrl-C\n"
     )
 }

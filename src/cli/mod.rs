@@ -16,7 +16,7 @@ use clap::Parser;
 
 use args::{Command, ConfigCommand};
 
-/// The exit code where the command line or the configuration is wrong.
+/// The exit code where the command line or the configuration cannot be used.
 const USAGE: u8 = 2;
 /// The exit code where a replay found a difference and was asked to tell.
 const DIFFERENT: u8 = 3;
@@ -52,7 +52,7 @@ async fn dispatch(args: args::Args) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// Prints the whole chain of an error.
+/// Prints the whole chain of an error, and what to do where that is known.
 fn fail(error: &anyhow::Error) -> ExitCode {
     let mut message = format!("qproxy: {error}");
     for cause in error.chain().skip(1) {
@@ -63,8 +63,14 @@ fn fail(error: &anyhow::Error) -> ExitCode {
             message.push_str(&cause);
         }
     }
+    let start = error.downcast_ref::<crate::app::Error>();
+    if let Some(advice) = start.and_then(crate::app::Error::advice) {
+        message.push_str("; ");
+        message.push_str(&advice);
+    }
     let _ = writeln!(std::io::stderr(), "{message}");
-    if error.is::<run::Misconfigured>() {
+    let misconfigured = start.is_some_and(crate::app::Error::is_misconfiguration);
+    if misconfigured || error.is::<run::Misconfigured>() || error.is::<run::BadArgument>() {
         ExitCode::from(USAGE)
     } else {
         ExitCode::FAILURE

@@ -37,7 +37,13 @@ pub(super) async fn run(args: &args::Replay) -> anyhow::Result<ExitCode> {
 }
 
 fn request(args: &args::Replay) -> anyhow::Result<Value> {
-    let mut request = json!({ "target": args.target, "concurrency": args.concurrency });
+    let mut request = json!({
+        "target": args.target,
+        "concurrency": args.concurrency,
+        "keep_host": args.keep_host,
+        "ignore_headers": args.ignore_header,
+        "ignore_json": args.ignore_json,
+    });
     request["speed"] = match args.speed.as_str() {
         "max" => "max".into(),
         factor => match factor.parse::<f64>() {

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use serde_json::{Value, json};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::args::Standalone;
 use super::say;
@@ -18,10 +18,15 @@ use crate::telemetry;
 #[error(transparent)]
 pub(super) struct Misconfigured(#[from] config::Problems);
 
+/// An argument that cannot be used; ends with the same exit code.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct BadArgument(String);
+
 /// `qproxy`: what the file describes.
 pub(super) async fn from_file(path: Option<&Path>) -> anyhow::Result<ExitCode> {
     let path = path.unwrap_or(Path::new(config::DEFAULT_PATH));
-    let settings = config::load(path, &Environment::of_process()).map_err(Misconfigured)?;
+    let settings = config::usable(path, &Environment::of_process()).map_err(Misconfigured)?;
     serve(settings).await
 }
 
@@ -56,26 +61,30 @@ pub(super) fn settings(typed: &Value) -> anyhow::Result<Settings> {
 /// `HOST:PORT` as the configuration has it.
 fn address(option: &str, text: &str) -> anyhow::Result<Value> {
     let split = text.rsplit_once(':').filter(|(host, _)| !host.is_empty());
-    let (host, port) = split.with_context(|| format!("{option} {text}: HOST:PORT is wanted"))?;
+    let wrong = |why: &str| BadArgument(format!("{option} {text}: {why}"));
+    let (host, port) = split.ok_or_else(|| wrong("HOST:PORT is wanted, such as 127.0.0.1:8080"))?;
     let port: u16 = port
         .parse()
-        .with_context(|| format!("{option} {text}: `{port}` is no port"))?;
+        .map_err(|_| wrong(&format!("`{port}` is no port")))?;
     Ok(json!({ "host": host.trim_matches(['[', ']']), "port": port }))
 }
 
 async fn serve(settings: Settings) -> anyhow::Result<ExitCode> {
     start_logging("info")?;
     // Before anything is started, so that a signal during the start is not lost.
-    let stop = stop_signal()?;
-    let app = App::start(settings).await?;
+    let mut stop = Stop::watch()?;
+    let app = tokio::select! {
+        app = App::start(settings) => app?,
+        // Nothing was captured yet: what the start holds is let go of.
+        () = stop.asked() => return Ok(ExitCode::SUCCESS),
+    };
     for listening in app.listening() {
         say(&listening.to_string());
     }
     say("ready");
-    stop.await;
-    tracing::info!("stopping");
-    app.shutdown().await;
-    Ok(ExitCode::SUCCESS)
+    stop.asked().await;
+    tracing::info!("stopping; a second signal stops at once");
+    Ok(stop.unless_asked_again(app.shutdown()).await)
 }
 
 /// Logs, by default from `level` on, and the process-wide TLS provider.
@@ -93,14 +102,37 @@ pub(super) fn start_logging(level: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Resolves at SIGINT or SIGTERM.
-pub(super) fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
-    let mut interrupt = signal(SignalKind::interrupt()).context("could not watch for SIGINT")?;
-    let mut terminate = signal(SignalKind::terminate()).context("could not watch for SIGTERM")?;
-    Ok(async move {
+/// SIGINT and SIGTERM: the first asks for an end in order, the second for one at once.
+pub(super) struct Stop {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Stop {
+    /// Signals from now on are not lost.
+    pub(super) fn watch() -> anyhow::Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt()).context("could not watch for SIGINT")?,
+            terminate: signal(SignalKind::terminate()).context("could not watch for SIGTERM")?,
+        })
+    }
+
+    /// The next signal. Cancel safe.
+    pub(super) async fn asked(&mut self) {
         tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
         }
-    })
+    }
+
+    /// Runs the end in order, which a further signal breaks off.
+    pub(super) async fn unless_asked_again(&mut self, end: impl Future<Output = ()>) -> ExitCode {
+        tokio::select! {
+            () = end => ExitCode::SUCCESS,
+            () = self.asked() => {
+                tracing::warn!("stopped at once: what was in progress is cut off");
+                ExitCode::FAILURE
+            }
+        }
+    }
 }

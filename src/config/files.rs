@@ -7,6 +7,10 @@ use super::settings::{Settings, TlsFiles};
 
 /// What is wrong with them. Whether a certificate is valid is for TLS to say, at start.
 pub(super) fn problems(settings: &Settings) -> Vec<Problem> {
+    let tcp_key = |at: usize| match settings.tcp.len() {
+        1 => "tcp".to_owned(),
+        _ => format!("tcp[{at}]"),
+    };
     let mut found = Vec::new();
     let mut look = |key: &str, path: Option<&Path>| {
         if let Some(path) = path
@@ -30,12 +34,7 @@ pub(super) fn problems(settings: &Settings) -> Vec<Problem> {
         tls("http", http.tls.as_ref());
     }
     for (at, tcp) in settings.tcp.iter().enumerate() {
-        let key = if settings.tcp.len() == 1 {
-            "tcp".to_owned()
-        } else {
-            format!("tcp[{at}]")
-        };
-        tls(&key, tcp.tls.as_ref());
+        tls(&tcp_key(at), tcp.tls.as_ref());
     }
     if let Some(answer) = &settings.playback.answer {
         let key = if settings.mode.proxies() {
@@ -49,8 +48,9 @@ pub(super) fn problems(settings: &Settings) -> Vec<Problem> {
     if let Some(http) = &settings.http {
         look("http.upstream_ca", http.upstream_ca.as_deref());
     }
-    for tcp in &settings.tcp {
-        look("tcp.upstream_ca", tcp.upstream_ca.as_deref());
+    for (at, tcp) in settings.tcp.iter().enumerate() {
+        let key = format!("{}.upstream_ca", tcp_key(at));
+        look(&key, tcp.upstream_ca.as_deref());
     }
     found
 }

@@ -87,16 +87,25 @@ pub fn parse(text: &str, environment: &Environment) -> Result<Settings, Problems
     File::parse(text)?.resolve(environment)
 }
 
-/// Says in one line that a file is good, or what is wrong where; looks at the files that it names as well.
+/// Reads and resolves a file, and looks at the files that it names as well.
+///
+/// # Errors
+/// [`Problems`] with everything that is wrong.
+pub fn usable(path: &Path, environment: &Environment) -> Result<Settings, Problems> {
+    let settings = load(path, environment)?;
+    let problems = files::problems(&settings);
+    if problems.is_empty() {
+        Ok(settings)
+    } else {
+        Err(Problems::new(problems).in_file(path))
+    }
+}
+
+/// Says in one line that a file is good, or what is wrong where; see [`usable`].
 ///
 /// # Errors
 /// [`Problems`] with everything that is wrong.
 pub fn check(path: &Path, environment: &Environment) -> Result<String, Problems> {
-    let settings = load(path, environment)?;
-    let problems = files::problems(&settings);
-    if problems.is_empty() {
-        Ok(format!("{}: good: {settings}", path.display()))
-    } else {
-        Err(Problems::new(problems).in_file(path))
-    }
+    let settings = usable(path, environment)?;
+    Ok(format!("{}: good: {settings}", path.display()))
 }

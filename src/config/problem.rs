@@ -53,11 +53,17 @@ impl Problem {
             } else {
                 format!("{key}.{name}")
             };
-            "is missing".clone_into(&mut message);
+            message = match key.as_str() {
+                "mode" => "is missing: it must be Record, Playback, Standalone or Forward",
+                _ => "is missing",
+            }
+            .to_owned();
         } else if is_secret(&key) {
             // The reader's message would show the value.
             "has the wrong type: it must be text, or a list of texts for `redis_cluster`"
                 .clone_into(&mut message);
+        } else {
+            message = in_plain_words(&message);
         }
         Self {
             key,
@@ -147,6 +153,33 @@ fn unknown_field(message: &str) -> Option<(String, Vec<String>)> {
     Some((unknown, known))
 }
 
+/// The reader's message without the names of this program's types.
+fn in_plain_words(message: &str) -> String {
+    let Some((seen, expected)) = message.rsplit_once(", expected ") else {
+        return message.to_owned();
+    };
+    if let Some(unknown) = quoted(seen, "unknown variant `") {
+        let mut names: Vec<&str> = expected.split('`').skip(1).step_by(2).collect();
+        // A name that is taken in small letters as well is told once.
+        names.dedup_by(|next, kept| next.eq_ignore_ascii_case(kept));
+        let last = names.pop().unwrap_or_default();
+        return match names.as_slice() {
+            [] => format!("`{unknown}` must be {last}"),
+            others => format!("`{unknown}` must be {} or {last}", others.join(", ")),
+        };
+    }
+    let expected = match expected {
+        "u16" => "a whole number from 0 to 65535",
+        "u32" => "a whole number from 0 to 4294967295",
+        "f64" => "a number",
+        "a boolean" => "true or false",
+        "a sequence" => "a list",
+        name if name.starts_with("struct ") => "an object",
+        other => other,
+    };
+    format!("{seen}, expected {expected}")
+}
+
 fn quoted(message: &str, before: &str) -> Option<String> {
     let rest = message.strip_prefix(before)?;
     rest.split('`').next().map(str::to_owned)
@@ -189,6 +222,29 @@ mod tests {
         assert_eq!(nearest("Port", &known), Some("port"));
         assert_eq!(nearest("downsteam", &known), Some("downstream"));
         assert_eq!(nearest("colour", &known), None);
+    }
+
+    #[test]
+    fn types_of_the_program_are_not_told() {
+        let cases = [
+            (
+                "invalid type: map, expected u16",
+                "invalid type: map, expected a whole number from 0 to 65535",
+            ),
+            (
+                "invalid type: integer `1`, expected struct Http",
+                "invalid type: integer `1`, expected an object",
+            ),
+            (
+                "unknown variant `x`, expected one of `Record`, `record`, `Play`, `play`",
+                "`x` must be Record or Play",
+            ),
+            ("unknown variant `x`, expected `lz4`", "`x` must be lz4"),
+            ("EOF while parsing", "EOF while parsing"),
+        ];
+        for (said, plain) in cases {
+            assert_eq!(in_plain_words(said), plain);
+        }
     }
 
     #[test]

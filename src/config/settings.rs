@@ -181,9 +181,6 @@ pub enum MqttVersion {
     /// MQTT 3.1.1.
     #[serde(rename = "3.1.1")]
     V311,
-    /// MQTT 5.
-    #[serde(rename = "5")]
-    V5,
 }
 
 /// How messages are packed.

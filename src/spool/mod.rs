@@ -181,6 +181,13 @@ impl Spool {
         self.0.shared.highest(epoch)
     }
 
+    /// The lives before this one of which something is still there, newest first and at most `limit`, each with
+    /// its largest number.
+    #[must_use]
+    pub fn earlier_lives(&self, limit: usize) -> Vec<(Epoch, Sequence)> {
+        self.0.shared.earlier_lives(limit)
+    }
+
     /// How full it is.
     #[must_use]
     pub fn stats(&self) -> Stats {

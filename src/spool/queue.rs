@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 
 use super::error::Error;
 use super::ledger::{Dropped, Ledger};
-use super::message::{ALL, GAP, ITEM, Key, Message, ids, key, span_of};
+use super::message::{self, ALL, GAP, ITEM, Key, Message, ids, key, span_of};
 use super::state::State;
 use super::tail::Tail;
 use super::{Config, Metrics, Resend, Spool, Stats};
@@ -250,6 +250,24 @@ impl Shared {
             None => last_of(&self.log, epoch.0).ok().flatten(),
         };
         highest.map(Sequence)
+    }
+
+    /// Lives before this one, newest first, with the largest number of each.
+    pub(super) fn earlier_lives(&self, limit: usize) -> Vec<(Epoch, Sequence)> {
+        let mut lives = Vec::new();
+        let mut below = self.epoch.0;
+        while lives.len() < limit && below > 0 {
+            let earlier = 0..=(message::id((below, 0)) - 1);
+            let newest = |kind| self.log.ids(kind, earlier.clone(), Order::Newest, 1).pop();
+            let Some(epoch) = newest(ITEM).max(newest(GAP)).map(|id| key(id).0) else {
+                break;
+            };
+            if let Some(highest) = self.highest(Epoch(epoch)) {
+                lives.push((Epoch(epoch), highest));
+            }
+            below = epoch;
+        }
+        lives
     }
 
     pub(super) fn stats(&self) -> Stats {

@@ -47,13 +47,18 @@ pub struct Station {
     client: MqttClient,
     metrics: Metrics,
     nodes: Arc<Mutex<BTreeMap<String, Presence>>>,
+    trouble: Trouble,
 }
+
+/// Why there is no connection at present; empty where there is one, or no attempt has failed yet.
+pub(super) type Trouble = Arc<Mutex<String>>;
 
 /// What others see of a running [`Station`]; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct StationHandle {
     client: MqttClient,
     nodes: Arc<Mutex<BTreeMap<String, Presence>>>,
+    trouble: Trouble,
 }
 
 impl StationHandle {
@@ -73,6 +78,13 @@ impl StationHandle {
     #[must_use]
     pub fn is_connected(&self) -> bool {
         self.client.is_connected()
+    }
+
+    /// Why there is no connection, and what to look at; `None` where that is not known yet.
+    #[must_use]
+    pub fn trouble(&self) -> Option<String> {
+        let trouble = self.trouble.lock();
+        (!trouble.is_empty()).then(|| trouble.clone())
     }
 }
 
@@ -104,9 +116,11 @@ impl Station {
         });
         let client = MqttClient::new(settings);
         let nodes = Arc::new(Mutex::new(BTreeMap::new()));
+        let trouble = Trouble::default();
         let handle = StationHandle {
             client: client.clone(),
             nodes: nodes.clone(),
+            trouble: trouble.clone(),
         };
         let station = Self {
             endpoint,
@@ -116,6 +130,7 @@ impl Station {
             client,
             metrics,
             nodes,
+            trouble,
         };
         (station, handle)
     }
@@ -132,7 +147,12 @@ impl Station {
             .start()
             .await
             .map_err(|source| self.failed(source))?;
-        let watch = log_events(self.endpoint.clone(), "control", events);
+        let watch = log_events(
+            self.endpoint.clone(),
+            "control",
+            events,
+            self.trouble.clone(),
+        );
         let work = async {
             self.subscribe(&roles).await?;
             let _responders = self.respond(&roles).await?;
@@ -158,7 +178,10 @@ impl Station {
             never = watch => match never {},
         };
         self.say(&offline(&self.presence));
-        if let Err(error) = self.client.disconnect().await {
+        // Without a connection there is nobody to say goodbye to.
+        if self.client.is_connected()
+            && let Err(error) = self.client.disconnect().await
+        {
             tracing::debug!(%error, "control connection did not end in order");
         }
         result
@@ -310,23 +333,26 @@ pub(super) async fn log_events(
     endpoint: Endpoint,
     connection: &'static str,
     mut events: broadcast::Receiver<Event>,
+    trouble: Trouble,
 ) -> Infallible {
-    let mut told = String::new();
     loop {
         match events.recv().await {
             Ok(Event::Connected { session_present }) => {
-                told.clear();
+                trouble.lock().clear();
                 tracing::info!(connection, server = %endpoint, session_present, "connected");
             }
             Ok(Event::Disconnected { reason }) => {
-                tracing::warn!(connection, server = %endpoint, reason = chain(&reason), "disconnected");
+                let reason = chain(&reason);
+                tracing::warn!(connection, server = %endpoint, reason, "disconnected");
+                *trouble.lock() = format!("MQTT server {endpoint}: {reason}");
             }
             Ok(Event::ConnectFailed { reason }) => {
                 let line = endpoint.explain(&reason);
+                let mut trouble = trouble.lock();
                 // The same failure every few seconds is said once.
-                if line != told {
+                if line != *trouble {
                     tracing::warn!(connection, "{line}");
-                    told = line;
+                    *trouble = line;
                 }
             }
             Ok(event) => tracing::debug!(connection, ?event, "connection"),

@@ -152,7 +152,10 @@ mod tests {
             (message(&[gap("rec", 1, 5, u64::MAX)]), "count"),
             (message(&[gap("rec", 1, 5, 1 << 53)]), "sequence"),
             (message(&[gap("rec", 1, 5, 0)]), "count"),
-            (message(&[good.clone()]).slice(..40), "MessagePack"),
+            (
+                message(std::slice::from_ref(&good)).slice(..40),
+                "MessagePack",
+            ),
             (Bytes::from_static(b"\xc1\xc1"), "MessagePack"),
             (Bytes::new(), "no item"),
         ];

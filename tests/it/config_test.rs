@@ -86,6 +86,18 @@ fn check_says_in_one_line_that_a_file_is_good_and_names_a_missing_certificate() 
 }
 
 #[test]
+fn a_missing_authority_is_named_by_its_listener() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = r#"{ "mode": "Forward", "tcp": [
+        { "port": 0, "service": "a", "downstream": "localhost:1" },
+        { "port": 0, "service": "b", "downstream": "localhost:2", "upstream_ca": "no-such.pem" }
+    ] }"#;
+    let path = write(folder.path(), "config.json", text);
+    let said = config::check(&path, &Environment::default()).unwrap_err();
+    assert_eq!(said.list()[0].key, "tcp[1].upstream_ca", "{said}");
+}
+
+#[test]
 fn a_file_that_is_not_there_is_named() {
     let said =
         config::check(Path::new("/nowhere/config.json"), &Environment::default()).unwrap_err();

@@ -16,7 +16,7 @@ const UNSPOOLED: Duration = Duration::from_millis(500);
 const PAUSE: Duration = Duration::from_millis(2);
 
 struct Stage {
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
     broker: Mosquitto,
     origin: Origin,
     recorder: Node,
@@ -51,7 +51,7 @@ impl Stage {
             origin,
             recorder,
             player,
-            _folder: folder,
+            folder,
         }
     }
 
@@ -198,4 +198,22 @@ fn traffic_does_not_notice_that_there_is_no_broker_and_drops_are_counted() {
         let status = stage.recorder.status();
         (status["ledger"]["recorder"]["unsent"].as_u64()? == seen).then_some(())
     });
+}
+
+#[test]
+fn a_player_that_lost_its_store_is_filled_in_from_the_spool_earlier_lives_included() {
+    let mut stage = Stage::set();
+    let traffic = stage.traffic(0);
+    wait_for(&traffic, 300);
+    let mut answered = traffic.finish();
+    stage.expect_stored(&numbers(&answered));
+    stage.recorder.kill_and_restart();
+    let traffic = stage.traffic(1_000_000);
+    wait_for(&traffic, 100);
+    answered.extend(traffic.finish());
+    stage.expect_stored(&numbers(&answered));
+    stage.player.kill();
+    std::fs::remove_dir_all(stage.folder.path().join("player/data")).unwrap();
+    stage.player.kill_and_restart();
+    stage.expect_stored(&numbers(&answered));
 }

@@ -1,5 +1,8 @@
 //! How the MQTT client behaves against a server that follows a script.
 
+mod conformance;
+mod reliability;
+
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;

@@ -55,8 +55,7 @@ impl MqttClient {
     /// A client that is not connected yet.
     #[must_use]
     pub fn new(config: MqttConfig) -> Self {
-        let queue = Queue::new(config.queue_messages, config.queue_bytes, config.overflow);
-        let queue = Arc::new(queue);
+        let queue = Arc::new(Queue::new(&config));
         let (inbound, bytes) = (config.inbound_messages, config.inbound_bytes);
         let shared = Arc::new(Shared {
             inbox: Inbox::new(inbound, bytes, config.ack_mode, queue.clone()),
@@ -82,10 +81,10 @@ impl MqttClient {
 
     /// Connects, and from then on stays connected: later breaks are mended in the background.
     ///
-    /// One attempt is made. A client that is connected already, or mends a break, is left alone.
+    /// One attempt is made with each server. A client that is connected already, or mends a break, is left alone.
     ///
     /// # Errors
-    /// The attempt failed; the error says at what. It may be called again.
+    /// The attempt failed; the error says at what, with the last server. It may be called again.
     pub async fn connect(&self) -> Result<(), Error> {
         let (sender, receiver) = oneshot::channel();
         if !self.spawn(Some(sender)).await? {
@@ -173,10 +172,13 @@ impl MqttClient {
     /// What the client has counted.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        let queue = &self.shared().queue;
-        self.shared()
-            .counters
-            .read(queue.len() as u64, queue.displaced())
+        let shared = self.shared();
+        Stats {
+            queued: shared.queue.len() as u64,
+            displaced: shared.queue.displaced(),
+            open_queries: shared.queries.len() as u64,
+            ..shared.counters.read()
+        }
     }
 
     /// The messages of all subscriptions, but for those that a [`MqttClient::subscribe_stream`] or a responder

@@ -83,6 +83,11 @@ impl Queries {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// How many wait for their answer.
+    pub(crate) fn len(&self) -> usize {
+        self.open().len()
+    }
+
     pub(crate) fn is_reply(&self, topic: &str) -> bool {
         topic.starts_with(&self.prefix)
     }
@@ -294,6 +299,6 @@ mod tests {
         reply("b/ok", b"again");
         reply("unknown", b"");
         reply("c/what", b"");
-        assert_eq!(counters.read(0, 0).late_answers, 3);
+        assert_eq!(counters.read().late_answers, 3);
     }
 }

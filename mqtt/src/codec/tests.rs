@@ -509,6 +509,34 @@ fn connect_flags_are_consistent() {
 }
 
 #[test]
+fn connect_fields_stand_in_the_prescribed_order() {
+    let connect = Connect {
+        client_id: "id".into(),
+        clean_session: true,
+        keep_alive: 258,
+        will: Some(Will {
+            topic: "w".into(),
+            payload: Bytes::from_static(b"gone"),
+            qos: QoS::AtLeastOnce,
+            retain: true,
+        }),
+        username: Some("user".into()),
+        password: Some(Bytes::from_static(b"pw")),
+    };
+    let whole = bytes_of(&Packet::Connect(Box::new(connect.clone())));
+    let expected = b"\x10\x21\0\x04MQTT\x04\xee\x01\x02\0\x02id\0\x01w\0\x04gone\0\x04user\0\x02pw";
+    assert_eq!(&whole[..], expected);
+    let bare = Connect {
+        will: None,
+        username: None,
+        password: None,
+        ..connect
+    };
+    let bare = bytes_of(&Packet::Connect(Box::new(bare)));
+    assert_eq!(&bare[..], b"\x10\x0e\0\x04MQTT\x04\x02\x01\x02\0\x02id");
+}
+
+#[test]
 fn encoder_refuses_what_the_decoder_would_and_writes_nothing() {
     let id = PacketId::new(1);
     let publish = |qos, id, topic: &str| {

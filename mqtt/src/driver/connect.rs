@@ -33,25 +33,31 @@ pub(super) enum Transport {
     Tls(Box<TlsStream<TcpStream>>),
 }
 
-pub(super) async fn open(config: &MqttConfig) -> Result<Connection, ConnectError> {
+/// `server` is the name and the port.
+pub(super) async fn open(
+    config: &MqttConfig,
+    server: (&str, u16),
+) -> Result<Connection, ConnectError> {
     let mut stage = "name resolution";
     let timeout = config.connect_timeout;
-    let result = tokio::time::timeout(timeout, attempt(config, &mut stage)).await;
+    let result = tokio::time::timeout(timeout, attempt(config, server, &mut stage)).await;
     result.unwrap_or(Err(ConnectError::Timeout { stage, timeout }))
 }
 
 async fn attempt(
     config: &MqttConfig,
+    server: (&str, u16),
     stage: &mut &'static str,
 ) -> Result<Connection, ConnectError> {
-    let addresses = resolve(config).await?;
+    let (host, _) = server;
+    let addresses = resolve(server).await?;
     *stage = "the TCP connection";
     let stream = reach(&addresses, config).await?;
     let mut stream = match &config.tls {
         None => Transport::Tcp(stream),
         Some(options) => {
             *stage = "the TLS handshake";
-            Transport::Tls(Box::new(tls::connect(options, &config.host, stream).await?))
+            Transport::Tls(Box::new(tls::connect(options, host, stream).await?))
         }
     };
     *stage = "the answer to CONNECT";
@@ -60,13 +66,11 @@ async fn attempt(
     stream
         .write_all(&buf)
         .await
-        .map_err(|error| closed(config, error))?;
-    stream
-        .flush()
-        .await
-        .map_err(|error| closed(config, error))?;
+        .map_err(|error| closed(host, error))?;
+    stream.flush().await.map_err(|error| closed(host, error))?;
     buf.clear();
-    let session_present = await_connack(&mut stream, &mut buf, config).await?;
+    let session_present =
+        await_connack(&mut stream, &mut buf, host, config.max_packet_size).await?;
     Ok(Connection {
         stream,
         received: buf,
@@ -74,12 +78,12 @@ async fn attempt(
     })
 }
 
-async fn resolve(config: &MqttConfig) -> Result<Vec<SocketAddr>, ConnectError> {
+async fn resolve(server: (&str, u16)) -> Result<Vec<SocketAddr>, ConnectError> {
     let failed = |source| ConnectError::Resolve {
-        host: config.host.clone(),
+        host: server.0.to_owned(),
         source,
     };
-    let found = lookup_host((config.host.as_str(), config.port)).await;
+    let found = lookup_host(server).await;
     let addresses: Vec<_> = found
         .map_err(|error| failed(Some(Arc::new(error))))?
         .collect();
@@ -129,10 +133,11 @@ fn connect_packet(config: &MqttConfig) -> Packet {
 async fn await_connack(
     stream: &mut Transport,
     buf: &mut BytesMut,
-    config: &MqttConfig,
+    host: &str,
+    max_packet_size: usize,
 ) -> Result<bool, ConnectError> {
     loop {
-        match codec::decode(buf, config.max_packet_size).map_err(ConnectError::Protocol)? {
+        match codec::decode(buf, max_packet_size).map_err(ConnectError::Protocol)? {
             Some(Packet::ConnAck(connack)) if connack.code == ConnectCode::Accepted => {
                 return Ok(connack.session_present);
             }
@@ -143,7 +148,7 @@ async fn await_connack(
         if stream
             .read_buf(buf)
             .await
-            .map_err(|error| closed(config, error))?
+            .map_err(|error| closed(host, error))?
             == 0
         {
             return Err(ConnectError::Closed(None));
@@ -152,8 +157,8 @@ async fn await_connack(
 }
 
 /// With TLS 1.3 a server judges the client's certificate only after the handshake: then this is where we hear of it.
-fn closed(config: &MqttConfig, error: io::Error) -> ConnectError {
-    match tls::explain(&config.host, error) {
+fn closed(host: &str, error: io::Error) -> ConnectError {
+    match tls::explain(host, error) {
         TlsError::Io(error) => ConnectError::Closed(Some(error)),
         error => ConnectError::Tls(error),
     }

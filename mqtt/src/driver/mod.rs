@@ -5,6 +5,7 @@
 
 mod connect;
 mod serve;
+mod stall;
 mod tls;
 
 use std::collections::VecDeque;
@@ -14,7 +15,7 @@ use std::time::Duration;
 
 use tokio::sync::{broadcast, oneshot, watch};
 use tokio::time::Instant;
-use tracing::{debug, info, warn};
+use tracing::{debug, warn};
 
 use crate::client::query::Queries;
 use crate::error::{ConnectError, Disconnected, Error};
@@ -112,7 +113,13 @@ pub(crate) struct Driver {
     unwritten: VecDeque<(u64, Published)>,
     /// A message whose receiver is full. While there is one, nothing is read.
     parked: Option<Message>,
+    /// Since when the same message has been parked.
+    parked_since: Option<Instant>,
     attempt: u32,
+    /// The server to try, counted over all attempts; it stays where it is as long as the server answers.
+    server: usize,
+    /// Servers tried in vain since the last pause.
+    tried: usize,
     /// Connections in a row that the server closed at once.
     short_connections: u32,
     was_connected: bool,
@@ -135,7 +142,10 @@ impl Driver {
             events: Vec::new(),
             unwritten: VecDeque::new(),
             parked: None,
+            parked_since: None,
             attempt: 0,
+            server: 0,
+            tried: 0,
             short_connections: 0,
             was_connected: false,
         }
@@ -153,8 +163,9 @@ impl Driver {
 
     async fn connect_and_serve(&mut self, first: &mut First) -> Next {
         let shared = self.shared.clone();
+        let server = shared.config.server(self.server);
         let opened = tokio::select! {
-            opened = connect::open(&shared.config) => opened,
+            opened = connect::open(&shared.config, server) => opened,
             left = self.give_up_draining() => return Next::Leave(left),
         };
         let connection = match opened {
@@ -164,7 +175,10 @@ impl Driver {
         shared.counters.connections.add(1);
         shared.connected.store(true, Ordering::Relaxed);
         let since = Instant::now();
-        info!(session_present = connection.session_present, "connected");
+        self.tried = 0;
+        let (host, port) = server;
+        let session_present = connection.session_present;
+        debug!(host, port, session_present, "connected");
         self.emit(Event::Connected {
             session_present: connection.session_present,
         });
@@ -182,7 +196,7 @@ impl Driver {
         if let Disconnected::Requested = ended {
             return Next::Leave(self.undelivered());
         }
-        warn!(reason = %Chain(&ended), "disconnected");
+        debug!(reason = %Chain(&ended), "disconnected");
         if let Some(error) = self.taken_over(&ended, since.elapsed()) {
             return Next::Leave(Err(error));
         }
@@ -191,13 +205,22 @@ impl Driver {
 
     async fn attempt_failed(&mut self, error: ConnectError, first: &mut First) -> Next {
         self.shared.counters.failed_attempts.add(1);
+        self.server = self.server.wrapping_add(1);
+        self.tried += 1;
+        if self.tried < self.shared.config.server_count() {
+            debug!(reason = %Chain(&error), "could not connect, the next server is tried");
+            self.emit(Event::ConnectFailed { reason: error });
+            return Next::Retry;
+        }
+        self.tried = 0;
         if let Some(first) = first.take() {
             // Before the caller hears of it, lest its next attempt takes this driver for a working one.
             self.shared.queue.close();
             let _ = first.send(Err(Error::Connect(error.clone())));
             return Next::Leave(Err(Error::Connect(error)));
         }
-        warn!(reason = %Chain(&error), "could not connect");
+        // The program hears of it and knows whether somebody has to be told again.
+        debug!(reason = %Chain(&error), "could not connect");
         self.emit(Event::ConnectFailed { reason: error });
         self.pause().await
     }
@@ -297,6 +320,8 @@ impl Driver {
         };
         self.fail_unwritten();
         let (published, answered) = self.session.abandon();
+        let in_flight = self.session.open() as u64;
+        self.shared.counters.in_flight.set(in_flight);
         let left = self.shared.queue.clear();
         let queued = left.publishes.into_iter().map(|queued| queued.done);
         for done in published.into_iter().chain(queued) {

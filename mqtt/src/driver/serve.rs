@@ -100,6 +100,8 @@ impl Driver {
                 return Ok(());
             }
             self.tick(timer.as_mut())?;
+            let in_flight = self.session.open() as u64;
+            shared.counters.in_flight.set(in_flight);
             let mut work = pin!(shared.queue.work());
             let turn = self.turn(socket, work.as_mut(), timer.as_mut()).await?;
             if turn.written > 0 {
@@ -133,6 +135,7 @@ impl Driver {
         };
         self.deliver(message);
         let Some(message) = self.parked.take() else {
+            self.parked_since = None;
             return true;
         };
         self.shared.inbox.pause();
@@ -140,6 +143,9 @@ impl Driver {
         if self.parked.is_some() {
             self.shared.counters.pauses.add(1);
             self.session.reading_paused(now);
+            self.parked_since.get_or_insert_with(Instant::now);
+        } else {
+            self.parked_since = None;
         }
         self.parked.is_none()
     }
@@ -214,7 +220,13 @@ impl Driver {
         loop {
             let bytes = OUTBOX_BYTES.saturating_sub(self.session.outbox().len());
             let window = self.session.window_free();
-            self.shared.queue.take(Room { window, bytes }, &mut batch);
+            let controls = self.session.controls_free();
+            let room = Room {
+                window,
+                bytes,
+                controls,
+            };
+            self.shared.queue.take(room, &mut batch);
             if batch.publishes.is_empty() && batch.controls.is_empty() && batch.settled.is_empty() {
                 break;
             }
@@ -256,13 +268,15 @@ impl Driver {
     fn tick(&mut self, mut timer: Pin<&mut Sleep>) -> Result<(), Disconnected> {
         let now = Instant::now();
         self.session.tick(now.into_std())?;
+        let stall = self.fail_stalled(now);
         let keep_alive = self
             .session
             .deadline()
             .map_or(now + IDLE, Instant::from_std);
-        let next = self
-            .drain_until
-            .map_or(keep_alive, |drain| drain.min(keep_alive));
+        let next = [self.drain_until, stall]
+            .into_iter()
+            .flatten()
+            .fold(keep_alive, Instant::min);
         if timer.is_elapsed() || next < timer.deadline() {
             timer.as_mut().reset(next);
         }

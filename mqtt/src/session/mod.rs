@@ -190,6 +190,12 @@ impl<P, S> Session<P, S> {
         self.keep_alive.stop();
     }
 
+    /// How many subscribes and unsubscribes may be handed over now, for those that wait to have a bound.
+    #[must_use]
+    pub fn controls_free(&self) -> usize {
+        self.outgoing.controls_free()
+    }
+
     /// How many publishes may be handed over now.
     #[must_use]
     pub fn window_free(&self) -> WindowFree {
@@ -315,6 +321,15 @@ impl<P, S> Session<P, S> {
     #[must_use]
     pub fn subscriptions(&self) -> &BTreeMap<Text, QoS> {
         &self.subscriptions
+    }
+
+    /// Takes every token out. What they stand for stays open, with nobody left to be told.
+    pub fn take_tokens(&mut self) -> (Vec<P>, Vec<S>)
+    where
+        P: Default,
+        S: Default,
+    {
+        self.outgoing.take_tokens()
     }
 
     /// Takes every token out, with nobody left to be told. What is in flight stays for a later connection, unless

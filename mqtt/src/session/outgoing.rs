@@ -348,6 +348,30 @@ impl<P, S> Outgoing<P, S> {
         stamped.into_iter().map(|(_, id)| id).collect()
     }
 
+    pub(super) fn controls_free(&self) -> usize {
+        usize::from(CONTROL_WINDOW).saturating_sub(self.waiting.len())
+    }
+
+    pub(super) fn take_tokens(&mut self) -> (Vec<P>, Vec<S>)
+    where
+        P: Default,
+        S: Default,
+    {
+        let (mut published, mut answered) = (Vec::new(), Vec::new());
+        for id in self.in_order(|_| true) {
+            let entry = self.entries[index(id)].as_mut();
+            match entry.map(|entry| &mut entry.state) {
+                Some(State::Publish(_, token) | State::Release(token)) => {
+                    published.push(std::mem::take(token));
+                }
+                Some(State::Control(control)) => answered.extend(control.take_token()),
+                None => {}
+            }
+        }
+        answered.extend(self.waiting.iter_mut().filter_map(Control::take_token));
+        (published, answered)
+    }
+
     pub(super) fn abandon(&mut self, forget: bool) -> (Vec<P>, Vec<S>)
     where
         P: Default,
@@ -373,6 +397,16 @@ impl<P, S> Outgoing<P, S> {
 }
 
 impl<S> Control<S> {
+    fn take_token(&mut self) -> Option<S>
+    where
+        S: Default,
+    {
+        match self {
+            Self::Subscribe(_, token) | Self::Unsubscribe(_, token) => Some(std::mem::take(token)),
+            Self::Renew(_) => None,
+        }
+    }
+
     fn packet(&self, id: PacketId) -> Packet {
         match self {
             Self::Subscribe(filters, _) | Self::Renew(filters) => Packet::Subscribe(Subscribe {

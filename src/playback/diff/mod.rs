@@ -1,8 +1,9 @@
 //! What differs between a recorded response and a replayed one.
 //!
-//! Pure: two snapshots in, a bounded list of differences out. A content coding is not undone: bytes that are
-//! equal are the same, bytes that differ under one are compared as bytes, with a note.
+//! Pure: two snapshots in, a bounded list of differences out. Content codings are undone where the bytes differ;
+//! what cannot be decoded is compared as bytes, with a note.
 
+mod coding;
 mod json;
 mod text;
 
@@ -318,17 +319,32 @@ fn compare_content(
     if old == new {
         return;
     }
+    let coding = |side: &Snapshot<'_>| {
+        let coding = side.headers.first("content-encoding").cloned();
+        coding.filter(|coding| !coding.eq_ignore_ascii_case(b"identity"))
+    };
+    let (old_coding, new_coding) = (coding(recorded), coding(replayed));
+    let undone = |coding: &Option<Bytes>, content: &Bytes| match coding {
+        None => Some(content.clone()),
+        Some(coding) => coding::decoded(coding, content).map(Bytes::from),
+    };
     let kind = recorded.headers.first("content-type");
-    let coding = [recorded, replayed]
-        .iter()
-        .find_map(|side| side.headers.first("content-encoding"))
-        .filter(|coding| !coding.eq_ignore_ascii_case(b"identity"));
-    if let Some(coding) = coding {
-        let coding = shortened(&String::from_utf8_lossy(coding));
-        found.note(format!(
-            "body compared as bytes: it is under content-encoding {coding}"
-        ));
-        return text::compare_bytes(old, new, found);
+    match (undone(&old_coding, old), undone(&new_coding, new)) {
+        (Some(old), Some(new)) => compare_decoded(&old, &new, kind, rules, found),
+        _ => {
+            let coding = old_coding.or(new_coding).unwrap_or_default();
+            let coding = shortened(&String::from_utf8_lossy(&coding));
+            found.note(format!(
+                "body compared as bytes: cannot undo content-encoding {coding}"
+            ));
+            text::compare_bytes(old, new, found);
+        }
+    }
+}
+
+fn compare_decoded(old: &[u8], new: &[u8], kind: Option<&Bytes>, rules: &Rules, found: &mut Found) {
+    if old == new {
+        return;
     }
     if kind.is_some_and(|kind| is_json(kind))
         && let (Ok(old), Ok(new)) = (serde_json::from_slice(old), serde_json::from_slice(new))

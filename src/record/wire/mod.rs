@@ -29,7 +29,7 @@ pub enum WireError {
         at: usize,
     },
     /// A key is missing or has the wrong type.
-    #[error("the value at byte {at} is not an item")]
+    #[error("the MessagePack value at byte {at} is not an item")]
     Malformed {
         /// Where the item starts in the message.
         at: usize,

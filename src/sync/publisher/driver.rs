@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::record::{Epoch, Gap, GapReason, Item, NodeId, Origin, Sequence, Subject, wire};
 use crate::spool::{self};
 
-use super::super::error::Error;
+use super::super::error::{Error, chain};
 use super::super::flow::{Flow, Heard};
 use super::super::metrics::reason;
 use super::super::notice::{self, Ack, Head};
@@ -117,7 +117,7 @@ impl Running {
                     .into();
             }
             Err(error) => {
-                tracing::error!(%error, "could not read the spool");
+                tracing::error!(error = chain(&error), "could not read the spool");
                 self.read_at = Instant::now() + self.publisher.config.longest_pause;
             }
         }
@@ -289,7 +289,10 @@ impl Running {
     fn heard(&mut self, player: &NodeId, ack: Ack) {
         let (epoch, highest) = (Epoch(ack.epoch), ack.highest);
         match self.flow.heard(player, ack, Instant::now()) {
-            Heard::Joined => tracing::info!(%player, "player is there"),
+            Heard::Joined => {
+                tracing::info!(%player, "player is there");
+                self.recall_earlier_lives();
+            }
             Heard::Known => {}
             Heard::Ignored => {
                 self.publisher.metrics.players_ignored.inc();
@@ -309,6 +312,19 @@ impl Running {
         if let Some(end) = end.filter(|_| unsent.is_none_or(|(oldest, _)| oldest > epoch)) {
             self.heads.insert(epoch, end.0);
             self.head_moved = true;
+        }
+    }
+
+    /// A player that is new here may lack earlier lives altogether and cannot name them: tell it where they ended,
+    /// as far as the broker has them.
+    fn recall_earlier_lives(&mut self) {
+        let spool = &self.publisher.spool;
+        let unsent = spool.stats().oldest_unsent;
+        for (epoch, end) in spool.earlier_lives(HEADS_KEPT - 1) {
+            if unsent.is_none_or(|(oldest, _)| oldest > epoch) {
+                self.heads.entry(epoch).or_insert(end.0);
+                self.head_moved = true;
+            }
         }
     }
 

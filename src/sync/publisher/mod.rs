@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::record::{Epoch, NodeId, SequenceRange};
 use crate::spool::{self, Spool};
 
+use super::control::{Trouble, log_events};
 use super::endpoint::Endpoint;
 use super::error::{Error, ResendError};
 use super::flow::FlowConfig;
@@ -225,16 +226,24 @@ impl Publisher {
             source: Box::new(source),
         };
         client.start().await.map_err(failed)?;
-        let watch = super::control::log_events(self.endpoint.clone(), "publisher", events);
+        let watch = log_events(
+            self.endpoint.clone(),
+            "publisher",
+            events,
+            Trouble::default(),
+        );
         let reader = self.spool.reader()?;
         let mut running = Running::new(self, client.clone(), reader);
         let result = tokio::select! {
             result = running.run(&shutdown) => result,
             never = watch => match never {},
         };
-        running.drain().await;
-        if let Err(error) = client.disconnect().await {
-            tracing::warn!(%error, "publisher left messages; they stay in the spool");
+        // What waits is in the spool; without a connection no waiting brings it out.
+        if client.is_connected() {
+            running.drain().await;
+            if let Err(error) = client.disconnect().await {
+                tracing::warn!(%error, "publisher left messages; they stay in the spool");
+            }
         }
         result
     }

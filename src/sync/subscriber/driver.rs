@@ -333,11 +333,15 @@ impl Running {
             .store_failures
             .get_or_create(&reason(why))
             .inc();
+        let error = chain(error);
         let mut status = self.subscriber.handle.status.lock();
         if status.blocked.is_none() {
-            tracing::error!(%error, "store refuses records; nothing is acknowledged until it takes them");
+            tracing::error!(
+                error,
+                "store refuses records; nothing is acknowledged until it takes them"
+            );
         }
-        status.blocked = Some(error.to_string());
+        status.blocked = Some(error);
     }
 
     pub(super) fn quarantine(&self, message: &qproxy_mqtt::Message, error: &Malformed) {

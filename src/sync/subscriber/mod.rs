@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use crate::record::{FingerprintRules, NodeId};
 use crate::store::Store;
 
+use super::control::{Trouble, log_events};
 use super::endpoint::Endpoint;
 use super::error::Error;
 use super::ledger::LedgerConfig;
@@ -181,14 +182,21 @@ impl Subscriber {
         let client = MqttClient::new(settings);
         let stored = self.store.settled().await?;
         let events = client.events();
-        let watch = super::control::log_events(self.endpoint.clone(), "subscriber", events);
+        let watch = log_events(
+            self.endpoint.clone(),
+            "subscriber",
+            events,
+            Trouble::default(),
+        );
         let mut messages = client.messages();
         let mut running = Running::new(self, client.clone(), stored);
         let result = tokio::select! {
             result = running.run(&mut messages, &shutdown) => result,
             never = watch => match never {},
         };
-        if let Err(error) = client.disconnect().await {
+        if client.is_connected()
+            && let Err(error) = client.disconnect().await
+        {
             tracing::debug!(%error, "subscriber left without the last acknowledgements");
         }
         result

@@ -78,6 +78,11 @@ impl Mosquitto {
         }
     }
 
+    /// From its next start on it lets in this user too, where it has users.
+    pub(crate) fn let_in(&self, user: &str, password: &str) {
+        add_user(&self.directory.path().join("users"), &[], user, password);
+    }
+
     /// Stops it in order, so that it saves what it keeps.
     pub(crate) fn stop(&mut self) {
         let Some(mut process) = self.process.take() else {
@@ -124,6 +129,17 @@ impl Drop for Mosquitto {
     }
 }
 
+fn add_user(file: &Path, options: &[&str], user: &str, password: &str) {
+    let made = Command::new("mosquitto_passwd")
+        .arg("-b")
+        .args(options)
+        .arg(file)
+        .args([user, password])
+        .status()
+        .expect("mosquitto_passwd comes with the package mosquitto");
+    assert!(made.success());
+}
+
 fn settings(directory: &Path, port: u16, options: &Options) -> String {
     let mut text = format!("listener {port} 127.0.0.1\n");
     if let Some(tls) = &options.tls {
@@ -140,13 +156,7 @@ fn settings(directory: &Path, port: u16, options: &Options) -> String {
         None => text.push_str("allow_anonymous true\n"),
         Some((user, password)) => {
             let file = directory.join("users");
-            let made = Command::new("mosquitto_passwd")
-                .args(["-b", "-c"])
-                .arg(&file)
-                .args([user, password])
-                .status()
-                .expect("mosquitto_passwd comes with the package mosquitto");
-            assert!(made.success());
+            add_user(&file, &["-c"], user, password);
             write!(
                 text,
                 "allow_anonymous false\npassword_file {}\n",

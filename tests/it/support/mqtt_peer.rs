@@ -47,6 +47,8 @@ impl Peer {
     /// The next TCP connection, before any packet.
     pub(crate) async fn accept_tcp(&self) -> PeerConnection {
         let (stream, _) = soon("a connection", self.listener.accept()).await.unwrap();
+        // Or small answers wait for the client's delayed acknowledgements.
+        stream.set_nodelay(true).unwrap();
         PeerConnection {
             stream,
             received: BytesMut::new(),

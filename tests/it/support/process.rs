@@ -76,17 +76,17 @@ impl Process {
         }
     }
 
-    /// Lines that are there already.
-    pub fn lines(&mut self) -> Vec<String> {
-        self.lines.try_iter().collect()
-    }
-
     pub fn said(&self) -> String {
         self.log.lock().unwrap().clone()
     }
 
     pub fn id(&self) -> u32 {
         self.child.id()
+    }
+
+    /// What the process reads.
+    pub fn stdin(&mut self) -> &mut impl std::io::Write {
+        self.child.stdin.as_mut().unwrap()
     }
 
     /// `kill -9`.
