@@ -82,7 +82,12 @@ async fn send(
         RequestBody::none(Arc::clone(&forwarder.metrics))
     } else {
         let tee = tee.map(|tee| tee.request_body(&parts.headers));
-        RequestBody::new(body, tee, Arc::clone(&forwarder.metrics), Arc::clone(&progress))
+        RequestBody::new(
+            body,
+            tee,
+            Arc::clone(&forwarder.metrics),
+            Arc::clone(&progress),
+        )
     };
     forwarder.rewrite(&mut parts, Use::Upgrade, &site, client)?;
     let (mut sender, driver) = (connection.sender, connection.driver);
