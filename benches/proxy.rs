@@ -2,29 +2,51 @@
 //! in another process over Mosquitto at QoS 1, against a bare hyper reverse proxy and nginx in the same run.
 //!
 //! Load, origin, broker and player share the machine's cores with the proxy under test, as they do in every
-//! figure here. Prints lines `RATIO name value target`; `cargo bench --bench proxy`. Needs wrk, nginx, mosquitto.
+//! figure here. Prints lines `RATIO name value target`; `cargo bench --bench proxy`. Needs wrk, nginx,
+//! mosquitto and curl. Rounds alternate, so that a busy machine is as hard on one as on the other.
 //!
 //! What bounds it: with two cores the throughput of the recording proxy is that of everything on the way to
 //! the player's disk; the CPU per exchange of the recorder alone is the fairer figure for larger machines.
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a benchmark prints, and fails where it stands"
+)]
+
+mod support;
 
 use std::convert::Infallible;
 use std::fs;
-use std::net::SocketAddr;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http_body_util::Full;
+use futures_util::stream::Iter;
+use http_body_util::{Either, Full, StreamBody};
+use hyper::body::Frame;
 use hyper::service::service_fn;
 use hyper::{Request, Response, Uri};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpListener;
 
+use support::{
+    Running, Scratch, ask, free_port, listening, local, median, mosquitto, node, own, wait,
+};
+
+/// The allocator of `qproxy`, so that the bare proxy is not measured with a slower one.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const CONNECTIONS: &str = "32";
-const SECONDS: u64 = 6;
-const ROUNDS: usize = 3;
+const LARGE_BYTES: usize = 1 << 30;
+
+/// A number from the environment, for longer or shorter runs.
+fn number(name: &str, default: u64) -> u64 {
+    let text = std::env::var(name).ok();
+    text.map_or(default, |text| text.parse().unwrap())
+}
 
 fn main() {
     let mut args = std::env::args().skip(1);
@@ -45,13 +67,11 @@ fn serve(server: impl Future<Output = ()>) {
 
 async fn bind() -> TcpListener {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let port = listener.local_addr().unwrap().port();
-    // The parent reads the port from here.
-    fs::write(std::env::var("PORT_FILE").unwrap(), port.to_string()).unwrap();
+    support::listens_on(listener.local_addr().unwrap());
     listener
 }
 
-/// Answers 1 KiB to everything.
+/// Answers 1 KiB to everything but `/large`, which has a gigabyte.
 async fn origin() {
     let listener = bind().await;
     let content = Bytes::from(vec![b'x'; 1024]);
@@ -60,11 +80,13 @@ async fn origin() {
         let _ = socket.set_nodelay(true);
         let content = content.clone();
         tokio::spawn(async move {
-            let service = service_fn(|_| {
-                let response = Response::builder()
-                    .header("content-type", "text/plain")
-                    .body(Full::new(content.clone()))
-                    .unwrap();
+            let service = service_fn(|request: Request<hyper::body::Incoming>| {
+                let body = match request.uri().path() {
+                    "/large" => large(),
+                    _ => Either::Left(Full::new(content.clone())),
+                };
+                let response = Response::builder().header("content-type", "text/plain");
+                let response = response.body(body).unwrap();
                 async move { Ok::<_, Infallible>(response) }
             });
             let _ = hyper::server::conn::http1::Builder::new()
@@ -72,6 +94,16 @@ async fn origin() {
                 .await;
         });
     }
+}
+
+type Frames = std::vec::IntoIter<Result<Frame<Bytes>, Infallible>>;
+
+fn large() -> Either<Full<Bytes>, StreamBody<Iter<Frames>>> {
+    let frame = Bytes::from(vec![b'x'; 64 << 10]);
+    let frames: Vec<_> = (0..LARGE_BYTES / frame.len())
+        .map(|_| Ok(Frame::data(frame.clone())))
+        .collect();
+    Either::Right(StreamBody::new(futures_util::stream::iter(frames)))
 }
 
 /// The least that a hyper reverse proxy can do: a pooled client, and nothing looked at.
@@ -104,89 +136,10 @@ async fn bare(upstream: String) {
     }
 }
 
-/// A child process that ends with the benchmark.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-impl Running {
-    fn start(command: &mut Command) -> Self {
-        let name = command.get_program().to_string_lossy().into_owned();
-        let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn();
-        Self(child.unwrap_or_else(|error| panic!("cannot run {name}: {error}")))
-    }
-
-    /// CPU time used so far, user and system, in seconds.
-    fn cpu(&self) -> f64 {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.0.id())).unwrap();
-        let fields: Vec<&str> = stat
-            .rsplit(')')
-            .next()
-            .unwrap()
-            .split_whitespace()
-            .collect();
-        let ticks = |at: usize| fields[at].parse::<f64>().unwrap();
-        (ticks(11) + ticks(12)) / 100.0
-    }
-
-    fn rss_mib(&self) -> f64 {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.0.id())).unwrap();
-        let line = status
-            .lines()
-            .find(|line| line.starts_with("VmRSS:"))
-            .unwrap();
-        line.split_whitespace()
-            .nth(1)
-            .unwrap()
-            .parse::<f64>()
-            .unwrap()
-            / 1024.0
-    }
-}
-
-fn own(folder: &Path, name: &str, arguments: &[&str]) -> (Running, u16) {
-    let file = folder.join(name);
-    let mut command = Command::new(std::env::current_exe().unwrap());
-    let child = Running::start(command.args(arguments).env("PORT_FILE", &file));
-    let port = wait(name, || fs::read_to_string(&file).ok()?.parse().ok());
-    (child, port)
-}
-
-fn wait<T>(what: &str, mut check: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + Duration::from_secs(60);
-    loop {
-        if let Some(value) = check() {
-            return value;
-        }
-        assert!(Instant::now() < deadline, "{what} did not come up");
-        std::thread::sleep(Duration::from_millis(50));
-    }
-}
-
-fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port()
-}
-
-fn listening(port: u16) {
-    let address = SocketAddr::from(([127, 0, 0, 1], port));
-    wait(&address.to_string(), || {
-        std::net::TcpStream::connect(address).ok()
-    });
-}
-
 fn nginx(folder: &Path, upstream: u16) -> (Running, u16) {
     let port = free_port();
     let conf = format!(
-        "daemon off; worker_processes 1; pid {0}/nginx.pid; error_log /dev/null;\n\
+        "daemon off; master_process off; pid {0}/nginx.pid; error_log /dev/null;\n\
          events {{ worker_connections 1024; }}\n\
          http {{ access_log off; client_body_temp_path {0}/b; proxy_temp_path {0}/p; fastcgi_temp_path {0}/f;\n\
          uwsgi_temp_path {0}/u; scgi_temp_path {0}/s; keepalive_requests 100000000;\n\
@@ -208,32 +161,6 @@ fn nginx(folder: &Path, upstream: u16) -> (Running, u16) {
     (running, port)
 }
 
-fn mosquitto(folder: &Path) -> (Running, u16) {
-    let port = free_port();
-    let path = folder.join("mosquitto.conf");
-    fs::write(
-        &path,
-        format!("listener {port} 127.0.0.1\nallow_anonymous true\n"),
-    )
-    .unwrap();
-    let running = Running::start(Command::new("mosquitto").arg("-c").arg(&path));
-    listening(port);
-    (running, port)
-}
-
-fn node(folder: &Path, name: &str, config: &serde_json::Value) -> Running {
-    let folder = folder.join(name);
-    fs::create_dir_all(&folder).unwrap();
-    fs::write(folder.join("config.json"), config.to_string()).unwrap();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_qproxy"));
-    command
-        .env("CONFIG_PATH", folder.join("config.json"))
-        .env("RUST_LOG", "warn");
-    let running = Running::start(command.current_dir(&folder));
-    listening(u16::try_from(config["api"]["port"].as_u64().unwrap()).unwrap());
-    running
-}
-
 #[derive(Debug, Clone, Copy, Default)]
 struct Load {
     per_second: f64,
@@ -241,14 +168,16 @@ struct Load {
     requests: f64,
 }
 
+#[allow(clippy::cast_precision_loss, reason = "seconds")]
 fn wrk(port: u16) -> Load {
+    let seconds = number("BENCH_SECONDS", 6);
     let output = Command::new("wrk")
         .args([
             "-t1",
             "-c",
             CONNECTIONS,
             "--latency",
-            &format!("-d{SECONDS}s"),
+            &format!("-d{seconds}s"),
         ])
         .arg(format!("http://127.0.0.1:{port}/"))
         .output()
@@ -278,106 +207,331 @@ fn wrk(port: u16) -> Load {
     Load {
         per_second,
         p99_ms,
-        requests: per_second * SECONDS as f64,
+        requests: per_second * seconds as f64,
     }
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
+struct Recorder {
+    process: Running,
+    port: u16,
+    api: u16,
 }
 
-fn ask(port: u16, path: &str) -> serde_json::Value {
-    let url = format!("http://127.0.0.1:{port}{path}");
-    let output = Command::new("curl").args(["-sS", &url]).output().unwrap();
-    serde_json::from_slice(&output.stdout).unwrap_or_default()
+impl Recorder {
+    /// A record node in front of the origin; `Forward` copies nothing.
+    fn start(folder: &Path, name: &str, mode: &str, origin: u16, broker: u16) -> Self {
+        let (port, api) = (free_port(), free_port());
+        let mut http = local(port);
+        http["downstream"] = format!("http://127.0.0.1:{origin}").into();
+        let mut config = serde_json::json!({
+            "mode": mode, "node": name, "http": http, "api": local(api), "store": { "path": "data" },
+        });
+        if mode == "Record" {
+            config["peer"] = local(broker);
+        }
+        let process = node(folder, name, &config);
+        listening(port);
+        Self { process, port, api }
+    }
+
+    fn status(&self) -> serde_json::Value {
+        ask(self.api, "/api/status")["ledger"]["recorder"].clone()
+    }
+
+    /// Waits until the broker has, and the player has stored, all that was captured; tells how long it took.
+    fn drained(&self) -> Duration {
+        let start = Instant::now();
+        wait("an empty spool", || {
+            let status = self.status();
+            let stored = status["players"][0]["watermark"].as_u64()?;
+            (stored == status["captured"].as_u64()?).then_some(())
+        });
+        start.elapsed()
+    }
+}
+
+struct Setup {
+    folder: Scratch,
+    origin: u16,
+    bare: (Running, u16),
+    nginx: (Running, u16),
+    broker: (Running, u16),
+    player: Running,
+    player_api: u16,
+    forward: Recorder,
+    recorder: Recorder,
+    _origin: Running,
+}
+
+impl Setup {
+    fn new() -> Self {
+        let folder = Scratch::new();
+        let (running, origin) = own(folder.path(), "origin", &["--origin"]);
+        let bare = own(folder.path(), "bare", &["--bare", &origin.to_string()]);
+        let nginx = nginx(folder.path(), origin);
+        let broker = mosquitto(folder.path());
+        let player_api = free_port();
+        let player = support::player(folder.path(), "player", broker.1, player_api);
+        let start = |name, mode| Recorder::start(folder.path(), name, mode, origin, broker.1);
+        Self {
+            forward: start("forward", "Forward"),
+            recorder: start("recorder", "Record"),
+            origin,
+            bare,
+            nginx,
+            broker,
+            player,
+            player_api,
+            _origin: running,
+            folder,
+        }
+    }
+}
+
+/// What one server did in one round.
+#[derive(Debug, Clone, Copy)]
+struct Measured {
+    per_second: f64,
+    p99_ms: f64,
+    cpu_us: f64,
+}
+
+impl Measured {
+    fn of(server: &Running, port: u16, settle: impl FnOnce()) -> Self {
+        let before = server.cpu();
+        let load = wrk(port);
+        settle();
+        Self {
+            per_second: load.per_second,
+            p99_ms: load.p99_ms,
+            cpu_us: (server.cpu() - before) / load.requests * 1e6,
+        }
+    }
+
+    fn show(&self, name: &str) {
+        let Self {
+            per_second,
+            p99_ms,
+            cpu_us,
+        } = self;
+        println!(
+            "  {name:<10} {per_second:>7.0}/s   p99 {p99_ms:>6.2} ms   {cpu_us:>5.1} us CPU each"
+        );
+    }
+}
+
+struct Round {
+    bare: Measured,
+    nginx: Measured,
+    forward: Measured,
+    recording: Measured,
+    player_us: f64,
+    broker_us: f64,
+    rss_mib: f64,
+}
+
+impl Round {
+    fn run(setup: &Setup) -> Self {
+        let Setup {
+            bare,
+            nginx,
+            forward,
+            recorder,
+            ..
+        } = setup;
+        let bare = Measured::of(&bare.0, bare.1, || ());
+        let nginx = Measured::of(&nginx.0, nginx.1, || ());
+        let forward = Measured::of(&forward.process, forward.port, || ());
+        let (player, broker) = (setup.player.cpu(), setup.broker.0.cpu());
+        let before = captured(recorder);
+        let recording = Measured::of(&recorder.process, recorder.port, || {
+            recorder.drained();
+        });
+        let exchanges = captured(recorder) - before;
+        Self {
+            bare,
+            nginx,
+            forward,
+            recording,
+            player_us: (setup.player.cpu() - player) / exchanges * 1e6,
+            broker_us: (setup.broker.0.cpu() - broker) / exchanges * 1e6,
+            rss_mib: recorder.process.rss_mib(),
+        }
+    }
+
+    fn show(&self, at: u64) {
+        println!("round {at}");
+        self.bare.show("bare hyper");
+        self.nginx.show("nginx");
+        self.forward.show("forwarding");
+        self.recording.show("recording");
+        let Self {
+            player_us,
+            broker_us,
+            rss_mib,
+            ..
+        } = self;
+        println!(
+            "  player {player_us:.1} us, broker {broker_us:.1} us per exchange; recorder {rss_mib:.0} MiB"
+        );
+    }
+}
+
+#[allow(clippy::cast_precision_loss, reason = "far under 2^53")]
+fn captured(recorder: &Recorder) -> f64 {
+    recorder.status()["captured"].as_u64().unwrap_or(0) as f64
 }
 
 fn compare() {
-    let folder = std::env::temp_dir().join(format!("qproxy-bench-{}", std::process::id()));
-    fs::create_dir_all(&folder).unwrap();
-    let (_origin, origin) = own(&folder, "origin", &["--origin"]);
-    let (bare, bare_port) = own(&folder, "bare", &["--bare", &origin.to_string()]);
-    let (_nginx, nginx_port) = nginx(&folder, origin);
-    let (_broker, broker) = mosquitto(&folder);
-    let (record_port, recorder_api, player_api) = (free_port(), free_port(), free_port());
-    let local = |port: u16| serde_json::json!({ "host": "127.0.0.1", "port": port });
-    let player = node(
-        &folder,
-        "player",
-        &serde_json::json!({
-            "mode": "Playback", "node": "player", "peer": local(broker), "http": local(0),
-            "api": local(player_api), "store": { "path": "data" },
-        }),
-    );
-    let mut http = local(record_port);
-    http["downstream"] = format!("http://127.0.0.1:{origin}").into();
-    let recorder = node(
-        &folder,
-        "recorder",
-        &serde_json::json!({
-            "mode": "Record", "node": "recorder", "peer": local(broker), "http": http,
-            "api": local(recorder_api), "store": { "path": "spool" },
-        }),
-    );
-    listening(record_port);
-
-    let mut figures: Vec<[f64; 6]> = Vec::new();
-    let mut exchanges = 0.0;
-    for _ in 0..ROUNDS {
-        let before = bare.cpu();
-        let plain = wrk(bare_port);
-        let plain_cpu = (bare.cpu() - before) / plain.requests;
-        let peer = wrk(nginx_port);
-        let (before, player_before) = (recorder.cpu(), player.cpu());
-        let recorded = wrk(record_port);
-        exchanges += recorded.requests;
-        drained(recorder_api);
-        let cpu = (recorder.cpu() - before) / recorded.requests;
-        let player_cpu = (player.cpu() - player_before) / recorded.requests;
-        println!(
-            "bare {:.0}/s p99 {:.2} ms {:.1} us; nginx {:.0}/s p99 {:.2} ms; \
-             recording {:.0}/s p99 {:.2} ms {:.1} us; player {:.1} us; recorder {:.0} MiB",
-            plain.per_second,
-            plain.p99_ms,
-            plain_cpu * 1e6,
-            peer.per_second,
-            peer.p99_ms,
-            recorded.per_second,
-            recorded.p99_ms,
-            cpu * 1e6,
-            player_cpu * 1e6,
-            recorder.rss_mib(),
-        );
-        figures.push([
-            recorded.per_second / plain.per_second,
-            cpu / plain_cpu,
-            recorded.p99_ms / peer.p99_ms,
-            recorded.per_second,
-            recorder.rss_mib(),
-            player_cpu * 1e6,
-        ]);
+    let setup = Setup::new();
+    // Nobody is measured while its connections are made and its first pages touched.
+    for port in [
+        setup.bare.1,
+        setup.nginx.1,
+        setup.forward.port,
+        setup.recorder.port,
+    ] {
+        wrk(port);
     }
-    let figure = |at: usize| median(figures.iter().map(|f| f[at]).collect());
-    println!(
-        "RATIO recording_throughput_vs_bare_hyper {:.2} >=0.5",
-        figure(0)
+    setup.recorder.drained();
+    let mut rounds = Vec::new();
+    for at in 1..=number("BENCH_ROUNDS", 5) {
+        let round = Round::run(&setup);
+        round.show(at);
+        rounds.push(round);
+    }
+    let figure = |of: &dyn Fn(&Round) -> f64| median(rounds.iter().map(of).collect());
+    let ratio = |name: &str, value: f64, target: &str| println!("RATIO {name} {value:.2} {target}");
+    ratio(
+        "recording_throughput_vs_bare_hyper",
+        figure(&|r| r.recording.per_second / r.bare.per_second),
+        ">=0.5",
     );
-    println!("RATIO recorder_cpu_vs_bare_hyper {:.2} <=1.6", figure(1));
-    println!("RATIO recording_p99_vs_nginx {:.2} <=1.25", figure(2));
-    println!("RATIO exchanges_per_second {:.0} >=20000", figure(3));
-    println!("RATIO recorder_rss_mib {:.0} <=100", figure(4));
-    println!("{exchanges:.0} exchanges were sent; the player's status:");
-    println!("{:#}", ask(player_api, "/api/status"));
-    println!("{:#}", ask(recorder_api, "/api/status"));
-    drop((recorder, player));
-    let _ = fs::remove_dir_all(folder);
+    ratio(
+        "recorder_cpu_vs_bare_hyper",
+        figure(&|r| r.recording.cpu_us / r.bare.cpu_us),
+        "<=1.6",
+    );
+    ratio(
+        "recording_p99_vs_nginx",
+        figure(&|r| r.recording.p99_ms / r.nginx.p99_ms),
+        "<=1.25",
+    );
+    ratio(
+        "recording_p99_vs_forwarding",
+        figure(&|r| r.recording.p99_ms / r.forward.p99_ms),
+        "-",
+    );
+    ratio(
+        "recording_exchanges_per_second",
+        figure(&|r| r.recording.per_second),
+        "-",
+    );
+    ratio("recorder_rss_mib", figure(&|r| r.rss_mib), "<=100");
+    let growth = rounds.last().unwrap().rss_mib - rounds[0].rss_mib;
+    ratio("recorder_rss_growth_mib", growth, "<=5");
+    ledgers(&setup);
+    broker_away(&setup);
+    ledgers(&setup);
+    large_body(&setup);
 }
 
-/// Waits until the player has settled all that the recorder captured.
-fn drained(recorder_api: u16) {
-    wait("an empty spool", || {
-        let status = ask(recorder_api, "/api/status");
-        (status["ledger"]["recorder"]["unsent"].as_u64()? == 0).then_some(())
+/// Both ends' books: nothing may be dropped, missing or lost.
+fn ledgers(setup: &Setup) {
+    let recorder = setup.recorder.status();
+    println!(
+        "recorder: captured {} dropped {}",
+        recorder["captured"], recorder["dropped"]
+    );
+    // The player looks at its ledger several times a second.
+    let all = wait("the player's ledger", || {
+        let status = ask(setup.player_api, "/api/status");
+        let lives = status["ledger"]["player"]["recorders"].as_array()?.clone();
+        let highest = |life: &serde_json::Value| life["watermark"] == recorder["captured"];
+        lives.iter().any(highest).then_some(lives)
     });
+    for life in all {
+        println!(
+            "player:   stored {} dropped {} missing {} lost {}",
+            life["stored"], life["dropped"], life["missing"], life["lost"]
+        );
+    }
+}
+
+/// A broker that stands still: traffic goes on as before, the spool grows, and drains when it is back.
+fn broker_away(setup: &Setup) {
+    let recorder = &setup.recorder;
+    let forward = wrk(setup.forward.port);
+    let there = wrk(recorder.port);
+    recorder.drained();
+    setup.broker.0.signal("STOP");
+    let away = wrk(recorder.port);
+    let status = recorder.status();
+    let rss = recorder.process.rss_mib();
+    setup.broker.0.signal("CONT");
+    let took = recorder.drained().as_secs_f64();
+    println!(
+        "broker stopped: {:.0}/s p99 {:.2} ms (broker there: {:.0}/s p99 {:.2} ms; forwarding: {:.0}/s p99 {:.2} ms)",
+        away.per_second,
+        away.p99_ms,
+        there.per_second,
+        there.p99_ms,
+        forward.per_second,
+        forward.p99_ms
+    );
+    println!(
+        "broker stopped: {} of {} unsent, player lag {}, spool {:.0} MiB, recorder {rss:.0} MiB; drained in {took:.1} s",
+        status["unsent"],
+        status["captured"],
+        status["players"][0]["lag"],
+        status["spool_bytes"].as_f64().unwrap_or(0.0) / 1048576.0,
+    );
+    println!(
+        "RATIO throughput_broker_stopped_vs_there {:.2} >=1.0",
+        away.per_second / there.per_second
+    );
+    println!("RATIO recorder_rss_broker_stopped_mib {rss:.0} <=100");
+}
+
+/// A gigabyte through a recorder that has just started.
+fn large_body(setup: &Setup) {
+    let start = |name| {
+        Recorder::start(
+            setup.folder.path(),
+            name,
+            "Record",
+            setup.origin,
+            setup.broker.1,
+        )
+    };
+    let recorder = start("large");
+    let get = |path: &str| {
+        let url = format!("http://127.0.0.1:{}{path}", recorder.port);
+        let arguments = [
+            "-sS",
+            "-o",
+            "/dev/null",
+            "-w",
+            "%{size_download} %{time_total}",
+        ];
+        let output = Command::new("curl")
+            .args(arguments)
+            .arg(url)
+            .output()
+            .unwrap();
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    get("/");
+    recorder.drained();
+    let before = recorder.process.rss_mib();
+    recorder.process.forget_peak();
+    let got = get("/large");
+    let peak = recorder.process.peak_mib();
+    assert!(got.starts_with(&LARGE_BYTES.to_string()), "{got}");
+    recorder.drained();
+    println!(
+        "a body of 1 GiB: bytes and seconds {got}; recorder {before:.0} MiB before, {peak:.0} MiB at most"
+    );
+    println!("RATIO large_body_adds_mib {:.1} <=20", peak - before);
+    println!("recorder: {}", recorder.status());
 }

@@ -1,23 +1,12 @@
 //! The copy of one body as it flows: inline while it is small, chunks once it is not.
 //!
-//! Pure: frames in, chunks out through a sink. Small frames are copied, because a shared slice keeps a whole
-//! read buffer alive and makes the connection allocate a new one; large ones are shared.
+//! Pure: frames in, chunks out through a sink. Frames are copied, because a shared slice keeps a whole read
+//! buffer alive and makes the connection allocate a new one: eight times the memory of what was kept, and
+//! fresh pages cost more than the copy.
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 
 use crate::record::{Digest, Digester};
-
-/// Frames under this many bytes are copied, larger ones shared.
-const COPY_BELOW: usize = 4096;
-
-/// A copy of bytes that does not keep a much larger buffer alive.
-pub(super) fn detach(bytes: &Bytes) -> Bytes {
-    if bytes.len() < COPY_BELOW {
-        Bytes::copy_from_slice(bytes)
-    } else {
-        bytes.clone()
-    }
-}
 
 /// The limits of one body's copy.
 #[derive(Debug, Clone, Copy)]
@@ -41,29 +30,32 @@ pub(super) enum Over {
     Withheld,
 }
 
+/// What bytes will be part of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Part {
+    /// The record itself.
+    Inline,
+    /// A chunk of a larger body.
+    Chunk,
+}
+
 /// Where bytes are reserved and chunks go.
 pub(super) trait Sink {
     /// Asks for room for so many more bytes.
-    fn reserve(&self, bytes: usize) -> bool;
+    fn reserve(&self, bytes: usize, part: Part) -> bool;
     /// Gives room back.
     fn release(&self, bytes: usize);
     /// Hands on a chunk with its room; says whether it was taken.
-    fn chunk(&self, index: u32, parts: Vec<Bytes>, bytes: usize) -> bool;
+    fn chunk(&self, index: u32, bytes: Bytes) -> bool;
 }
 
 #[derive(Debug)]
 enum Kept {
     Inline(Vec<u8>),
-    Chunked(Pending),
+    /// The chunk that is being filled.
+    Chunked(Vec<u8>),
     /// A limit was met: from here on bytes are only counted.
     Stopped,
-}
-
-#[derive(Debug, Default)]
-struct Pending {
-    parts: Vec<Bytes>,
-    tail: BytesMut,
-    bytes: usize,
 }
 
 /// The copy so far.
@@ -126,7 +118,11 @@ impl BodyCopy {
     }
 
     fn keep(&mut self, frame: &Bytes, wanted: usize, sink: &impl Sink) {
-        if !sink.reserve(wanted) {
+        let part = match &self.kept {
+            Kept::Inline(inline) if inline.len() + wanted <= self.limits.inline => Part::Inline,
+            _ => Part::Chunk,
+        };
+        if !sink.reserve(wanted, part) {
             return self.stop(frame, sink);
         }
         if let Kept::Inline(inline) = &mut self.kept {
@@ -147,7 +143,7 @@ impl BodyCopy {
             self.chunked();
         }
         self.kept_bytes += wanted as u64;
-        self.add(frame.slice(..wanted), sink);
+        self.add(&frame[..wanted], sink);
     }
 
     /// Starts the running digest with the inline bytes and this frame.
@@ -165,33 +161,23 @@ impl BodyCopy {
 
     fn chunked(&mut self) {
         if let Kept::Inline(inline) = std::mem::replace(&mut self.kept, Kept::Stopped) {
-            let mut pending = Pending {
-                bytes: inline.len(),
-                ..Pending::default()
-            };
-            if !inline.is_empty() {
-                pending.parts.push(inline.into());
-            }
-            self.kept = Kept::Chunked(pending);
+            self.kept = Kept::Chunked(inline);
         }
     }
 
-    fn add(&mut self, mut bytes: Bytes, sink: &impl Sink) {
+    fn add(&mut self, mut bytes: &[u8], sink: &impl Sink) {
         while !bytes.is_empty() {
             let Kept::Chunked(pending) = &mut self.kept else {
                 sink.release(bytes.len());
                 self.kept_bytes -= bytes.len() as u64;
                 return;
             };
-            let part = bytes.split_to(bytes.len().min(self.limits.chunk - pending.bytes));
-            pending.bytes += part.len();
-            if part.len() < COPY_BELOW {
-                pending.tail.extend_from_slice(&part);
-            } else {
-                pending.seal();
-                pending.parts.push(part);
-            }
-            if pending.bytes == self.limits.chunk {
+            let room = self.limits.chunk - pending.len();
+            let (part, rest) = bytes.split_at(bytes.len().min(room));
+            pending.reserve_exact(room);
+            pending.extend_from_slice(part);
+            bytes = rest;
+            if pending.len() == self.limits.chunk {
                 self.flush(sink);
             }
         }
@@ -201,11 +187,12 @@ impl BodyCopy {
         let Kept::Chunked(pending) = &mut self.kept else {
             return;
         };
-        if pending.bytes == 0 {
+        if pending.is_empty() {
             return;
         }
-        let (parts, bytes) = pending.take();
-        if sink.chunk(self.chunks, parts, bytes) {
+        let chunk = Bytes::from(std::mem::take(pending));
+        let bytes = chunk.len();
+        if sink.chunk(self.chunks, chunk) {
             self.chunks += 1;
         } else {
             // Only a prefix is kept: a hole in the middle would be worse than an end.
@@ -246,22 +233,6 @@ impl BodyCopy {
     }
 }
 
-impl Pending {
-    fn seal(&mut self) {
-        if !self.tail.is_empty() {
-            self.parts.push(self.tail.split().freeze());
-        }
-    }
-
-    fn take(&mut self) -> (Vec<Bytes>, usize) {
-        self.seal();
-        (
-            std::mem::take(&mut self.parts),
-            std::mem::take(&mut self.bytes),
-        )
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::cell::{Cell, RefCell};
@@ -277,21 +248,20 @@ mod tests {
     }
 
     impl Sink for Memory {
-        fn reserve(&self, bytes: usize) -> bool {
+        fn reserve(&self, bytes: usize, _: Part) -> bool {
             let left = self.free.get().checked_sub(bytes);
             left.inspect(|left| self.free.set(*left)).is_some()
         }
         fn release(&self, bytes: usize) {
             self.free.set(self.free.get() + bytes);
         }
-        fn chunk(&self, index: u32, parts: Vec<Bytes>, bytes: usize) -> bool {
-            assert_eq!(parts.iter().map(Bytes::len).sum::<usize>(), bytes);
-            self.release(bytes);
+        fn chunk(&self, index: u32, bytes: Bytes) -> bool {
+            self.release(bytes.len());
             if index >= self.refuse_after {
                 return false;
             }
             assert_eq!(index as usize, self.chunks.borrow().len());
-            self.chunks.borrow_mut().push(parts.concat());
+            self.chunks.borrow_mut().push(bytes.to_vec());
             true
         }
     }

@@ -102,7 +102,9 @@ impl Encoder {
         while let Some(open) = self.open.pop() {
             self.batch(open);
         }
-        let payload = Bytes::from(std::mem::take(&mut self.out));
+        // The next batch is likely about as long: a buffer that grows anew each time copies it all twice.
+        let next = Vec::with_capacity(self.out.len());
+        let payload = Bytes::from(std::mem::replace(&mut self.out, next));
         let mut start = 0;
         let encoded = |placed: Placed| {
             let range = start..placed.end;
@@ -184,11 +186,14 @@ impl Encoder {
     }
 
     fn chunk(&mut self, chunk: Chunk) {
-        let bytes = match <[Bytes; 1]>::try_from(chunk.parts) {
-            Ok([only]) => only,
-            Err(parts) => parts.concat().into(),
-        };
-        self.put_chunk(chunk.record, &chunk.service, chunk.side, chunk.index, bytes);
+        let Chunk {
+            record,
+            service,
+            side,
+            index,
+            bytes,
+        } = chunk;
+        self.put_chunk(record, &service, side, index, bytes);
     }
 
     fn put_chunk(

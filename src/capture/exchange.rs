@@ -11,7 +11,7 @@ use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, Method, StatusCode, Version};
 
-use super::body::{BodyCopy, CopiedBody, Limits, Over, Sink};
+use super::body::{BodyCopy, CopiedBody, Limits, Over, Part, Sink};
 use super::head::FlatHead;
 use super::queue::{Chunk, Message};
 use super::settings::RequestParts;
@@ -111,8 +111,12 @@ struct Lane<'a> {
 }
 
 impl Sink for Lane<'_> {
-    fn reserve(&self, bytes: usize) -> bool {
-        let fits = self.shared.inner.queue.reserve(bytes);
+    fn reserve(&self, bytes: usize, part: Part) -> bool {
+        let queue = &self.shared.inner.queue;
+        let fits = match part {
+            Part::Inline => queue.reserve(bytes),
+            Part::Chunk => queue.reserve_bulk(bytes),
+        };
         if fits {
             self.shared.room.fetch_add(bytes, Ordering::Relaxed);
         } else {
@@ -126,20 +130,20 @@ impl Sink for Lane<'_> {
         self.shared.inner.queue.release(bytes);
     }
 
-    fn chunk(&self, index: u32, parts: Vec<Bytes>, bytes: usize) -> bool {
-        self.shared.room.fetch_sub(bytes, Ordering::Relaxed);
+    fn chunk(&self, index: u32, bytes: Bytes) -> bool {
+        let room = bytes.len();
+        self.shared.room.fetch_sub(room, Ordering::Relaxed);
         let queue = &self.shared.inner.queue;
         let chunk = Chunk {
             record: self.shared.id,
             service: Arc::clone(&self.shared.connection.service),
             side: self.side,
             index,
-            parts,
-            room: bytes,
+            bytes,
         };
         let taken = queue.push(Message::Chunk(Box::new(chunk))).is_ok();
         if !taken {
-            queue.release(bytes);
+            queue.release(room);
             queue.drop_one();
         }
         taken

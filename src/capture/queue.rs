@@ -34,8 +34,7 @@ pub(super) struct Chunk {
     pub(super) service: Arc<str>,
     pub(super) side: Side,
     pub(super) index: u32,
-    pub(super) parts: Vec<Bytes>,
-    pub(super) room: usize,
+    pub(super) bytes: Bytes,
 }
 
 /// Bytes of a stream on their way.
@@ -48,12 +47,16 @@ pub(super) struct StreamPart {
     pub(super) room: usize,
 }
 
+/// A budget up to this many bytes is not divided: a few parts of a large body have to fit.
+const SMALL_BUDGET: usize = 256 << 10;
+
 #[derive(Debug)]
 pub(super) struct Queue {
     messages: SegQueue<Message>,
     items: AtomicUsize,
     bytes: AtomicUsize,
     max_bytes: usize,
+    max_bulk_bytes: usize,
     max_items: usize,
     /// Copies that were dropped and have no place in the sequence yet.
     dropped: AtomicU64,
@@ -69,6 +72,7 @@ impl Queue {
             items: AtomicUsize::new(0),
             bytes: AtomicUsize::new(0),
             max_bytes,
+            max_bulk_bytes: (max_bytes / 4).max(max_bytes.min(SMALL_BUDGET)),
             max_items,
             dropped: AtomicU64::new(0),
             idle: AtomicBool::new(false),
@@ -79,8 +83,18 @@ impl Queue {
 
     /// Takes room from the budget of all copies.
     pub(super) fn reserve(&self, bytes: usize) -> bool {
+        self.reserve_under(self.max_bytes, bytes)
+    }
+
+    /// Takes room for a part of something large. There is none past a quarter of the budget, so that one fast
+    /// download neither fills the memory nor crowds out the copies of everything else.
+    pub(super) fn reserve_bulk(&self, bytes: usize) -> bool {
+        self.reserve_under(self.max_bulk_bytes, bytes)
+    }
+
+    fn reserve_under(&self, limit: usize, bytes: usize) -> bool {
         let before = self.bytes.fetch_add(bytes, Ordering::Relaxed);
-        let fits = before.saturating_add(bytes) <= self.max_bytes;
+        let fits = before.saturating_add(bytes) <= limit;
         if !fits {
             self.release(bytes);
         }
@@ -183,6 +197,17 @@ mod tests {
         assert!(queue.reserve(40));
         queue.release(100);
         assert_eq!(queue.bytes(), 0);
+    }
+
+    #[test]
+    fn what_is_large_leaves_room_for_the_rest() {
+        let queue = Queue::new(4 << 20, 1);
+        assert!(queue.reserve_bulk(1 << 20));
+        assert!(!queue.reserve_bulk(1));
+        assert!(queue.reserve(3 << 20));
+        assert!(!queue.reserve(1));
+        queue.release(4 << 20);
+        assert!(Queue::new(SMALL_BUDGET, 1).reserve_bulk(SMALL_BUDGET));
     }
 
     #[test]

@@ -9,7 +9,6 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::body::detach;
 use super::queue::{Message, StreamPart};
 use super::{Connection, Inner, MESSAGE_OVERHEAD};
 use crate::record::{Direction, Outcome, RecordId};
@@ -127,13 +126,14 @@ impl Drop for StreamTee {
 fn push(stream: &Arc<SharedStream>, direction: Direction, offset_us: u64, bytes: &Bytes) {
     let queue = &stream.inner.queue;
     let room = bytes.len() + MESSAGE_OVERHEAD;
-    let reserved = queue.reserve(room);
+    let reserved = queue.reserve_bulk(room);
     let taken = reserved && {
         let part = StreamPart {
             stream: Arc::clone(stream),
             direction,
             offset_us,
-            bytes: detach(bytes),
+            // A shared slice would keep a whole read buffer alive.
+            bytes: Bytes::copy_from_slice(bytes),
             room,
         };
         let taken = queue.push(Message::Segment(Box::new(part))).is_ok();

@@ -170,7 +170,7 @@ impl<'a> Loop<'a> {
 /// What a message gives back once it is encoded; exchanges and streams do so themselves.
 fn room(message: &Message) -> usize {
     match message {
-        Message::Chunk(chunk) => chunk.room,
+        Message::Chunk(chunk) => chunk.bytes.len(),
         Message::Segment(part) => part.room,
         Message::Exchange(_) | Message::StreamEnd(_) => 0,
     }

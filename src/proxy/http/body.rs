@@ -22,7 +22,7 @@ use crate::record::Outcome;
 pub(super) struct RequestBody {
     incoming: Option<Incoming>,
     tee: Option<RequestTee>,
-    metrics: Metrics,
+    metrics: Arc<Metrics>,
     /// Grows with each frame, so that a slow upload is told from a slow upstream.
     progress: Arc<AtomicU64>,
 }
@@ -31,7 +31,7 @@ impl RequestBody {
     pub(super) fn new(
         incoming: Incoming,
         tee: Option<RequestTee>,
-        metrics: Metrics,
+        metrics: Arc<Metrics>,
         progress: Arc<AtomicU64>,
     ) -> Self {
         Self {
@@ -43,7 +43,7 @@ impl RequestBody {
     }
 
     /// No content.
-    pub(super) fn none(metrics: Metrics) -> Self {
+    pub(super) fn none(metrics: Arc<Metrics>) -> Self {
         Self {
             incoming: None,
             tee: None,
@@ -113,13 +113,13 @@ impl Body for RequestBody {
 
 /// Counts a request from its head to its response's end.
 pub(super) struct Meter {
-    metrics: Metrics,
+    metrics: Arc<Metrics>,
     started: Instant,
     status: u16,
 }
 
 impl Meter {
-    pub(super) fn new(metrics: Metrics) -> Self {
+    pub(super) fn new(metrics: Arc<Metrics>) -> Self {
         metrics.in_flight.inc();
         Self {
             metrics,

@@ -79,10 +79,15 @@ async fn send(
     let (mut parts, body) = request.into_parts();
     let progress: Arc<AtomicU64> = Arc::default();
     let body = if body.is_end_stream() {
-        RequestBody::none(forwarder.metrics.clone())
+        RequestBody::none(Arc::clone(&forwarder.metrics))
     } else {
         let tee = tee.map(|tee| tee.request_body(&parts.headers));
-        RequestBody::new(body, tee, forwarder.metrics.clone(), Arc::clone(&progress))
+        RequestBody::new(
+            body,
+            tee,
+            Arc::clone(&forwarder.metrics),
+            Arc::clone(&progress),
+        )
     };
     forwarder.rewrite(&mut parts, Use::Upgrade, &site, client)?;
     let (mut sender, driver) = (connection.sender, connection.driver);

@@ -54,8 +54,11 @@ struct Idle {
     since: Instant,
 }
 
-/// A connection in someone's hands.
-pub(super) struct Connection {
+/// A connection in someone's hands, who passes it on several times per exchange: a pointer, not the state of
+/// a whole HTTP connection.
+pub(super) struct Connection(Box<Held>);
+
+struct Held {
     sender: http1::SendRequest<RequestBody>,
     driver: http1::Connection<TokioIo<Stream>, RequestBody>,
     ended: bool,
@@ -136,11 +139,11 @@ impl Upstreams {
     /// A new connection to an endpoint.
     pub(super) async fn fresh(&self, site: &Site) -> Result<Connection, Error> {
         let (sender, driver) = self.connect(site).await?;
-        Ok(Connection {
+        Ok(Connection(Box::new(Held {
             sender,
             driver,
             ended: false,
-        })
+        })))
     }
 
     /// A fresh connection that can be upgraded.
@@ -286,24 +289,29 @@ impl Site {
 impl Connection {
     /// Lets the connection read and write; whatever comes of it shows at the request or the body.
     pub(super) fn drive(&mut self, cx: &mut Context<'_>) {
-        if !self.ended {
-            self.ended = Pin::new(&mut self.driver).poll(cx).is_ready();
+        let held = &mut *self.0;
+        if !held.ended {
+            held.ended = Pin::new(&mut held.driver).poll(cx).is_ready();
         }
     }
 
     /// Whether nothing will come any more but what has been read.
     pub(super) const fn has_ended(&self) -> bool {
-        self.ended
+        self.0.ended
     }
 
     fn is_ready(&self) -> bool {
-        !self.ended && self.sender.is_ready()
+        !self.0.ended && self.0.sender.is_ready()
     }
 
     /// Sends a request and waits for the response's head.
     pub(super) async fn send(&mut self, request: Request) -> Result<Response, Box<Refused>> {
-        let mut response = std::pin::pin!(self.sender.try_send_request(request));
-        let (driver, ended) = (&mut self.driver, &mut self.ended);
+        let Held {
+            sender,
+            driver,
+            ended,
+        } = &mut *self.0;
+        let mut response = std::pin::pin!(sender.try_send_request(request));
         let result = std::future::poll_fn(|cx| {
             if !*ended {
                 *ended = Pin::new(&mut *driver).poll(cx).is_ready();

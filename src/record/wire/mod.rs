@@ -107,7 +107,10 @@ fn decode_at(message: &Bytes, at: usize) -> Result<Decoded, WireError> {
     let length = extent::of_value(&message[at..]).ok_or(WireError::Broken { at })?;
     let raw = message.slice(at..at + length);
     let malformed = |source| WireError::Malformed { at, source };
-    let head = read::<Head<'_>>(&raw).map_err(malformed)?;
+    let head = match peek(&raw) {
+        Some(head) => head,
+        None => read::<Head<'_>>(&raw).map_err(malformed)?,
+    };
     if head.v != VERSION {
         return Err(WireError::Version {
             at,
@@ -124,6 +127,24 @@ fn decode_at(message: &Bytes, at: usize) -> Result<Decoded, WireError> {
     };
     let item = item.map_err(|key| WireError::Value { at, key })?;
     Ok(Decoded { item, raw })
+}
+
+/// The head where it stands first, as we write it: everything else need not be walked through for it.
+fn peek(mut bytes: &[u8]) -> Option<Head<'_>> {
+    let bytes = &mut bytes;
+    rmp::decode::read_map_len(bytes).ok()?;
+    let version_first = text(bytes)? == "v";
+    let v = rmp::decode::read_int(bytes).ok()?;
+    let kind_second = text(bytes)? == "kind";
+    let kind = text(bytes)?;
+    (version_first && kind_second).then_some(Head { v, kind })
+}
+
+/// The text that stands first; what follows it is left in `bytes`.
+fn text<'a>(bytes: &mut &'a [u8]) -> Option<&'a str> {
+    let (text, rest) = rmp::decode::read_str_from_slice(*bytes).ok()?;
+    *bytes = rest;
+    Some(text)
 }
 
 fn read<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, rmp_serde::decode::Error> {

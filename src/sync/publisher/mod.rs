@@ -66,7 +66,7 @@ impl Default for PublisherConfig {
         Self {
             compression: Compression::None,
             max_payload_bytes: 60 << 10,
-            max_unacked: 128,
+            max_unacked: 64,
             read_bytes: 512 << 10,
             linger: Duration::from_millis(5),
             eager_messages: 4,
