@@ -3,6 +3,9 @@
 //! Pure: overdue gaps, answers and `now` in; requests and losses out. One request at a time per life, so that
 //! filling in the past paces itself; a request that brings nothing is repeated with growing pauses. Nothing is
 //! lost because a recorder is away: only its own word, or a very long time, ends the wait.
+//!
+//! What was asked for and did not come is passed by, so that it does not keep what is older waiting; it is asked
+//! for again when all the rest had its turn.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -19,7 +22,8 @@ use super::notice::{ResendAnswer, ResendRequest};
 pub struct RepairConfig {
     /// A gap younger than this may still close by itself.
     pub gap_delay: Duration,
-    /// After how long a gap that nobody answers for counts as lost; time since this player first saw it.
+    /// After how long a gap counts as lost, where its recorder has been silent for as long or was asked for it
+    /// and did not bring it; time since this player first saw the gap.
     pub give_up_after: Duration,
     /// How many numbers are asked for at once.
     pub max_range: u64,
@@ -68,6 +72,14 @@ enum Step {
 struct Talk {
     step: Step,
     fruitless: u32,
+    /// What was asked for in this round and did not come, with what lies between.
+    passed: Option<SequenceRange>,
+    /// When this round over the gaps began.
+    began: Instant,
+    /// When the last round began in which every gap had its turn.
+    rounded: Option<Instant>,
+    /// When the recorder last answered.
+    heard: Option<Instant>,
 }
 
 /// The talks with all recorders.
@@ -89,22 +101,20 @@ impl Repair {
     pub(super) fn plan(&mut self, overdue: &[Overdue], now: Instant) -> Vec<Request> {
         self.forget_settled(overdue);
         let mut requests = Vec::new();
-        for gap in overdue {
-            let asked = self.asked() >= self.config.max_requests;
-            let key = (gap.node.clone(), gap.epoch);
-            if asked || !self.may_ask(&key, overdue, now) {
+        for gaps in overdue.chunk_by(|a, b| a.node == b.node && a.epoch == b.epoch) {
+            let key = (gaps[0].node.clone(), gaps[0].epoch);
+            let busy = self.asked() >= self.config.max_requests;
+            if busy || !self.may_ask(&key, gaps, now) {
                 continue;
             }
-            let range = newest_part(gap.range, self.config.max_range);
-            let talk = self.talks.entry(key).or_insert(Talk {
-                step: Step::Asked(range),
-                fruitless: 0,
-            });
+            let (node, epoch) = key.clone();
+            let talk = self.talks.entry(key).or_insert_with(|| Talk::new(now));
+            let range = newest_part(talk.next(gaps, now), self.config.max_range);
             talk.step = Step::Asked(range);
             requests.push(Request {
-                node: gap.node.clone(),
+                node,
                 body: ResendRequest {
-                    epoch: gap.epoch.0,
+                    epoch: epoch.0,
                     first: range.first,
                     last: range.last,
                 },
@@ -127,6 +137,7 @@ impl Repair {
         let Step::Asked(range) = talk.step else {
             return Vec::new();
         };
+        talk.heard = Some(now);
         let gone = answer.gone.iter().filter_map(|gone| {
             let (first, last) = (
                 gone.get().first.max(range.first),
@@ -136,7 +147,7 @@ impl Repair {
         });
         let gone: Vec<_> = gone.collect();
         if answer.sent == 0 && gone.is_empty() {
-            talk.fruitless += 1;
+            talk.pass(range);
             talk.step = Step::Pause(now + pause);
         } else {
             talk.step = Step::Arriving(range, now + pause);
@@ -153,16 +164,23 @@ impl Repair {
         }
     }
 
-    /// Gaps that have been there for too long.
+    /// Gaps that have been there for too long, and that waiting does not close: their recorder has been silent for
+    /// as long, or every gap had its turn since they were seen. A gap that waits for its turn is not lost.
     pub(super) fn given_up<'a>(
         &self,
         overdue: &'a [Overdue],
         now: Instant,
     ) -> impl Iterator<Item = &'a Overdue> {
         let limit = self.config.give_up_after;
-        overdue
-            .iter()
-            .filter(move |gap| now.duration_since(gap.since) >= limit)
+        overdue.iter().filter(move |gap| {
+            let talk = self.talks.get(&(gap.node.clone(), gap.epoch));
+            now.duration_since(gap.since) >= limit
+                && talk.is_some_and(|talk| {
+                    let silent = |heard| now.duration_since(heard) >= limit;
+                    let had_turn = |began| began >= gap.since;
+                    talk.heard.is_none_or(silent) || talk.rounded.is_some_and(had_turn)
+                })
+        })
     }
 
     fn asked(&self) -> usize {
@@ -170,7 +188,8 @@ impl Repair {
         self.talks.values().filter(asked).count()
     }
 
-    fn may_ask(&mut self, key: &Key, overdue: &[Overdue], now: Instant) -> bool {
+    /// Whether the life may be asked; `gaps` are its own.
+    fn may_ask(&mut self, key: &Key, gaps: &[Overdue], now: Instant) -> bool {
         let Some(talk) = self.talks.get_mut(key) else {
             return true;
         };
@@ -178,17 +197,15 @@ impl Repair {
             Step::Asked(_) => false,
             Step::Pause(until) => now >= until,
             Step::Arriving(range, until) => {
-                let mut of_life = overdue
+                let open = gaps
                     .iter()
-                    .filter(|gap| gap.node == key.0 && gap.epoch == key.1);
-                let open = of_life
                     .any(|gap| gap.range.first <= range.last && range.first <= gap.range.last);
                 if !open {
                     talk.fruitless = 0;
                     return true;
                 }
                 if now >= until {
-                    talk.fruitless += 1;
+                    talk.pass(range);
                     return true;
                 }
                 false
@@ -214,6 +231,56 @@ impl Repair {
             .saturating_mul(factor)
             .min(self.config.longest_pause)
     }
+}
+
+impl Talk {
+    fn new(now: Instant) -> Self {
+        Self {
+            step: Step::Pause(now),
+            fruitless: 0,
+            passed: None,
+            began: now,
+            rounded: None,
+            heard: None,
+        }
+    }
+
+    /// What was asked for did not come: on with the rest.
+    fn pass(&mut self, range: SequenceRange) {
+        self.fruitless += 1;
+        self.passed = Some(self.passed.map_or(range, |passed| SequenceRange {
+            first: passed.first.min(range.first),
+            last: passed.last.max(range.last),
+        }));
+    }
+
+    /// The gap whose turn it is: what is newer than all that was passed by, then what is older, then all again.
+    /// There is at least one of `gaps`.
+    fn next(&mut self, gaps: &[Overdue], now: Instant) -> SequenceRange {
+        if let Some(passed) = self.passed {
+            let newer = gaps.iter().find_map(|gap| {
+                let first = gap.range.first.max(passed.last.saturating_add(1));
+                between(first, gap.range.last)
+            });
+            let older = || {
+                gaps.iter().find_map(|gap| {
+                    let last = gap.range.last.min(passed.first.saturating_sub(1));
+                    between(gap.range.first, last)
+                })
+            };
+            if let Some(range) = newer.or_else(older) {
+                return range;
+            }
+            self.passed = None;
+            self.rounded = Some(self.began);
+            self.began = now;
+        }
+        gaps[0].range
+    }
+}
+
+fn between(first: u64, last: u64) -> Option<SequenceRange> {
+    (first <= last).then_some(SequenceRange { first, last })
 }
 
 fn newest_part(range: SequenceRange, most: u64) -> SequenceRange {
@@ -322,6 +389,44 @@ mod tests {
         assert!(repair.plan(&gaps, now).is_empty());
         now += Duration::from_secs(2);
         assert_eq!(asked(&repair.plan(&gaps, now)), [(1, 5)]);
+    }
+
+    #[test]
+    fn a_gap_that_never_closes_keeps_neither_older_nor_newer_ones_waiting() {
+        let mut now = Instant::now();
+        let mut repair = Repair::new(RepairConfig::default());
+        let mut gaps = vec![gap(90, 99, now), gap(50, 59, now), gap(1, 5, now)];
+        let mut turn = |gaps: &[Overdue]| {
+            now += Duration::from_secs(60);
+            let ranges = asked(&repair.plan(gaps, now));
+            repair.answered(&key(), &answer(1, &[]), now);
+            ranges
+        };
+        assert_eq!(turn(&gaps), [(90, 99)]);
+        assert_eq!(turn(&gaps), [(50, 59)]);
+        gaps.insert(0, gap(200, 210, gaps[0].since));
+        assert_eq!(turn(&gaps), [(200, 210)]);
+        gaps.remove(0);
+        assert_eq!(turn(&gaps), [(1, 5)]);
+        gaps.pop();
+        assert_eq!(turn(&gaps), [(90, 99)]);
+    }
+
+    #[test]
+    fn a_gap_that_waits_for_its_turn_is_not_given_up() {
+        let mut now = Instant::now();
+        let mut repair = Repair::new(RepairConfig::default());
+        let gaps = [gap(90, 99, now), gap(1, 5, now)];
+        repair.plan(&gaps, now);
+        now += Duration::from_secs(24 * 3600);
+        repair.answered(&key(), &answer(1, &[]), now);
+        assert_eq!(repair.given_up(&gaps, now).count(), 0);
+        for _ in 0..2 {
+            now += Duration::from_secs(60);
+            repair.plan(&gaps, now);
+            repair.answered(&key(), &answer(1, &[]), now);
+        }
+        assert_eq!(repair.given_up(&gaps, now).count(), 2);
     }
 
     #[test]
