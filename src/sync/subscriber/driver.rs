@@ -149,12 +149,14 @@ impl Running {
         }
         let fresh = self.note(&read.arrivals);
         let arrivals = read.arrivals.into_iter().map(|(_, _, arrival)| arrival);
-        let batch = Batch {
-            arrivals: arrivals.collect(),
-            settled: self.ledger.take_changed(),
-        };
-        if !batch.arrivals.is_empty() && !self.commit(batch, messages, shutdown).await {
-            return false;
+        let arrivals: Vec<_> = arrivals.collect();
+        // What changed is taken only to be committed; without arrivals it waits for the next commit.
+        if !arrivals.is_empty() {
+            let settled = self.ledger.take_changed();
+            let batch = Batch { arrivals, settled };
+            if !self.commit(batch, messages, shutdown).await {
+                return false;
+            }
         }
         messages.iter().for_each(qproxy_mqtt::Message::ack);
         for record in fresh {
@@ -370,4 +372,38 @@ pub(super) fn now_us() -> i64 {
     since.map_or(0, |since| {
         i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::FingerprintRules;
+    use crate::store::embedded::{Config, Embedded};
+    use crate::sync::{Endpoint, Metrics, SubscriberConfig, Topics};
+
+    #[tokio::test]
+    async fn what_changed_waits_for_a_commit() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Embedded::open(Config::new(folder.path()), store::Metrics::default()).unwrap();
+        let endpoint = Endpoint::new("127.0.0.1", 1);
+        let client = MqttClient::new(endpoint.client_config("p".to_owned()));
+        let node = NodeId::new("rec").unwrap();
+        let (subscriber, _) = Subscriber::new(
+            SubscriberConfig::default(),
+            endpoint,
+            NodeId::new("play").unwrap(),
+            Topics::new("q").unwrap(),
+            Arc::new(store),
+            client.clone(),
+            FingerprintRules::default(),
+            Metrics::default(),
+        );
+        let mut running = Running::new(subscriber, client, Vec::new());
+        let range = SequenceRange { first: 1, last: 1 };
+        running
+            .ledger
+            .arrived(&node, Epoch(1), range, Instant::now());
+        assert!(running.take(&[], &CancellationToken::new()).await);
+        assert_eq!(running.ledger.take_changed().len(), 1);
+    }
 }
