@@ -394,7 +394,9 @@ impl Running {
         if !may_read && self.pending.is_empty() {
             wake = wake.min(self.linger_until.max(self.read_at));
         }
-        if !self.repairs.is_empty() {
+        // With the window full only a delivery makes room, and that wakes us by itself.
+        let full = self.in_flight.len() >= usize::from(config.max_unacked);
+        if !self.repairs.is_empty() && !full {
             wake = wake.min(self.next_repair.max(self.retry_at));
         }
         if !self.pending.is_empty() {
@@ -423,5 +425,52 @@ impl Running {
         }
         self.head_due = Instant::now();
         self.tell_head(self.head_due);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spool::Spool;
+    use crate::sync::{Endpoint, Metrics, PublisherConfig, Topics};
+
+    fn running(folder: &tempfile::TempDir, config: PublisherConfig) -> Running {
+        let node = NodeId::new("rec").unwrap();
+        let spool = spool::Config::new(folder.path(), node.clone());
+        let spool = Spool::open(spool, spool::Metrics::default()).unwrap();
+        let reader = spool.reader().unwrap();
+        let endpoint = Endpoint::new("127.0.0.1", 1);
+        let client = MqttClient::new(endpoint.client_config("r".to_owned()));
+        let topics = Topics::new("q").unwrap();
+        let metrics = Metrics::default();
+        let (publisher, _) = Publisher::new(config, endpoint, node, topics, spool, metrics);
+        Running::new(publisher, client, reader)
+    }
+
+    fn outbound() -> Outbound {
+        let waiting = Waiting {
+            slot: None,
+            epoch: Epoch(1),
+            last: 1,
+            topic: "q/gap/rec".into(),
+            payload: vec![0].into(),
+        };
+        packer::pack(vec![waiting], 100).remove(0)
+    }
+
+    #[tokio::test]
+    async fn a_full_window_is_not_woken_for_resends() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = PublisherConfig {
+            max_unacked: 1,
+            ..PublisherConfig::default()
+        };
+        let mut running = running(&folder, config);
+        let now = Instant::now();
+        running.head_due = now + Duration::from_secs(1);
+        running.repairs.push_back(outbound());
+        assert!(running.next_wake(now, true) <= now);
+        running.in_flight.push(Box::pin(std::future::pending()));
+        assert_eq!(running.next_wake(now, true), running.head_due);
     }
 }
