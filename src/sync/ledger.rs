@@ -389,6 +389,16 @@ mod tests {
     }
 
     #[test]
+    fn a_head_of_nothing_makes_a_life_that_lacks_nothing() {
+        let mut ledger = Ledger::new(LedgerConfig::default(), Vec::new());
+        ledger.announced(&NodeId::new("idle").unwrap(), Epoch(1), 0);
+        let lives: Vec<_> = ledger.lives().collect();
+        assert_eq!((lives.len(), lives[0].2.missing()), (1, 0));
+        let now = Instant::now();
+        assert!(ledger.overdue(Duration::ZERO, now).is_empty());
+    }
+
+    #[test]
     fn a_gap_is_overdue_after_the_delay_unless_it_closes() {
         let start = Instant::now();
         let mut ledger = ledger();

@@ -58,6 +58,13 @@ impl Running {
         if let Some((epoch, seq)) = stats.oldest_unsent {
             heads.insert(epoch, seq.0.saturating_sub(1));
         }
+        // Also where there is nothing to send: a player that hears a head acknowledges it, and thus is there.
+        let begun = if stats.oldest_unsent.is_none() {
+            stats.highest.0
+        } else {
+            0
+        };
+        heads.entry(stats.epoch).or_insert(begun);
         Self {
             cache: TopicCache::new(publisher.topics.clone(), publisher.node.clone()),
             flow: Flow::new(publisher.config.flow),
@@ -472,5 +479,14 @@ mod tests {
         assert!(running.next_wake(now, true) <= now);
         running.in_flight.push(Box::pin(std::future::pending()));
         assert_eq!(running.next_wake(now, true), running.head_due);
+    }
+
+    #[tokio::test]
+    async fn an_idle_recorder_tells_a_head() {
+        let folder = tempfile::tempdir().unwrap();
+        let running = running(&folder, PublisherConfig::default());
+        let epoch = running.publisher.spool.epoch();
+        assert_eq!(running.heads.get(&epoch), Some(&0));
+        assert!(running.head_moved);
     }
 }
