@@ -145,6 +145,19 @@ impl StatusSource for NodeStatus {
             let unknown = || format!("no connection to the MQTT server {}", self.broker);
             reasons.push(station.trouble().unwrap_or_else(unknown));
         }
+        // Traffic has connections of its own, which can fail while the first one holds.
+        let recorder = self.parts.recorder.as_ref();
+        let player = self.parts.player.as_ref();
+        let connected = [
+            ("publisher", recorder.map(|(_, _, p)| p.status().connected)),
+            ("subscriber", player.map(|(_, s)| s.status().connected)),
+        ];
+        for (part, connected) in connected {
+            if connected == Some(false) {
+                let server = &self.broker;
+                reasons.push(format!("{part}: no connection to the MQTT server {server}"));
+            }
+        }
         if let Some((store, subscriber)) = &self.parts.player {
             if let Err(error) = store.stats().await {
                 reasons.push(error.to_string());

@@ -328,6 +328,18 @@ fn offline(presence: &Presence) -> Presence {
     }
 }
 
+/// Waits until a client has given up for good; tells why.
+pub(super) async fn stopped(mut events: broadcast::Receiver<Event>) -> qproxy_mqtt::Error {
+    loop {
+        match events.recv().await {
+            Ok(Event::Stopped { reason }) => return reason,
+            // It is the last event of all: no lag hides it.
+            Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => {}
+            Err(broadcast::error::RecvError::Closed) => return qproxy_mqtt::Error::Stopped,
+        }
+    }
+}
+
 /// Tells the log how a connection goes; never ends.
 pub(super) async fn log_events(
     endpoint: Endpoint,
@@ -359,5 +371,25 @@ pub(super) async fn log_events(
             Err(broadcast::error::RecvError::Lagged(_)) => {}
             Err(broadcast::error::RecvError::Closed) => std::future::pending().await,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_client_that_gave_up_is_noticed_behind_a_crowd_of_events() {
+        let (events, listener) = broadcast::channel(2);
+        for _ in 0..9 {
+            let session_present = true;
+            events.send(Event::Connected { session_present }).unwrap();
+        }
+        let reason = qproxy_mqtt::Error::TakenOver(5);
+        events.send(Event::Stopped { reason }).unwrap();
+        assert!(matches!(
+            stopped(listener).await,
+            qproxy_mqtt::Error::TakenOver(5)
+        ));
     }
 }

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::record::{Epoch, NodeId, SequenceRange};
 use crate::spool::{self, Spool};
 
-use super::control::{Trouble, log_events};
+use super::control::{Trouble, log_events, stopped};
 use super::endpoint::Endpoint;
 use super::error::{Error, ResendError};
 use super::flow::FlowConfig;
@@ -219,10 +219,11 @@ impl Publisher {
         settings.window = self.config.max_unacked;
         settings.drain_timeout = self.config.drain;
         let client = MqttClient::new(settings);
-        let events = client.events();
+        let (events, connection) = (client.events(), client.events());
+        let (client_id, server) = (self.client_id.clone(), self.endpoint.to_string());
         let failed = |source| Error::Mqtt {
-            client_id: self.client_id.clone(),
-            server: self.endpoint.to_string(),
+            client_id: client_id.clone(),
+            server: server.clone(),
             source: Box::new(source),
         };
         client.start().await.map_err(failed)?;
@@ -236,6 +237,8 @@ impl Publisher {
         let mut running = Running::new(self, client.clone(), reader);
         let result = tokio::select! {
             result = running.run(&shutdown) => result,
+            // With nothing on its way no delivery says so.
+            reason = stopped(connection) => Err(failed(reason)),
             never = watch => match never {},
         };
         // What waits is in the spool; without a connection no waiting brings it out.

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use crate::record::{FingerprintRules, NodeId};
 use crate::store::Store;
 
-use super::control::{Trouble, log_events};
+use super::control::{Trouble, log_events, stopped};
 use super::endpoint::Endpoint;
 use super::error::Error;
 use super::ledger::LedgerConfig;
@@ -181,7 +181,8 @@ impl Subscriber {
         settings.inbound_bytes = self.config.inbound_bytes;
         let client = MqttClient::new(settings);
         let stored = self.store.settled().await?;
-        let events = client.events();
+        let (events, connection) = (client.events(), client.events());
+        let (client_id, server) = (self.client_id.clone(), self.endpoint.to_string());
         let watch = log_events(
             self.endpoint.clone(),
             "subscriber",
@@ -192,6 +193,12 @@ impl Subscriber {
         let mut running = Running::new(self, client.clone(), stored);
         let result = tokio::select! {
             result = running.run(&mut messages, &shutdown) => result,
+            // Without it no message comes any more, and nothing else says so.
+            reason = stopped(connection) => Err(Error::Mqtt {
+                client_id,
+                server,
+                source: Box::new(reason),
+            }),
             never = watch => match never {},
         };
         if client.is_connected()
