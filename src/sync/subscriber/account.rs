@@ -25,7 +25,7 @@ impl Running {
             if self.subscriber.config.scope.group.is_some() {
                 match self.subscriber.store.settled().await {
                     Ok(stored) => self.ledger.merge(&stored),
-                    Err(error) => self.refused(&error),
+                    Err(error) => self.subscriber.refused(&error),
                 }
             }
             let overdue = self

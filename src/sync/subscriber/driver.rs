@@ -267,7 +267,7 @@ impl Running {
                     return true;
                 }
                 Err(error) => {
-                    self.refused(&error);
+                    self.subscriber.refused(&error);
                     tokio::select! {
                         () = sleep(pause) => {}
                         () = shutdown.cancelled() => return false,
@@ -322,30 +322,6 @@ impl Running {
         }
     }
 
-    pub(super) fn refused(&self, error: &store::Error) {
-        let why = match error {
-            store::Error::Io { .. } => "io",
-            store::Error::Full(_) => "full",
-            store::Error::Unavailable { .. } => "unavailable",
-            store::Error::Corrupt { .. } => "corrupt",
-            store::Error::Closed => "closed",
-        };
-        self.subscriber
-            .metrics
-            .store_failures
-            .get_or_create(&reason(why))
-            .inc();
-        let error = chain(error);
-        let mut status = self.subscriber.handle.status.lock();
-        if status.blocked.is_none() {
-            tracing::error!(
-                error,
-                "store refuses records; nothing is acknowledged until it takes them"
-            );
-        }
-        status.blocked = Some(error);
-    }
-
     pub(super) fn quarantine(&self, message: &qproxy_mqtt::Message, error: &Malformed) {
         let why = chain(error);
         tracing::warn!(
@@ -381,13 +357,10 @@ mod tests {
     use crate::store::embedded::{Config, Embedded};
     use crate::sync::{Endpoint, Metrics, SubscriberConfig, Topics};
 
-    #[tokio::test]
-    async fn what_changed_waits_for_a_commit() {
-        let folder = tempfile::tempdir().unwrap();
+    fn subscriber(folder: &tempfile::TempDir) -> (Subscriber, MqttClient) {
         let store = Embedded::open(Config::new(folder.path()), store::Metrics::default()).unwrap();
         let endpoint = Endpoint::new("127.0.0.1", 1);
         let client = MqttClient::new(endpoint.client_config("p".to_owned()));
-        let node = NodeId::new("rec").unwrap();
         let (subscriber, _) = Subscriber::new(
             SubscriberConfig::default(),
             endpoint,
@@ -398,6 +371,14 @@ mod tests {
             FingerprintRules::default(),
             Metrics::default(),
         );
+        (subscriber, client)
+    }
+
+    #[tokio::test]
+    async fn what_changed_waits_for_a_commit() {
+        let folder = tempfile::tempdir().unwrap();
+        let (subscriber, client) = subscriber(&folder);
+        let node = NodeId::new("rec").unwrap();
         let mut running = Running::new(subscriber, client, Vec::new());
         let range = SequenceRange { first: 1, last: 1 };
         running
@@ -405,5 +386,34 @@ mod tests {
             .arrived(&node, Epoch(1), range, Instant::now());
         assert!(running.take(&[], &CancellationToken::new()).await);
         assert_eq!(running.ledger.take_changed().len(), 1);
+    }
+
+    fn away() -> store::Error {
+        store::Error::Unavailable {
+            address: "redis".to_owned(),
+            source: "away".into(),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_store_that_is_away_at_the_start_is_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let (subscriber, _) = subscriber(&folder);
+        let mut answers = vec![Ok(5), Err(away()), Err(away())];
+        let shown = subscriber.handle.clone();
+        let read = || -> BoxFuture<'_, _> {
+            assert_eq!(shown.status().blocked.is_some(), answers.len() < 3);
+            let answer = answers.pop().unwrap();
+            Box::pin(async move { answer })
+        };
+        let shutdown = CancellationToken::new();
+        let value = subscriber.patiently(read, &shutdown).await.unwrap();
+        assert_eq!(value, Some(5));
+        assert_eq!(shown.status().blocked, None);
+
+        shutdown.cancel();
+        let never = || -> BoxFuture<'_, Result<u8, _>> { Box::pin(async { Err(away()) }) };
+        let value = subscriber.patiently(never, &shutdown).await.unwrap();
+        assert_eq!(value, None);
     }
 }

@@ -11,20 +11,22 @@ mod account;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use qproxy_mqtt::MqttClient;
 use qproxy_mqtt::session::AckMode;
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::record::{FingerprintRules, NodeId};
-use crate::store::Store;
+use crate::store::{self, Store};
 
 use super::control::{Trouble, log_events, stopped};
 use super::endpoint::Endpoint;
-use super::error::Error;
+use super::error::{Error, chain};
 use super::ledger::LedgerConfig;
 use super::live::Feed;
-use super::metrics::Metrics;
+use super::metrics::{Metrics, reason};
 use super::quarantine::Quarantine;
 use super::repair::RepairConfig;
 use super::status::PlayerSideStatus;
@@ -180,7 +182,10 @@ impl Subscriber {
         settings.inbound_messages = self.config.batch_messages;
         settings.inbound_bytes = self.config.inbound_bytes;
         let client = MqttClient::new(settings);
-        let stored = self.store.settled().await?;
+        let store = self.store.clone();
+        let Some(stored) = self.patiently(|| store.settled(), &shutdown).await? else {
+            return Ok(());
+        };
         let (events, connection) = (client.events(), client.events());
         let (client_id, server) = (self.client_id.clone(), self.endpoint.to_string());
         let watch = log_events(
@@ -207,6 +212,58 @@ impl Subscriber {
             tracing::debug!(%error, "subscriber left without the last acknowledgements");
         }
         result
+    }
+
+    /// Reads from the store again until it answers; `None` where shutdown came first.
+    async fn patiently<'a, T>(
+        &self,
+        mut read: impl FnMut() -> BoxFuture<'a, Result<T, store::Error>> + Send,
+        shutdown: &CancellationToken,
+    ) -> Result<Option<T>, Error> {
+        let mut pause = self.config.first_pause;
+        loop {
+            match read().await {
+                Ok(value) => {
+                    if self.handle.status.lock().blocked.take().is_some() {
+                        tracing::info!("store answers again");
+                    }
+                    return Ok(Some(value));
+                }
+                Err(error @ (store::Error::Corrupt { .. } | store::Error::Closed)) => {
+                    return Err(error.into());
+                }
+                Err(error) => self.refused(&error),
+            }
+            tokio::select! {
+                () = sleep(pause) => {}
+                () = shutdown.cancelled() => return Ok(None),
+            }
+            pause = (pause * 2).min(self.config.longest_pause);
+        }
+    }
+
+    /// Counts and shows that the store does not do its part.
+    fn refused(&self, error: &store::Error) {
+        let why = match error {
+            store::Error::Io { .. } => "io",
+            store::Error::Full(_) => "full",
+            store::Error::Unavailable { .. } => "unavailable",
+            store::Error::Corrupt { .. } => "corrupt",
+            store::Error::Closed => "closed",
+        };
+        self.metrics
+            .store_failures
+            .get_or_create(&reason(why))
+            .inc();
+        let error = chain(error);
+        let mut status = self.handle.status.lock();
+        if status.blocked.is_none() {
+            tracing::error!(
+                error,
+                "store refuses records; nothing is acknowledged until it takes them"
+            );
+        }
+        status.blocked = Some(error);
     }
 
     fn filters(&self) -> Vec<String> {
