@@ -31,7 +31,7 @@ impl Metrics {
         );
         registry.add(
             "store_unreadable",
-            "Stored summaries that a listing had to skip.",
+            "Stored summaries and coverages that could not be read and were skipped.",
             &self.unreadable,
         );
         registry.add(

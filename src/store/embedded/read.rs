@@ -77,15 +77,23 @@ impl Open {
             .ids(kind::COVERAGE, all, segment::Order::Oldest, usize::MAX);
         let mut settled = Vec::with_capacity(ids.len());
         for id in ids {
-            let found = self
-                .log
-                .get(kind::COVERAGE, id)
-                .map_err(|e| self.failed(e))?;
-            // It may have been replaced, and thus moved, but it is never deleted.
-            let Some(found) = found else { continue };
-            let name = String::from_utf8_lossy(&found.meta);
-            let one = settled::decode(&name, &found.payload)
-                .ok_or_else(|| misplaced(format!("the coverage of {name}")))?;
+            let found = match self.log.get(kind::COVERAGE, id) {
+                // It may have been replaced, and thus moved, but it is never deleted.
+                Ok(None) => continue,
+                Ok(found) => found,
+                Err(segment::Error::Damaged { .. }) => None,
+                Err(error) => return Err(self.failed(error)),
+            };
+            let read = found.and_then(|found| {
+                let name = String::from_utf8_lossy(&found.meta);
+                settled::decode(&name, &found.payload)
+            });
+            let Some(one) = read else {
+                // That life is asked for again, and what is there already is not stored twice.
+                self.metrics.unreadable.inc();
+                tracing::error!("the coverage of one life cannot be read; it begins anew");
+                continue;
+            };
             settled.push(one);
         }
         settled.sort_by(|a, b| (&a.node, a.epoch).cmp(&(&b.node, b.epoch)));

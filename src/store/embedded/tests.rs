@@ -7,9 +7,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::{Config, Embedded};
-use crate::record::RecordId;
+use crate::record::{Coverage, Epoch, NodeId, RecordId};
 use crate::store::contract::{self, Bench, Retention, Source, contract};
-use crate::store::{Error, Metrics, Order, Query, Store};
+use crate::store::{Batch, Error, Metrics, Order, Query, Settled, Store};
 
 struct Directory(tempfile::TempDir);
 
@@ -142,4 +142,24 @@ async fn a_listing_goes_on_behind_a_head_that_cannot_be_read() {
         };
         assert_eq!(contract::ids(&store, &query).await, expected);
     }
+}
+
+#[tokio::test]
+async fn a_damaged_coverage_is_skipped_and_the_rest_is_read() {
+    let directory = Directory::new();
+    let metrics = Metrics::default();
+    let store = Embedded::open(directory.config(), metrics.clone()).unwrap();
+    let settled = ["rec-damaged", "rec-whole"].map(|node| Settled {
+        node: NodeId::new(node).unwrap(),
+        epoch: Epoch(1),
+        coverage: Coverage::restore(7, &[], 0, 0),
+    });
+    let batch = Batch {
+        arrivals: Vec::new(),
+        settled: settled.to_vec(),
+    };
+    store.put(batch).await.unwrap();
+    directory.spoil(RecordId::from_u128(0), "rec-damaged").await;
+    assert_eq!(store.settled().await.unwrap(), settled[1..]);
+    assert_eq!(metrics.unreadable.get(), 1);
 }
