@@ -9,7 +9,7 @@ use super::limits;
 use super::metrics::Metrics;
 use super::player::Player;
 use super::recorder::Recorder;
-use super::status::Parts;
+use super::status::{BehindCapture, Parts};
 use crate::config::{self, Settings};
 use crate::record::NodeId;
 use crate::sync::{
@@ -85,6 +85,10 @@ impl Bus<'_> {
                 recorder.spool.clone(),
                 publisher_handle.clone(),
             ));
+            parts.behind_capture = BehindCapture {
+                spool: self.metrics.spool.clone(),
+                sync: metrics.clone(),
+            };
             ends.publisher = Some(publisher);
             ends.publisher_handle = Some(publisher_handle);
         }

@@ -12,10 +12,11 @@ use crate::api::dto::Counts;
 use crate::api::{Sections, StatusSource};
 use crate::capture::Capture;
 use crate::config::Mode;
+use crate::metrics::Reason;
 use crate::record::{GapReason, NodeId};
-use crate::spool::Spool;
+use crate::spool::{self, Spool};
 use crate::store::Store;
-use crate::sync::{Control, LiveSettings, PublisherHandle, StationHandle, SubscriberHandle};
+use crate::sync::{self, Control, LiveSettings, PublisherHandle, StationHandle, SubscriberHandle};
 
 /// The parts of a running node that can be asked.
 #[derive(Default)]
@@ -25,6 +26,31 @@ pub(super) struct Parts {
     pub(super) station: Option<StationHandle>,
     pub(super) live: Option<Arc<crate::playback::Live>>,
     pub(super) lag: Lag,
+    pub(super) behind_capture: BehindCapture,
+}
+
+/// The counters of what was captured and given up later.
+#[derive(Default)]
+pub(super) struct BehindCapture {
+    pub(super) spool: spool::Metrics,
+    pub(super) sync: sync::Metrics,
+}
+
+impl BehindCapture {
+    /// By reason, all that was dropped on the way from capture to the broker.
+    fn dropped(&self, captured: [u64; GapReason::ALL.len()]) -> BTreeMap<&'static str, u64> {
+        let by_reason = GapReason::ALL.into_iter().zip(captured);
+        let with_later = by_reason.map(|(why, count)| {
+            let reason = why.as_str();
+            let spool = self.spool.dropped.get_or_create(&Reason { reason }).get();
+            let sync = match why {
+                GapReason::Oversize => self.sync.oversize_items.get(),
+                _ => 0,
+            };
+            (reason, count + spool + sync)
+        });
+        with_later.collect()
+    }
 }
 
 /// The node as others see it.
@@ -59,11 +85,7 @@ impl NodeStatus {
         if let Some((capture, spool, publisher)) = &self.parts.recorder {
             let (captured, spooled, published) =
                 (capture.stats(), spool.stats(), publisher.status());
-            let dropped: BTreeMap<&str, u64> = GapReason::ALL
-                .iter()
-                .map(|r| r.as_str())
-                .zip(captured.dropped)
-                .collect();
+            let dropped = self.parts.behind_capture.dropped(captured.dropped);
             let mut recorder = serde_json::to_value(&published).unwrap_or_default();
             recorder["captured"] = captured.sequence.into();
             recorder["records"] = captured.records.into();
@@ -93,7 +115,8 @@ impl NodeStatus {
             counts.recorded = captured.records;
             counts.spooled = spool.stats().unsent;
             counts.published = publisher.status().acknowledged;
-            counts.dropped = captured.dropped.iter().sum();
+            let dropped = self.parts.behind_capture.dropped(captured.dropped);
+            counts.dropped = dropped.values().sum();
         }
         if let Some((_, subscriber)) = &self.parts.player {
             for life in subscriber.status().recorders {
@@ -208,5 +231,27 @@ impl Control for Remote {
         if let Some(sample) = settings.sample {
             self.capture.set_sample(sample);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_given_up_behind_capture_counts_as_dropped() {
+        let behind = BehindCapture::default();
+        let reason = GapReason::SpoolLimit.as_str();
+        behind
+            .spool
+            .dropped
+            .get_or_create(&Reason { reason })
+            .inc_by(30);
+        behind.sync.oversize_items.inc_by(5);
+        let dropped = behind.dropped([1, 2, 3, 4]);
+        assert_eq!(dropped["capture_overload"], 1);
+        assert_eq!(dropped["oversize"], 7);
+        assert_eq!(dropped["spool_write"], 3);
+        assert_eq!(dropped["spool_limit"], 34);
     }
 }
