@@ -222,6 +222,28 @@ async fn a_coding_that_was_not_asked_for_is_a_second_choice() {
 }
 
 #[tokio::test]
+async fn pieces_that_are_not_the_recorded_length_break_the_answer_off() {
+    for bytes in [5, 15] {
+        let store = store_of([]);
+        let recorded = exchange(1, "GET", "/large", "");
+        let id = recorded.id;
+        let recorded = recorded.response(|r| {
+            r.headers = headers(&[("content-length", "10")]);
+            r.body = Body {
+                bytes,
+                ..chunked(&store, id, Side::Response, b"0123456789", 4, true)
+            };
+        });
+        store.add(&super::recording::record(recorded));
+        let (player, metrics) = player(store, AnswerConfig::default()).await;
+        let request = player.request("GET", "/large").body(empty()).unwrap();
+        let answer = player.open(request).await;
+        assert!(answer.into_body().collect().await.is_err(), "{bytes}");
+        assert_eq!(count(&metrics.answers_broken, "length"), 1, "{bytes}");
+    }
+}
+
+#[tokio::test]
 async fn head_and_no_content_have_no_body() {
     let head = exchange(1, "HEAD", "/file", "").response(|r| {
         r.headers = headers(&[("content-length", "12345")]);
