@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-
 use super::{Body, ConnectionId, Headers, Origin, RecordId, Stream};
 
 /// What was spoken between client and proxy.
