@@ -16,7 +16,7 @@ use super::head::FlatHead;
 use super::queue::{Chunk, Message};
 use super::settings::RequestParts;
 use super::{Connection, Inner, MESSAGE_OVERHEAD, Settings, redact};
-use crate::record::{Outcome, RecordId, Side};
+use crate::record::{Outcome, RecordId, Side, Target};
 
 /// All that is known of an exchange; the halves are filled in as they end.
 #[derive(Debug)]
@@ -134,6 +134,10 @@ impl Sink for Lane<'_> {
         let room = bytes.len();
         self.shared.room.fetch_sub(room, Ordering::Relaxed);
         let queue = &self.shared.inner.queue;
+        if self.shared.discarded.load(Ordering::Relaxed) {
+            queue.release(room);
+            return false;
+        }
         let chunk = Chunk {
             record: self.shared.id,
             service: Arc::clone(&self.shared.connection.service),
@@ -417,12 +421,11 @@ fn copy_head(head: &http::request::Parts) -> FlatHead {
 
 fn keeps(shared: &Shared, status: StatusCode, headers: &HeaderMap) -> bool {
     let request = shared.head.headers();
-    let target = shared.head.text();
-    let host = request.first("host").map(Bytes::as_ref).unwrap_or_default();
+    let target = Target(shared.head.text());
     let parts = RequestParts {
         method: shared.method.as_str(),
-        host: std::str::from_utf8(host).unwrap_or_default(),
-        path: target.split('?').next().unwrap_or_default(),
+        host: target.host(&request),
+        path: target.path(),
     };
     shared.settings.keeps(&parts, status.as_u16(), headers)
 }

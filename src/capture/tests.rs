@@ -433,6 +433,35 @@ async fn pause_sample_rules_and_replays_are_left_out_and_counted() {
 }
 
 #[tokio::test]
+async fn no_piece_of_a_request_goes_out_after_the_rules_refused_its_exchange() {
+    let outlet = Memory::default();
+    let capture = start(config(), &outlet);
+    let mut settings = Settings::clone(&capture.settings().unwrap());
+    settings.exclude = vec![Rule {
+        paths: vec!["/items".into()],
+        hosts: vec!["up.test".into()],
+        statuses: vec!["2xx".parse().unwrap()],
+        ..Rule::default()
+    }];
+    capture.set_settings(settings);
+    let head = request("POST", "http://up.test/items?page=2");
+    let tee = capture.begin(&connection(), &head).unwrap();
+    let mut body = tee.request_body(&head.headers);
+    body.data(&Bytes::from(vec![1; 1000]));
+    assert!(
+        tee.respond(StatusCode::OK, &HeaderMap::new(), None)
+            .is_none()
+    );
+    for _ in 0..50 {
+        body.data(&Bytes::from(vec![2; 10_000]));
+    }
+    body.end();
+    finish(&capture).await;
+    assert!(outlet.items().is_empty());
+    assert_eq!(capture.stats().skipped, 1);
+}
+
+#[tokio::test]
 async fn secrets_are_masked_or_withheld_never_sent() {
     let outlet = Memory::default();
     let mut config = config();

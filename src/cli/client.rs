@@ -11,6 +11,7 @@ use serde_json::Value;
 use url::Url;
 
 use super::args::Api;
+use super::table::printable;
 
 /// The largest answer that is read.
 const MAX_ANSWER_BYTES: usize = 64 << 20;
@@ -103,11 +104,9 @@ impl Client {
         let value: Value = serde_json::from_slice(&content).unwrap_or_default();
         if !status.is_success() {
             let error = &value["error"];
-            let message = error["message"]
-                .as_str()
-                .or(error.as_str())
-                .unwrap_or("no reason given");
-            match error["parameter"].as_str() {
+            let message = error["message"].as_str().or(error.as_str());
+            let message = printable(message.unwrap_or("no reason given"));
+            match error["parameter"].as_str().map(printable) {
                 Some(parameter) => bail!("{status}: {parameter}: {message}"),
                 None => bail!("{status}: {message}"),
             }

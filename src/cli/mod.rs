@@ -77,6 +77,15 @@ fn fail(error: &anyhow::Error) -> ExitCode {
     }
 }
 
+/// Prints `value` as JSON that is safe on a terminal: JSON has no duty to escape U+007F to U+009F, among
+/// which are the beginnings of escape sequences.
+fn say_json(value: &serde_json::Value) -> anyhow::Result<()> {
+    say(&table::escape_controls(&serde_json::to_string_pretty(
+        value,
+    )?));
+    Ok(())
+}
+
 /// Writes a line to standard output; a reader that went away (`| head`) is no error.
 fn say(line: &str) {
     let _ = writeln!(std::io::stdout(), "{line}");

@@ -6,8 +6,8 @@ use serde_json::Value;
 
 use super::args::{Api, Records, Show};
 use super::client::Client;
-use super::say;
 use super::table::{columns, printable};
+use super::{say, say_json};
 
 pub(super) async fn list(args: &Records) -> anyhow::Result<ExitCode> {
     let limit = args.limit.to_string();
@@ -17,7 +17,7 @@ pub(super) async fn list(args: &Records) -> anyhow::Result<ExitCode> {
         .get("/api/records", &parameters)
         .await?;
     if args.api.json {
-        say(&serde_json::to_string_pretty(&page)?);
+        say_json(&page)?;
         return Ok(ExitCode::SUCCESS);
     }
     let records = page["records"]
@@ -61,12 +61,12 @@ pub(super) async fn show(args: &Show) -> anyhow::Result<ExitCode> {
     let record = Client::new(&args.api)?
         .get(&format!("/api/records/{}", args.id), &[])
         .await?;
-    say(&serde_json::to_string_pretty(&record)?);
+    say_json(&record)?;
     Ok(ExitCode::SUCCESS)
 }
 
 pub(super) async fn status(api: &Api) -> anyhow::Result<ExitCode> {
     let status = Client::new(api)?.get("/api/status", &[]).await?;
-    say(&serde_json::to_string_pretty(&status)?);
+    say_json(&status)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use super::args::{self, Selection};
 use super::client::Client;
 use super::table::printable;
-use super::{DIFFERENT, say};
+use super::{DIFFERENT, say, say_json};
 
 /// How often a running replay is looked at.
 const POLL: Duration = Duration::from_millis(200);
@@ -23,7 +23,7 @@ pub(super) async fn run(args: &args::Replay) -> anyhow::Result<ExitCode> {
         .to_owned();
     let report = watch(&client, &id).await?;
     if args.api.json {
-        say(&serde_json::to_string_pretty(&report)?);
+        say_json(&report)?;
     } else {
         print(&report);
     }

@@ -32,6 +32,19 @@ pub(super) fn printable(text: &str) -> String {
         .collect()
 }
 
+/// JSON text with DEL and the C1 control characters written as `\u00XX`; they stand only in its strings.
+pub(super) fn escape_controls(json: &str) -> String {
+    let mut escaped = String::with_capacity(json.len());
+    for c in json.chars() {
+        if matches!(c, '\u{7f}'..='\u{9f}') {
+            escaped.push_str(&format!("\\u{:04x}", u32::from(c)));
+        } else {
+            escaped.push(c);
+        }
+    }
+    escaped
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -41,5 +54,15 @@ mod tests {
         let rows = [vec!["a".into(), "b".into()], vec!["ccc".into(), "d".into()]];
         assert_eq!(columns(&rows), ["a    b", "ccc  d"]);
         assert_eq!(printable("\x1b[2Jx"), "\u{fffd}[2Jx");
+    }
+
+    #[test]
+    fn json_for_the_terminal_has_no_raw_control_characters_and_says_the_same() {
+        let value = serde_json::json!({ "a": "\u{7f}\u{9b}2J\u{80}\u{9f}\x1b\u{a0}é" });
+        let text = serde_json::to_string_pretty(&value).unwrap();
+        let escaped = escape_controls(&text);
+        assert!(!escaped.chars().any(|c| c.is_control() && c != '\n'));
+        let read: serde_json::Value = serde_json::from_str(&escaped).unwrap();
+        assert_eq!(read, value);
     }
 }

@@ -2,28 +2,38 @@
 //!
 //! Same requests have the same fingerprint. Where several exchanges have it, they are given in the order in
 //! which they were recorded, for each session and client on its own; [`Repeat`] says what comes after the
-//! last. An exchange that is of less use (the proxy's own 502, a body of which only a part was kept, a 304 for
-//! a client that holds no copy) is passed over while there is a better one.
+//! last. An exchange that is of less use (the proxy's own 502, a body of which only a part was kept, a coding that
+//! the client did not ask for) is passed over while there is a better one. A 304 or a part answers only the
+//! condition or the range that it was recorded for: to any other client it would be wrong.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::HeaderName;
+use bytes::Bytes;
 use http::request::Parts;
+use http::{HeaderMap, HeaderName};
 use parking_lot::Mutex;
 use twox_hash::XxHash3_128;
 
 use super::generations::Generations;
 use super::{Error, Metrics};
 use crate::record::{
-    Digest, Exchange, Fingerprint, FingerprintRules, Headers, Outcome, Record, RecordId,
-    RequestView,
+    Digest, Exchange, Fingerprint, FingerprintRules, Headers, Outcome, Record, RecordId, Request,
+    RequestView, Response,
 };
 use crate::store::Store;
 
 /// How many records are looked at for one that is of full use.
 const MAX_PROBES: usize = 32;
+
+/// Request fields that take no part in the fingerprint, but decide whether an answer fits.
+const DECIDING: [&str; 4] = [
+    "range",
+    "if-none-match",
+    "if-modified-since",
+    "accept-encoding",
+];
 
 /// What answers after the last recorded exchange was given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -93,8 +103,8 @@ pub(super) struct Asked {
     pub(super) digest: Digest,
     pub(super) bytes: u64,
     sequence: u128,
-    conditional: bool,
-    ranged: bool,
+    /// The fields of [`DECIDING`].
+    deciding: Headers,
 }
 
 impl Asked {
@@ -109,7 +119,6 @@ impl Asked {
             || parts.headers.get(http::header::HOST).map(|v| v.as_bytes()),
             |authority| Some(authority.as_str().as_bytes()),
         );
-        let has = |name: &str| parts.headers.contains_key(name);
         Self {
             method: parts.method.as_str().to_owned(),
             host: String::from_utf8_lossy(host.unwrap_or_default()).into_owned(),
@@ -123,8 +132,7 @@ impl Asked {
             digest,
             bytes,
             sequence: sequence_key(parts, client, config),
-            conditional: has("if-none-match") || has("if-modified-since"),
-            ranged: has("range"),
+            deciding: deciding(&parts.headers),
         }
     }
 
@@ -138,6 +146,39 @@ impl Asked {
             body: self.digest,
         })
     }
+
+    /// The field because of which a recorded response answers another question than this one.
+    pub(super) fn other_question(
+        &self,
+        recorded: &Request,
+        response: &Response,
+    ) -> Option<&'static str> {
+        let fields: &[&'static str] = match response.status {
+            206 | 416 => &["range"],
+            304 => &["if-none-match", "if-modified-since"],
+            _ => &[],
+        };
+        fields
+            .iter()
+            .copied()
+            .find(|name| !self.same(recorded, name))
+    }
+
+    /// Whether a field of [`DECIDING`] has the recorded values.
+    fn same(&self, recorded: &Request, name: &str) -> bool {
+        self.deciding.all(name).eq(recorded.headers.all(name))
+    }
+}
+
+fn deciding(headers: &HeaderMap) -> Headers {
+    let mut found = Headers::default();
+    for name in DECIDING {
+        for value in headers.get_all(name) {
+            let value = Bytes::copy_from_slice(value.as_bytes());
+            found.push(Bytes::from_static(name.as_bytes()), value);
+        }
+    }
+    found
 }
 
 /// Session and client in 128 bits, so that what a client sends takes no memory.
@@ -272,24 +313,53 @@ fn following(ids: &[RecordId], last: Option<RecordId>, repeat: Repeat) -> usize 
 enum Use {
     /// The proxy's own error, or an exchange that was broken off.
     Broken,
-    /// A body of which only a part was kept, or an answer that fits another client's question.
+    /// A body of which only a part was kept, or in a coding that was not asked for.
     Partial,
     Full,
 }
 
-/// `None` where there is nothing to answer with.
+/// `None` where there is nothing to answer with, or the answer is about another question.
 fn usefulness(exchange: &Exchange, asked: &Asked) -> Option<Use> {
     let response = exchange.response.as_ref().filter(|r| r.status >= 200)?;
+    if asked.other_question(&exchange.request, response).is_some() {
+        return None;
+    }
+    let readable = asked.same(&exchange.request, "accept-encoding")
+        || covers(&asked.deciding, &response.headers);
     Some(if exchange.outcome != Outcome::Ok {
         Use::Broken
-    } else if response.body.truncated
-        || (response.status == 304 && !asked.conditional)
-        || (matches!(response.status, 206 | 416) && !asked.ranged)
-    {
+    } else if response.body.truncated || !readable {
         Use::Partial
     } else {
         Use::Full
     })
+}
+
+/// Whether the `Accept-Encoding` of `asked` names every coding of a response with these fields.
+fn covers(asked: &Headers, response: &Headers) -> bool {
+    response
+        .all("content-encoding")
+        .flat_map(|value| value.split(|byte| *byte == b','))
+        .map(<[u8]>::trim_ascii)
+        .filter(|coding| !coding.is_empty() && !coding.eq_ignore_ascii_case(b"identity"))
+        .all(|coding| accepts(asked, coding).or_else(|| accepts(asked, b"*")) == Some(true))
+}
+
+/// What `Accept-Encoding` says about `coding` by name; a weight of 0 is a no.
+fn accepts(asked: &Headers, coding: &[u8]) -> Option<bool> {
+    asked
+        .all("accept-encoding")
+        .flat_map(|value| value.split(|byte| *byte == b','))
+        .find_map(|item| {
+            let mut parts = item.split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
+            let named = parts.next()?.eq_ignore_ascii_case(coding);
+            let weight = parts.find_map(|part| {
+                let (name, value) = part.split_at_checked(2)?;
+                name.eq_ignore_ascii_case(b"q=").then_some(value)
+            });
+            let refused = weight.is_some_and(|q| q.iter().all(|byte| matches!(byte, b'0' | b'.')));
+            named.then_some(!refused)
+        })
 }
 
 #[cfg(test)]
@@ -325,6 +395,28 @@ mod tests {
         assert_eq!(following(&ids(&[2, 4]), gone, Repeat::Last), 1);
         assert_eq!(following(&ids(&[2, 4]), gone, Repeat::Loop), 0);
         assert_eq!(newest(&ids(&[2, 9, 4])), 1);
+    }
+
+    #[test]
+    fn a_coding_is_covered_where_it_is_named_and_not_refused() {
+        let of = |name: &'static str, value: &str| -> Headers {
+            let value = Bytes::copy_from_slice(value.as_bytes());
+            [(Bytes::from(name), value)].into_iter().collect()
+        };
+        for (asked, coding, yes) in [
+            ("gzip, br", "gzip", true),
+            ("br", "GZIP", false),
+            ("GZip;q=0.5", "gzip", true),
+            ("gzip; q=0.0, *", "gzip", false),
+            ("*", "zstd", true),
+            ("gzip", "gzip, br", false),
+            ("", "identity", true),
+            ("", "gzip", false),
+        ] {
+            let (asked, response) = (of("accept-encoding", asked), of("content-encoding", coding));
+            assert_eq!(covers(&asked, &response), yes, "{asked:?} {coding}");
+        }
+        assert!(covers(&Headers::default(), &Headers::default()));
     }
 
     #[test]

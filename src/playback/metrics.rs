@@ -9,7 +9,7 @@ pub struct Metrics {
     pub answers: Family<Reason, Counter>,
     /// From the request's head to the answer's head, seconds, without the delay that was asked for.
     pub answer_duration: Histogram,
-    /// Answers broken off: `missing_chunk`, `truncated`, `store`, `upstream`.
+    /// Answers broken off: `missing_chunk`, `truncated`, `length`, `store`, `upstream`.
     pub answers_broken: Family<Reason, Counter>,
     /// Recorded header fields that HTTP has no form for, left out of an answer or a replayed request.
     pub headers_dropped: Counter,

@@ -12,7 +12,7 @@ use tokio::sync::Mutex;
 
 use super::matcher::Asked;
 use super::{Error, report::display};
-use crate::record::{BodyMatch, Exchange, FingerprintRules, Record, RecordId, Request};
+use crate::record::{BodyMatch, Exchange, FingerprintRules, Record, RecordId, Request, Target};
 use crate::store::{Query, Store, Summary};
 
 /// How many near records are shown.
@@ -179,11 +179,8 @@ fn nearness(asked: &Asked, summary: &Summary, rules: &FingerprintRules) -> Optio
 }
 
 fn path_and_query(target: &str) -> (&str, &str) {
-    let target = match target.split_once("://") {
-        Some((_, rest)) => rest.find('/').map_or("/", |at| &rest[at..]),
-        None => target,
-    };
-    target.split_once('?').unwrap_or((target, ""))
+    let target = Target(target);
+    (target.path(), target.query())
 }
 
 /// How many of a hundred path segments are the same, by place.
@@ -203,11 +200,16 @@ fn near(asked: &Asked, recorded: &Exchange, rules: &FingerprintRules) -> Near {
     let request = &recorded.request;
     let mut differs = differences(asked, request, rules);
     if differs.is_empty() {
-        // The rules say that it is the same, and yet it was not found: it has no response, or the store was
-        // filled under other rules.
-        differs.push(match &recorded.response {
+        // The rules say that it is the same, and yet it was not found: it has no response, or one to another
+        // question, or the store was filled under other rules.
+        let other_question = recorded
+            .response
+            .as_ref()
+            .map(|response| asked.other_question(&recorded.request, response));
+        differs.push(match other_question {
             None => "it was recorded without a response".to_owned(),
-            Some(_) => "nothing under these rules: it was stored under other rules".to_owned(),
+            Some(Some(name)) => format!("header: {name}, on which the recorded answer depends"),
+            Some(None) => "nothing under these rules: it was stored under other rules".to_owned(),
         });
     }
     differs.truncate(DIFFERENCES);

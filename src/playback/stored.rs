@@ -31,6 +31,14 @@ pub enum BodyError {
         /// The record.
         record: RecordId,
     },
+    /// The pieces are more or fewer bytes than the record says.
+    #[error("the pieces of record {record} are not the {bytes} bytes that it had")]
+    Length {
+        /// The record.
+        record: RecordId,
+        /// What the record says.
+        bytes: u64,
+    },
     /// The store failed.
     #[error("could not read a chunk")]
     Store(#[from] store::Error),
@@ -45,6 +53,7 @@ impl BodyError {
         match self {
             Self::Missing { .. } => "missing_chunk",
             Self::Truncated { .. } => "truncated",
+            Self::Length { .. } => "length",
             Self::Store(_) => "store",
             Self::Upstream(_) => "upstream",
         }
@@ -65,14 +74,28 @@ pub(super) struct Stored {
 impl Stored {
     /// The kept bytes, piece by piece; a truncated body just ends early.
     pub(super) fn stream(self) -> impl Stream<Item = Result<Bytes, BodyError>> + Send + 'static {
-        stream::try_unfold((self, 0), |(stored, index)| async move {
+        stream::try_unfold((self, 0, 0), |(stored, index, before)| async move {
             let piece = match (stored.body.chunks, index) {
                 (0, 0) => stored.body.inline.clone(),
                 (chunks, index) if index < chunks => stored.chunk(index).await?,
+                _ if before < stored.body.bytes && !stored.body.truncated => {
+                    return Err(stored.wrong_length());
+                }
                 _ => return Ok(None),
             };
-            Ok(Some((piece, (stored, index + 1))))
+            let given = before + piece.len() as u64;
+            if given > stored.body.bytes {
+                return Err(stored.wrong_length());
+            }
+            Ok(Some((piece, (stored, index + 1, given))))
         })
+    }
+
+    const fn wrong_length(&self) -> BodyError {
+        BodyError::Length {
+            record: self.record,
+            bytes: self.body.bytes,
+        }
     }
 
     /// All kept bytes at once; `None` where they are more than `limit`.

@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-
 use super::{Body, ConnectionId, Headers, Origin, RecordId, Stream};
 
 /// What was spoken between client and proxy.
@@ -139,31 +137,57 @@ impl Request {
     /// Host and port from the `Host` field or an absolute target; empty where there is neither.
     #[must_use]
     pub fn host(&self) -> &str {
-        if let Some((_, rest)) = self.target.split_once("://") {
-            return rest.split(['/', '?']).next().unwrap_or_default();
-        }
-        let host = self
-            .headers
-            .first("host")
-            .map(Bytes::as_ref)
-            .unwrap_or_default();
-        std::str::from_utf8(host).unwrap_or_default()
+        Target(&self.target).host(&self.headers)
     }
 
     /// The target without scheme, authority and query.
     #[must_use]
     pub fn path(&self) -> &str {
-        let target = match self.target.split_once("://") {
-            Some((_, rest)) => rest.find('/').map_or("/", |at| &rest[at..]),
-            None => &self.target,
-        };
-        target.split('?').next().unwrap_or_default()
+        Target(&self.target).path()
     }
 
     /// The query without its `?`; empty where there is none.
     #[must_use]
     pub fn query(&self) -> &str {
-        self.target.split_once('?').map_or("", |(_, query)| query)
+        Target(&self.target).query()
+    }
+}
+
+/// The parts of a request target in origin or absolute form (RFC 9112 section 3.2).
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Target<'a>(pub(crate) &'a str);
+
+impl<'a> Target<'a> {
+    /// Host and port of an absolute target, else from the `Host` field.
+    pub(crate) fn host(self, headers: &'a Headers) -> &'a str {
+        match self.split() {
+            (Some(authority), _) => authority,
+            (None, _) => headers
+                .first("host")
+                .and_then(|host| std::str::from_utf8(host).ok())
+                .unwrap_or_default(),
+        }
+    }
+
+    pub(crate) fn path(self) -> &'a str {
+        self.split().1
+    }
+
+    pub(crate) fn query(self) -> &'a str {
+        self.0.split_once('?').map_or("", |(_, query)| query)
+    }
+
+    /// Authority and path. A target that begins with `/` has no authority, whatever stands in its query.
+    fn split(self) -> (Option<&'a str>, &'a str) {
+        let target = self.0.split('?').next().unwrap_or_default();
+        match target.split_once("://") {
+            Some((scheme, rest)) if !scheme.starts_with('/') => {
+                let at = rest.find('/').unwrap_or(rest.len());
+                let path = if at < rest.len() { &rest[at..] } else { "/" };
+                (Some(&rest[..at]), path)
+            }
+            _ => (None, target),
+        }
     }
 }
 
@@ -279,5 +303,28 @@ impl UpstreamFailure {
         ]
         .into_iter()
         .find(|failure| failure.as_str() == name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn targets_are_taken_apart_in_both_forms() {
+        let mut headers = Headers::default();
+        headers.push("Host".into(), "h".into());
+        for (target, host, path, query) in [
+            ("/a?b=1", "h", "/a", "b=1"),
+            ("/go?to=http://x/y", "h", "/go", "to=http://x/y"),
+            ("/http://x/y", "h", "/http://x/y", ""),
+            ("http://up:1/a?b", "up:1", "/a", "b"),
+            ("http://up?b=/c", "up", "/", "b=/c"),
+            ("*", "h", "*", ""),
+        ] {
+            let taken = Target(target);
+            assert_eq!(taken.host(&headers), host, "{target}");
+            assert_eq!((taken.path(), taken.query()), (path, query), "{target}");
+        }
     }
 }

@@ -16,6 +16,7 @@ pub mod wire;
 
 pub use body::{Body, BodyChunk, Digest, Digester, Side};
 pub use coverage::{Coverage, Observation, SequenceRange};
+pub(crate) use exchange::Target;
 pub use exchange::{
     Exchange, Outcome, Protocol, Record, Request, Response, Timing, TlsFacts, UpstreamFailure,
 };

@@ -585,6 +585,16 @@ fn outcome(form: &OutcomeForm<'_>) -> Result<Outcome, Illegal> {
 
 fn body(form: &BodyForm<'_>, message: &Bytes) -> Result<Body, Illegal> {
     let digest = form.digest.0.try_into().map_err(|_| "body.digest")?;
+    // What is sent on announces `bytes` and gives `inline`: where they disagree, messages run into each other.
+    let inline = form.inline.0.len() as u64;
+    let agree = match (form.chunks, form.truncated) {
+        (0, false) => inline == form.bytes,
+        (0, true) => inline <= form.bytes,
+        _ => inline == 0,
+    };
+    if !agree {
+        return Err("body.bytes");
+    }
     Ok(Body {
         inline: message.slice_ref(form.inline.0),
         chunks: form.chunks,

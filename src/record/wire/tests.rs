@@ -140,6 +140,35 @@ fn a_message_of_every_kind_reads_back_as_it_was() {
 }
 
 #[test]
+fn a_body_whose_length_is_not_that_of_its_bytes_is_refused() {
+    let kept = || Body::inline(Bytes::from_static(b"12345"));
+    for (chunks, bytes, truncated, legal) in [
+        (0, 5, false, true),
+        (0, 4, false, false),
+        (0, 6, false, false),
+        (0, 6, true, true),
+        (0, 4, true, false),
+        (1, 5, false, false),
+    ] {
+        let mut items = items();
+        let Item::Record(Record::Exchange(exchange)) = &mut items[0] else {
+            panic!("the first is an exchange");
+        };
+        exchange.request.body = Body {
+            chunks,
+            bytes,
+            truncated,
+            ..kept()
+        };
+        let decoded = decode(&message(&items[..1]));
+        assert_eq!(decoded.is_ok(), legal, "{chunks} {bytes} {truncated}");
+        if let Err(error) = decoded {
+            assert!(error.to_string().contains("body.bytes"), "{error}");
+        }
+    }
+}
+
+#[test]
 fn bodies_are_slices_of_the_message() {
     let message = message(&items());
     let inside = message.as_ptr_range();

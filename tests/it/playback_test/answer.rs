@@ -157,20 +157,90 @@ async fn a_recorded_failure_answers_only_where_nothing_better_was_recorded() {
 #[tokio::test]
 async fn not_modified_answers_only_who_asks_conditionally() {
     let full = exchange(1, "GET", "/style.css", "body{}");
-    let unchanged = exchange(2, "GET", "/style.css", "").status(304);
+    let unchanged = exchange(2, "GET", "/style.css", "")
+        .request_header("if-none-match", "\"1\"")
+        .status(304);
     let player = plain(store_of([full, unchanged])).await;
     for _ in 0..3 {
         assert_eq!(player.get("/style.css").await.status(), StatusCode::OK);
     }
-    let conditional = || {
-        let request = player.request("GET", "/style.css");
-        request
-            .header("if-none-match", "\"1\"")
-            .body(empty())
-            .unwrap()
+    for (tag, status) in [
+        ("\"1\"", StatusCode::NOT_MODIFIED),
+        ("\"2\"", StatusCode::OK),
+    ] {
+        let request = player
+            .request("GET", "/style.css")
+            .header("if-none-match", tag);
+        let answer = player.send(request.body(empty()).unwrap()).await;
+        assert_eq!(answer.status(), status, "{tag}");
+    }
+}
+
+#[tokio::test]
+async fn a_part_answers_only_its_own_range_and_a_bare_304_only_a_bare_request() {
+    let part = exchange(1, "GET", "/video", "01")
+        .request_header("range", "bytes=0-1")
+        .status(206);
+    let bare = exchange(2, "GET", "/status/304", "").status(304);
+    let player = plain(store_of([part, bare])).await;
+    let ask = |target: &str, name: &'static str, value: &str| {
+        let request = player.request("GET", target).header(name, value);
+        request.body(empty()).unwrap()
     };
-    let answer = player.send(conditional()).await;
-    assert_eq!(answer.status(), StatusCode::NOT_MODIFIED);
+    let own = player.send(ask("/video", "range", "bytes=0-1")).await;
+    assert_eq!(own.status(), StatusCode::PARTIAL_CONTENT);
+    for missed in [
+        player.send(ask("/video", "range", "bytes=2-3")).await,
+        player.get("/video").await,
+    ] {
+        assert_eq!(missed.status(), StatusCode::NOT_FOUND);
+        let told = String::from_utf8_lossy(missed.body());
+        assert!(told.contains("header: range"), "{told}");
+    }
+    let bare = player.get("/status/304").await;
+    assert_eq!(bare.status(), StatusCode::NOT_MODIFIED);
+    let conditional = ask("/status/304", "if-none-match", "\"1\"");
+    let conditional = player.send(conditional).await;
+    assert_eq!(conditional.status(), StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn a_coding_that_was_not_asked_for_is_a_second_choice() {
+    let coded = |seq, target: &str| {
+        exchange(seq, "GET", target, "coded")
+            .request_header("accept-encoding", "gzip")
+            .response_header("content-encoding", "gzip")
+    };
+    let store = store_of([
+        coded(1, "/a"),
+        exchange(2, "GET", "/a", "plain"),
+        coded(3, "/only"),
+    ]);
+    let player = plain(store).await;
+    assert_eq!(player.get_text("/a").await, "plain");
+    assert_eq!(player.get_text("/only").await, "coded");
+}
+
+#[tokio::test]
+async fn pieces_that_are_not_the_recorded_length_break_the_answer_off() {
+    for bytes in [5, 15] {
+        let store = store_of([]);
+        let recorded = exchange(1, "GET", "/large", "");
+        let id = recorded.id;
+        let recorded = recorded.response(|r| {
+            r.headers = headers(&[("content-length", "10")]);
+            r.body = Body {
+                bytes,
+                ..chunked(&store, id, Side::Response, b"0123456789", 4, true)
+            };
+        });
+        store.add(&super::recording::record(recorded));
+        let (player, metrics) = player(store, AnswerConfig::default()).await;
+        let request = player.request("GET", "/large").body(empty()).unwrap();
+        let answer = player.open(request).await;
+        assert!(answer.into_body().collect().await.is_err(), "{bytes}");
+        assert_eq!(count(&metrics.answers_broken, "length"), 1, "{bytes}");
+    }
 }
 
 #[tokio::test]
