@@ -66,7 +66,9 @@ impl Shared {
         let state = State::load(&config.dir)?;
         let mut ledger = Ledger::restore(state.acknowledged, state.unlinked, &state.dropped());
         let mut newest = state.epoch.max(state.acknowledged.0);
-        for last in lives(&log)? {
+        // What was given out and then removed is in the log no more; the reader counts it.
+        let places = lives(&log)?.into_iter().chain(state.removed());
+        for last in places {
             newest = newest.max(last.0);
             if last >= state.acknowledged {
                 ledger.reached(last);
@@ -349,8 +351,7 @@ impl Shared {
         let mut saved = self.saved.lock();
         let ledger = self.ledger.lock();
         let acknowledged = ledger.acknowledged();
-        let dropped = ledger.dropped_between((0, 0), None);
-        let state = State::new(self.epoch.0, acknowledged, ledger.unlinked(), &dropped);
+        let state = State::new(self.epoch.0, &ledger);
         drop(ledger);
         state.save(&self.dir).inspect_err(|_| {
             self.metrics.disk_errors.inc();

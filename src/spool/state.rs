@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::error::Error;
-use super::ledger::Dropped;
+use super::ledger::{Dropped, Ledger};
 use super::message::Key;
 use crate::record::SequenceRange;
 
@@ -31,17 +31,22 @@ pub(super) struct State {
     pub(super) unlinked: Key,
     /// Epoch, first, last.
     dropped: Vec<(u64, u64, u64)>,
+    /// The largest number of every epoch that is not wholly acknowledged.
+    #[serde(default)]
+    lives: Vec<Key>,
 }
 
 impl State {
-    pub(super) fn new(epoch: u64, acknowledged: Key, unlinked: Key, dropped: &[Dropped]) -> Self {
+    pub(super) fn new(epoch: u64, ledger: &Ledger) -> Self {
+        let dropped = ledger.dropped_between((0, 0), None);
         let newest = &dropped[dropped.len().saturating_sub(MAX_DROPPED)..];
         Self {
             v: VERSION,
             epoch,
-            acknowledged,
-            unlinked,
+            acknowledged: ledger.acknowledged(),
+            unlinked: ledger.unlinked(),
             dropped: newest.iter().map(|(e, r)| (*e, r.first, r.last)).collect(),
+            lives: ledger.lives().collect(),
         }
     }
 
@@ -52,6 +57,13 @@ impl State {
             whole.then_some((epoch, SequenceRange { first, last }))
         };
         self.dropped.iter().filter_map(range).collect()
+    }
+
+    /// The last place of every epoch of which a limit removed something. What was only lost, in a crash, was
+    /// not removed by a limit and is left out.
+    pub(super) fn removed(&self) -> impl Iterator<Item = Key> + '_ {
+        let touched = self.lives.iter().filter(|life| life.0 <= self.unlinked.0);
+        touched.map(|life| *life.min(&self.unlinked))
     }
 
     /// What was saved last. A file that cannot be understood is set aside: without it everything in the log

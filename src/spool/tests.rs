@@ -274,6 +274,30 @@ fn what_the_publisher_holds_is_not_dropped_until_it_starts_again() {
 }
 
 #[test]
+fn what_an_earlier_life_gave_out_and_unlinked_leaves_a_counted_gap() {
+    let bench = Bench::small();
+    let spool = bench.open();
+    let old = spool.epoch();
+    fill(&spool, 1..=10);
+    assert_eq!(drain(&mut spool.reader().unwrap()).len(), 10);
+    spool.acknowledge(old, Sequence(3));
+    let later = SystemTime::now() + Duration::from_secs(25 * 3600);
+    spool.expire(later).unwrap();
+    assert_eq!(bench.dropped(), 0);
+    drop(spool);
+
+    let spool = bench.open();
+    assert_eq!(spool.highest(old), Some(Sequence(10)));
+    let read = drain(&mut spool.reader().unwrap());
+    assert_eq!((read[0].epoch, read[0].seq.0, read[0].span), (old, 4, 7));
+    let Item::Gap(gap) = wire::decode(&read[0].payload).unwrap() else {
+        panic!("no gap: {read:?}");
+    };
+    assert_eq!((read.len(), gap.reason), (1, GapReason::SpoolLimit));
+    assert_eq!((bench.dropped(), spool.stats().unsent), (7, 0));
+}
+
+#[test]
 fn dropped_gap_is_not_counted_twice() {
     let bench = Bench::small();
     let spool = bench.open();
