@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::error::Error;
 use super::ledger::{Dropped, Ledger};
 use super::message::Key;
-use crate::record::SequenceRange;
+use crate::record::{NodeId, SequenceRange};
 
 const FILE: &str = "state.json";
 
@@ -23,6 +23,12 @@ const MAX_DROPPED: usize = 1024;
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct State {
     v: u32,
+    /// Whose messages these are; empty in files from before this was kept.
+    #[serde(default)]
+    pub(super) node: String,
+    /// The first epoch of that node; what is older in the log is another's.
+    #[serde(default)]
+    pub(super) node_since: u64,
     /// The last epoch that was given out.
     pub(super) epoch: u64,
     /// Epoch and number.
@@ -37,11 +43,13 @@ pub(super) struct State {
 }
 
 impl State {
-    pub(super) fn new(epoch: u64, ledger: &Ledger) -> Self {
+    pub(super) fn new(node: &NodeId, node_since: u64, epoch: u64, ledger: &Ledger) -> Self {
         let dropped = ledger.dropped_between((0, 0), None);
         let newest = &dropped[dropped.len().saturating_sub(MAX_DROPPED)..];
         Self {
             v: VERSION,
+            node: node.to_string(),
+            node_since,
             epoch,
             acknowledged: ledger.acknowledged(),
             unlinked: ledger.unlinked(),
@@ -57,6 +65,11 @@ impl State {
             whole.then_some((epoch, SequenceRange { first, last }))
         };
         self.dropped.iter().filter_map(range).collect()
+    }
+
+    /// Whether another node wrote what is here.
+    pub(super) fn is_of_another(&self, node: &NodeId) -> bool {
+        !self.node.is_empty() && self.node != node.as_str()
     }
 
     /// The last place of every epoch of which a limit removed something. What was only lost, in a crash, was
