@@ -112,7 +112,7 @@ impl Error {
             | Self::Downstream { .. }
             | Self::Proxy { .. }
             | Self::Capture(capture::Error::Limit { .. })
-            | Self::Spool(spool::Error::MaxBytes { .. })
+            | Self::Spool(spool::Error::MaxBytes { .. } | spool::Error::Node { .. })
             | Self::Redis(store::redis::OpenError::Config(_))
             | Self::Broker(_)
             | Self::Playback(_)
@@ -148,6 +148,10 @@ impl Error {
             Self::Spool(spool::Error::State { .. }) => {
                 Some("make room there, or set another `spool.path`".to_owned())
             }
+            Self::Spool(spool::Error::Node { kept, .. }) => Some(format!(
+                "set `node` back to `{kept}` until they are sent, or move that folder away, or set another \
+                 `spool.path`"
+            )),
             Self::Store(store::Error::Full(_)) => {
                 Some("make room there, or set another `store.path`".to_owned())
             }
@@ -215,6 +219,26 @@ impl From<api::ServeError> for Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_spool_of_another_node_is_a_misconfiguration_that_says_what_to_do() {
+        let error = Error::Spool(spool::Error::Node {
+            node: crate::record::NodeId::new("az2").unwrap(),
+            kept: "az1".to_owned(),
+            unsent: 7,
+            dir: "data/spool".into(),
+        });
+        assert!(error.is_misconfiguration());
+        let source = std::error::Error::source(&error).unwrap().to_string();
+        assert_eq!(
+            source,
+            "node is `az2`, but 7 unsent items of node `az1` wait in data/spool"
+        );
+        let advice = error.advice().unwrap();
+        for word in ["`node` back to `az1`", "move that folder", "`spool.path`"] {
+            assert!(advice.contains(word), "{advice}");
+        }
+    }
 
     #[test]
     fn a_refused_address_names_the_key_and_what_to_do() {

@@ -3,6 +3,7 @@
 mod args;
 mod client;
 mod run;
+mod open_files;
 mod demo;
 mod shopping;
 mod records;

@@ -227,8 +227,12 @@ impl Shared {
         let length = writer.buffer.len() as u64;
         let full = writer.end + length > self.config.segment_bytes;
         let old = writer.since.elapsed() >= self.config.rotate_after;
-        if writer.broken || ((full || old) && writer.end > FILE_HEADER as u64) {
+        let begun = writer.end > FILE_HEADER as u64;
+        if writer.broken || (full && begun) {
             self.rotate(writer)?;
+        } else if old && begun {
+            // An old file that has room serves on where a new one finds none.
+            self.rotate(writer).or_else(unless_full)?;
         }
         let (handle, start) = (Arc::clone(&writer.handle), writer.end);
         let written = write_full(&*handle.file, &writer.buffer, start)
@@ -327,6 +331,14 @@ impl Writer {
         };
         self.slots.push(((tag.kind, tag.id), slot));
         push(&mut self.buffer, tag, meta, payload);
+    }
+}
+
+/// A full disk is no failure here.
+pub(super) fn unless_full(error: Error) -> Result<(), Error> {
+    match error {
+        Error::Full { .. } => Ok(()),
+        other => Err(other),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::record::{Epoch, Sequence};
+use crate::record::{Epoch, NodeId, Sequence};
 use crate::segment;
 
 /// A failed operation; nothing of it took place.
@@ -31,6 +31,18 @@ pub enum Error {
         seq: Sequence,
         /// The last number before it.
         after: Sequence,
+    },
+    /// The directory holds what another node has not sent; under this one's name it would be wrong.
+    #[error("node is `{node}`, but {unsent} unsent items of node `{kept}` wait in {dir}")]
+    Node {
+        /// This node.
+        node: NodeId,
+        /// The node that wrote them.
+        kept: String,
+        /// How many.
+        unsent: u64,
+        /// The directory.
+        dir: PathBuf,
     },
     /// A limit that is too small to work with.
     #[error("max_bytes must be at least {least}, not {given}", least = super::Config::MIN_MAX_BYTES)]

@@ -84,6 +84,13 @@ impl Ledger {
         }
     }
 
+    /// The largest place of every epoch.
+    pub(super) fn lives(&self) -> impl Iterator<Item = Key> + '_ {
+        self.lives
+            .iter()
+            .map(|(epoch, life)| (*epoch, life.highest))
+    }
+
     pub(super) fn highest(&self, epoch: u64) -> Option<u64> {
         self.lives.get(&epoch).map(|life| life.highest)
     }

@@ -123,7 +123,8 @@ impl Spool {
     /// Unix epoch, or more where an earlier one was not smaller.
     ///
     /// # Errors
-    /// [`Error`] where the directory cannot be used or is in use.
+    /// [`Error`] where the directory cannot be used or is in use, [`Error::Node`] where another node left
+    /// something unsent in it. What that node sent is left to expire and is never offered.
     pub fn open(config: Config, metrics: Metrics) -> Result<Self, Error> {
         let shared = Arc::new(Shared::open(config, metrics)?);
         let keeper = Keeper::start(&shared)?;

@@ -23,6 +23,8 @@ pub(super) struct Shared {
     pub(super) log: Log,
     pub(super) epoch: Epoch,
     pub(super) node: NodeId,
+    /// What is older in the log is another node's: it is neither sent nor offered.
+    node_since: u64,
     pub(super) metrics: Metrics,
     pub(super) tail: Mutex<Tail>,
     pub(super) ledger: Mutex<Ledger>,
@@ -66,7 +68,9 @@ impl Shared {
         let state = State::load(&config.dir)?;
         let mut ledger = Ledger::restore(state.acknowledged, state.unlinked, &state.dropped());
         let mut newest = state.epoch.max(state.acknowledged.0);
-        for last in lives(&log)? {
+        // What was given out and then removed is in the log no more; the reader counts it.
+        let places = lives(&log)?.into_iter().chain(state.removed());
+        for last in places {
             newest = newest.max(last.0);
             if last >= state.acknowledged {
                 ledger.reached(last);
@@ -75,10 +79,27 @@ impl Shared {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
         let now = u64::try_from(now.unwrap_or_default().as_millis()).unwrap_or(u64::MAX);
         let epoch = now.max(newest.saturating_add(1));
+        let mut node_since = state.node_since;
+        if state.is_of_another(&config.node) {
+            if ledger.unsent() > 0 {
+                return Err(Error::Node {
+                    node: config.node,
+                    kept: state.node,
+                    unsent: ledger.unsent(),
+                    dir: config.dir,
+                });
+            }
+            node_since = epoch;
+        }
         ledger.reached((epoch, 0));
+        if node_since == epoch {
+            // Nothing of the other node is sent, not even its gaps.
+            ledger.acknowledge((epoch, 0));
+        }
         let shared = Self {
             epoch: Epoch(epoch),
             node: config.node,
+            node_since,
             metrics,
             tail: Mutex::new(Tail::new(config.tail_bytes)),
             saved: Mutex::new(ledger.acknowledged()),
@@ -186,6 +207,10 @@ impl Shared {
         if wanted.first > last {
             return Ok(resend);
         }
+        if epoch.0 < self.node_since {
+            push_range(&mut resend.gone, wanted.first, last);
+            return Ok(resend);
+        }
         let first = self.first_covering(epoch.0, wanted.first)?;
         let there = ids(epoch.0, SequenceRange { first, last });
         let limit = max_messages.saturating_add(1);
@@ -244,6 +269,9 @@ impl Shared {
     }
 
     pub(super) fn highest(&self, epoch: Epoch) -> Option<Sequence> {
+        if epoch.0 < self.node_since {
+            return None;
+        }
         let known = self.ledger.lock().highest(epoch.0);
         let highest = match known {
             Some(highest) => Some(highest),
@@ -256,8 +284,8 @@ impl Shared {
     pub(super) fn earlier_lives(&self, limit: usize) -> Vec<(Epoch, Sequence)> {
         let mut lives = Vec::new();
         let mut below = self.epoch.0;
-        while lives.len() < limit && below > 0 {
-            let earlier = 0..=(message::id((below, 0)) - 1);
+        while lives.len() < limit && below > self.node_since {
+            let earlier = message::id((self.node_since, 0))..=(message::id((below, 0)) - 1);
             let newest = |kind| self.log.ids(kind, earlier.clone(), Order::Newest, 1).pop();
             let Some(epoch) = newest(ITEM).max(newest(GAP)).map(|id| key(id).0) else {
                 break;
@@ -349,8 +377,7 @@ impl Shared {
         let mut saved = self.saved.lock();
         let ledger = self.ledger.lock();
         let acknowledged = ledger.acknowledged();
-        let dropped = ledger.dropped_between((0, 0), None);
-        let state = State::new(self.epoch.0, acknowledged, ledger.unlinked(), &dropped);
+        let state = State::new(&self.node, self.node_since, self.epoch.0, &ledger);
         drop(ledger);
         state.save(&self.dir).inspect_err(|_| {
             self.metrics.disk_errors.inc();

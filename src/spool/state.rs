@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::error::Error;
-use super::ledger::Dropped;
+use super::ledger::{Dropped, Ledger};
 use super::message::Key;
-use crate::record::SequenceRange;
+use crate::record::{NodeId, SequenceRange};
 
 const FILE: &str = "state.json";
 
@@ -23,6 +23,12 @@ const MAX_DROPPED: usize = 1024;
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct State {
     v: u32,
+    /// Whose messages these are; empty in files from before this was kept.
+    #[serde(default)]
+    pub(super) node: String,
+    /// The first epoch of that node; what is older in the log is another's.
+    #[serde(default)]
+    pub(super) node_since: u64,
     /// The last epoch that was given out.
     pub(super) epoch: u64,
     /// Epoch and number.
@@ -31,17 +37,24 @@ pub(super) struct State {
     pub(super) unlinked: Key,
     /// Epoch, first, last.
     dropped: Vec<(u64, u64, u64)>,
+    /// The largest number of every epoch that is not wholly acknowledged.
+    #[serde(default)]
+    lives: Vec<Key>,
 }
 
 impl State {
-    pub(super) fn new(epoch: u64, acknowledged: Key, unlinked: Key, dropped: &[Dropped]) -> Self {
+    pub(super) fn new(node: &NodeId, node_since: u64, epoch: u64, ledger: &Ledger) -> Self {
+        let dropped = ledger.dropped_between((0, 0), None);
         let newest = &dropped[dropped.len().saturating_sub(MAX_DROPPED)..];
         Self {
             v: VERSION,
+            node: node.to_string(),
+            node_since,
             epoch,
-            acknowledged,
-            unlinked,
+            acknowledged: ledger.acknowledged(),
+            unlinked: ledger.unlinked(),
             dropped: newest.iter().map(|(e, r)| (*e, r.first, r.last)).collect(),
+            lives: ledger.lives().collect(),
         }
     }
 
@@ -52,6 +65,18 @@ impl State {
             whole.then_some((epoch, SequenceRange { first, last }))
         };
         self.dropped.iter().filter_map(range).collect()
+    }
+
+    /// Whether another node wrote what is here.
+    pub(super) fn is_of_another(&self, node: &NodeId) -> bool {
+        !self.node.is_empty() && self.node != node.as_str()
+    }
+
+    /// The last place of every epoch of which a limit removed something. What was only lost, in a crash, was
+    /// not removed by a limit and is left out.
+    pub(super) fn removed(&self) -> impl Iterator<Item = Key> + '_ {
+        let touched = self.lives.iter().filter(|life| life.0 <= self.unlinked.0);
+        touched.map(|life| *life.min(&self.unlinked))
     }
 
     /// What was saved last. A file that cannot be understood is set aside: without it everything in the log

@@ -37,13 +37,17 @@ impl Bench {
     }
 
     fn open(&self) -> Spool {
+        self.open_as("az1").unwrap()
+    }
+
+    fn open_as(&self, node: &str) -> Result<Spool, Error> {
         let config = Config {
             max_bytes: self.max_bytes,
             tail_bytes: self.tail_bytes,
             fsync: Fsync::Never,
-            ..Config::new(self.dir.path(), NodeId::new("az1").unwrap())
+            ..Config::new(self.dir.path(), NodeId::new(node).unwrap())
         };
-        Spool::open(config, self.metrics.clone()).unwrap()
+        Spool::open(config, self.metrics.clone())
     }
 
     fn dropped(&self) -> u64 {
@@ -271,6 +275,86 @@ fn what_the_publisher_holds_is_not_dropped_until_it_starts_again() {
     let read = drain(&mut spool.reader().unwrap());
     assert_eq!(seqs(&read), [1, 11, 12]);
     assert_eq!((read[0].span, bench.dropped()), (10, 10));
+}
+
+#[test]
+fn what_an_earlier_life_gave_out_and_unlinked_leaves_a_counted_gap() {
+    let bench = Bench::small();
+    let spool = bench.open();
+    let old = spool.epoch();
+    fill(&spool, 1..=10);
+    assert_eq!(drain(&mut spool.reader().unwrap()).len(), 10);
+    spool.acknowledge(old, Sequence(3));
+    let later = SystemTime::now() + Duration::from_secs(25 * 3600);
+    spool.expire(later).unwrap();
+    assert_eq!(bench.dropped(), 0);
+    drop(spool);
+
+    let spool = bench.open();
+    assert_eq!(spool.highest(old), Some(Sequence(10)));
+    let read = drain(&mut spool.reader().unwrap());
+    assert_eq!((read[0].epoch, read[0].seq.0, read[0].span), (old, 4, 7));
+    let Item::Gap(gap) = wire::decode(&read[0].payload).unwrap() else {
+        panic!("no gap: {read:?}");
+    };
+    assert_eq!((read.len(), gap.reason), (1, GapReason::SpoolLimit));
+    assert_eq!((bench.dropped(), spool.stats().unsent), (7, 0));
+}
+
+#[test]
+fn what_another_node_left_unsent_is_refused() {
+    let bench = Bench::new();
+    let spool = bench.open();
+    let old = spool.epoch();
+    fill(&spool, 1..=5);
+    spool.acknowledge(old, Sequence(2));
+    drop(spool);
+    let error = bench.open_as("az2").unwrap_err();
+    let Error::Node { kept, unsent, .. } = &error else {
+        panic!("{error:?}");
+    };
+    assert_eq!((kept.as_str(), *unsent), ("az1", 3));
+    let read = drain(&mut bench.open().reader().unwrap());
+    assert_eq!(seqs(&read), [3, 4, 5], "with the name back it goes on");
+}
+
+#[test]
+fn what_another_node_sent_is_not_offered_under_the_new_name() {
+    let bench = Bench::new();
+    let spool = bench.open();
+    let old = spool.epoch();
+    fill(&spool, 1..=5);
+    spool.acknowledge(old, Sequence(5));
+    drop(spool);
+    let first = bench.open_as("az2").unwrap();
+    let since = first.epoch();
+    fill(&first, 1..=2);
+    drop(first);
+    // Not the first start under the new name only.
+    let spool = bench.open_as("az2").unwrap();
+    assert_eq!(spool.earlier_lives(10), [(since, Sequence(2))]);
+    assert_eq!(spool.highest(old), None);
+    let resend = spool.range(old, range(1, 5), 10).unwrap();
+    assert_eq!((resend.messages.len(), resend.gone), (0, vec![range(1, 5)]));
+    let read = drain(&mut spool.reader().unwrap());
+    let read: Vec<_> = read.iter().map(|m| (m.epoch, m.seq.0)).collect();
+    assert_eq!(read, [(since, 1), (since, 2)]);
+}
+
+#[test]
+fn state_from_before_the_node_was_kept_is_accepted() {
+    let bench = Bench::new();
+    let spool = bench.open();
+    let old = spool.epoch();
+    fill(&spool, 1..=3);
+    drop(spool);
+    let state = format!(
+        r#"{{"v":1,"epoch":{},"acknowledged":[{},1],"unlinked":[0,0],"dropped":[]}}"#,
+        old.0, old.0
+    );
+    std::fs::write(bench.dir.path().join("state.json"), state).unwrap();
+    let spool = bench.open_as("az2").unwrap();
+    assert_eq!(seqs(&drain(&mut spool.reader().unwrap())), [2, 3]);
 }
 
 #[test]

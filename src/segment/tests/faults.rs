@@ -3,13 +3,13 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
 
 use super::super::files::{Disk, File, Files};
 use super::super::{Config, Error, Fsync, Limits, Log, Position};
-use super::{all_ids, config, files, insert, payload, ten};
+use super::{all_ids, config, files, insert, payload, replace, ten};
 
 /// What fails from now on.
 #[derive(Debug, Default, Clone)]
@@ -22,6 +22,8 @@ struct Faults {
     truncate: bool,
     sync: bool,
     create: bool,
+    /// A new file finds no room.
+    create_full: bool,
     remove: bool,
     read: bool,
 }
@@ -57,13 +59,20 @@ impl Files for FaultyDisk {
     }
     fn create(&self, path: &Path) -> io::Result<Box<dyn File>> {
         eio(self.0.lock().create)?;
+        if self.0.lock().create_full {
+            return Err(io::Error::from_raw_os_error(28));
+        }
         Ok(self.wrap(Disk.create(path)?))
     }
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         Disk.rename(from, to)
     }
     fn remove(&self, path: &Path) -> io::Result<()> {
-        eio(self.0.lock().remove)?;
+        let mut faults = self.0.lock();
+        eio(faults.remove)?;
+        if let Some(room) = &mut faults.room {
+            *room += path.metadata()?.len();
+        }
         Disk.remove(path)
     }
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
@@ -298,6 +307,54 @@ fn new_file_that_cannot_be_made_fails_the_append_only_for_now() {
     log.append(&[insert(4, &[7; 1000])]).unwrap();
     drop(log);
     assert_eq!(all_ids(&bench.open(Fsync::Never), 1), [1, 2, 3, 4]);
+}
+
+#[test]
+fn old_file_serves_on_while_there_is_no_room_for_a_new_one() {
+    let bench = Bench::new();
+    let (log, _) = bench.open_with(Config {
+        rotate_after: Duration::ZERO,
+        ..config(bench.dir.path())
+    });
+    log.append(&[insert(1, b"a")]).unwrap();
+    bench.set(Faults {
+        create_full: true,
+        ..Faults::default()
+    });
+    log.append(&[insert(2, b"b")]).unwrap();
+    assert_eq!((all_ids(&log, 1), log.end().segment), (vec![1, 2], 1));
+    bench.set(Faults::default());
+    log.append(&[insert(3, b"c")]).unwrap();
+    assert_eq!(log.end().segment, 2);
+}
+
+#[test]
+fn retention_frees_a_full_disk_and_keeps_what_was_written_to_replace() {
+    let bench = Bench::new();
+    let log = bench.open(Fsync::Never);
+    log.append(&[replace(1, b"old")]).unwrap();
+    log.append(&[replace(1, b"new"), replace(2, b"two")])
+        .unwrap();
+    ten(&log, 1);
+    bench.set(Faults {
+        room: Some(0),
+        ..Faults::default()
+    });
+    log.append(&[insert(11, b"")]).unwrap_err();
+    let limits = Limits {
+        max_bytes: Some(0),
+        // The active file is to go too, but there is no room for another.
+        older_than: Some(SystemTime::now() + Duration::from_secs(3600)),
+    };
+    let reclaimed = log.retain(&limits).unwrap();
+    assert_eq!((reclaimed.segments, all_ids(&log, 1)), (3, vec![10]));
+    log.append(&[insert(11, b"")]).unwrap();
+    drop(log);
+    let log = bench.open(Fsync::Never);
+    assert_eq!(files(bench.dir.path()).len(), 1);
+    assert_eq!(all_ids(&log, 1), [10, 11]);
+    assert_eq!(payload(&log, 2, 1).unwrap(), b"new");
+    assert_eq!(payload(&log, 2, 2).unwrap(), b"two");
 }
 
 #[test]
