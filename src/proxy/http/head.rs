@@ -115,6 +115,10 @@ pub(super) fn to_client(head: &mut http::response::Parts, kind: Use) {
     let upgrade = (kind == Use::Upgrade)
         .then(|| head.headers.remove(UPGRADE))
         .flatten();
+    // RFC 9112 section 6.3: chunks override a length, which is wrong for the decoded content.
+    if head.headers.contains_key(TRANSFER_ENCODING) {
+        head.headers.remove(CONTENT_LENGTH);
+    }
     strip(&mut head.headers);
     if let Some(upgrade) = upgrade {
         head.headers

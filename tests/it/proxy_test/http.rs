@@ -261,6 +261,22 @@ async fn a_length_beside_chunks_does_not_reach_the_upstream() {
 }
 
 #[tokio::test]
+async fn chunks_from_the_upstream_override_a_length_beside_them() {
+    let (origin, _) = Origin::fixed(
+        "HTTP/1.1 200 OK\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\nb\r\nhello world\r\n0\r\n\r\n",
+    )
+    .await;
+    let proxy = Proxy::start(origin.pool());
+    let mut client = proxy.client().await;
+    for _ in 0..2 {
+        let (head, body) = client.ask("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        assert_eq!(head.value("content-length"), None);
+        assert!(body.whole);
+        assert_eq!(body.content, b"hello world");
+    }
+}
+
+#[tokio::test]
 async fn an_oversize_head_gets_431() {
     let (origin, _) = Origin::fixed(HELLO).await;
     let proxy = Proxy::with(origin.pool(), |config| config.max_head_bytes = 8192);
