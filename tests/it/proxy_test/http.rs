@@ -315,6 +315,26 @@ async fn upgrades_pass_as_bytes_after_a_recorded_101() {
 }
 
 #[tokio::test]
+async fn an_offer_of_h2c_is_plain_http_on_kept_connections() {
+    let (origin, seen) = Origin::fixed(HELLO).await;
+    let proxy = Proxy::start(origin.pool());
+    let mut client = proxy.client().await;
+    for _ in 0..3 {
+        let (head, body) = client
+            .ask("GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n\r\n")
+            .await;
+        assert_eq!((head.status(), &body.content[..]), (200, &b"hello"[..]));
+    }
+    assert_eq!(origin.connected(), 1);
+    let seen = seen.lock().unwrap();
+    assert!(
+        seen.iter()
+            .all(|head| !head.to_lowercase().contains("upgrade"))
+    );
+    assert!(seen.iter().all(|head| !head.contains("HTTP2")));
+}
+
+#[tokio::test]
 async fn a_refused_upgrade_is_a_plain_exchange() {
     let (origin, _) = Origin::fixed(HELLO).await;
     let proxy = Proxy::start(origin.pool());
