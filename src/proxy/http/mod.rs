@@ -270,6 +270,11 @@ impl Bound {
     }
 }
 
+/// How many fields a head may have, in both directions. hyper's own limit of 100 is too low for real traffic
+/// (a response with many `Set-Cookie`); above that it takes its two tables of 32 bytes per field from the
+/// heap for each head, never initialised: two allocations of 32 KB, small beside the exchange's system calls.
+const MAX_FIELDS: usize = 1000;
+
 /// Transparent where hyper can be: header case is kept, no `Date` is added. A client that closes its side
 /// in mid-exchange has gone, as for nginx and others, so that its upstream request is cancelled.
 fn http_settings(config: &Config) -> http1::Builder {
@@ -279,6 +284,7 @@ fn http_settings(config: &Config) -> http1::Builder {
         .half_close(false)
         .timer(TokioTimer::new())
         .header_read_timeout(config.head_timeout)
+        .max_headers(MAX_FIELDS)
         .max_header_size(config.max_head_bytes)
         .max_buf_size(config.max_head_bytes.max(64 << 10));
     http

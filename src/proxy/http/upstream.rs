@@ -19,8 +19,8 @@ use tokio::net::TcpStream;
 use super::super::listener::tune;
 use super::super::stream::Stream;
 use super::super::{Error, Metrics, tls};
-use super::Config;
 use super::body::RequestBody;
+use super::{Config, MAX_FIELDS};
 use crate::service_discovery::{Endpoint, Member, Pool, Scheme};
 
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
@@ -108,7 +108,9 @@ impl Upstreams {
             .then(|| tls::Client::new(ca, &[b"http/1.1"]))
             .transpose()?;
         let mut http = http1::Builder::new();
-        http.preserve_header_case(true).max_buf_size(512 << 10);
+        http.preserve_header_case(true)
+            .max_headers(MAX_FIELDS)
+            .max_buf_size(512 << 10);
         Ok(Self {
             pool,
             sites,

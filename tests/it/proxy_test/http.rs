@@ -277,6 +277,22 @@ async fn chunks_from_the_upstream_override_a_length_beside_them() {
 }
 
 #[tokio::test]
+async fn heads_with_many_fields_pass() {
+    let many = |name: &str| -> String { (0..150).map(|n| format!("{name}: n{n}=v\r\n")).collect() };
+    let answer = format!(
+        "HTTP/1.1 200 OK\r\n{}Content-Length: 0\r\n\r\n",
+        many("Set-Cookie")
+    );
+    let (origin, seen) = Origin::fixed(answer.leak()).await;
+    let proxy = Proxy::start(origin.pool());
+    let request = format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", many("X-Many"));
+    let (head, _) = proxy.client().await.ask(&request).await;
+    assert_eq!(head.status(), 200);
+    assert_eq!(head.text.matches("Set-Cookie: ").count(), 150);
+    assert_eq!(seen.lock().unwrap()[0].matches("X-Many: ").count(), 150);
+}
+
+#[tokio::test]
 async fn an_oversize_head_gets_431() {
     let (origin, _) = Origin::fixed(HELLO).await;
     let proxy = Proxy::with(origin.pool(), |config| config.max_head_bytes = 8192);
