@@ -13,7 +13,7 @@ use hyper::body::Incoming;
 use tokio::time::Sleep;
 
 use super::super::{Error, Metrics};
-use super::upstream::{Connection, Site};
+use super::upstream::{Busy, Site};
 use super::{BoxBody, BoxError};
 use crate::capture::{RequestTee, ResponseTee};
 use crate::record::Outcome;
@@ -144,7 +144,7 @@ impl Drop for Meter {
 pub(super) struct UpstreamBody {
     incoming: Incoming,
     /// The connection it comes on, where this body drives it.
-    connection: Option<Connection>,
+    busy: Option<Busy>,
     site: Arc<Site>,
     tee: Option<ResponseTee>,
     meter: Meter,
@@ -156,7 +156,7 @@ pub(super) struct UpstreamBody {
 impl UpstreamBody {
     pub(super) fn new(
         incoming: Incoming,
-        connection: Option<Connection>,
+        busy: Option<Busy>,
         site: Arc<Site>,
         tee: Option<ResponseTee>,
         meter: Meter,
@@ -164,7 +164,7 @@ impl UpstreamBody {
     ) -> Self {
         let mut body = Self {
             incoming,
-            connection,
+            busy,
             site,
             tee,
             meter,
@@ -183,25 +183,24 @@ impl UpstreamBody {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let Some(connection) = &mut self.connection else {
+        let Some(busy) = &mut self.busy else {
             return Pin::new(&mut self.incoming).poll_frame(cx);
         };
         // The body is fed by the driver alone, which runs right here: only its socket has to wake us.
         let mut nobody = Context::from_waker(Waker::noop());
         match Pin::new(&mut self.incoming).poll_frame(&mut nobody) {
-            Poll::Pending if !connection.has_ended() => {
-                connection.drive(cx);
+            Poll::Pending if !busy.connection.has_ended() => {
+                busy.connection.drive(cx);
                 Pin::new(&mut self.incoming).poll_frame(&mut nobody)
             }
             polled => polled,
         }
     }
 
-    /// All has come: the connection can serve the next request.
+    /// All has come: the connection can serve the next request, once it has taken all of this one.
     fn complete(&mut self, cx: &mut Context<'_>) {
-        if let Some(mut connection) = self.connection.take() {
-            connection.drive(cx);
-            self.site.give_back(connection);
+        if let Some(busy) = self.busy.take() {
+            busy.answered(&self.site, self.pause, cx);
         }
         if let Some(tee) = self.tee.take() {
             tee.end(Outcome::Ok);
@@ -211,7 +210,7 @@ impl UpstreamBody {
     /// Records the failure at once and reports it at the next poll: an error makes hyper drop what it has
     /// not flushed, and the client should get what did come.
     fn fail(&mut self, error: Error, cx: &Context<'_>) {
-        self.connection = None;
+        self.busy = None;
         if let Some(failure) = error.upstream_failure() {
             self.meter.metrics.upstream_failed(failure);
         }

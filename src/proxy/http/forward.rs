@@ -17,7 +17,7 @@ use super::super::drain::Drain;
 use super::super::{Error, Metrics, Side};
 use super::body::{Meter, Reply, RequestBody, UpstreamBody};
 use super::head::{self, Route, Use};
-use super::upstream::{self, Site, Source, Upstreams};
+use super::upstream::{self, Busy, Site, Source, Upstreams};
 use super::{Client, Config, Forwarded, Host, upgrade};
 use crate::capture::{Capture, Tee};
 use crate::record::Outcome;
@@ -100,7 +100,7 @@ impl Forwarder {
             .as_ref()
             .filter(|_| !body.is_end_stream())
             .map(|tee| tee.request_body(&parts.headers));
-        let progress = Arc::default();
+        let progress: Arc<AtomicU64> = Arc::default();
         let body = if body.is_end_stream() {
             RequestBody::none(Arc::clone(&self.metrics))
         } else {
@@ -119,7 +119,12 @@ impl Forwarder {
                 meter.answered(head.status);
                 let tee = tee.and_then(|t| t.respond(head.status, &head.headers, Some(&site.name)));
                 let pause = self.body_timeout;
-                let body = UpstreamBody::new(incoming, Some(connection), site, tee, meter, pause);
+                let busy = Busy {
+                    connection,
+                    progress,
+                    drain: self.drain.clone(),
+                };
+                let body = UpstreamBody::new(incoming, Some(busy), site, tee, meter, pause);
                 Response::from_parts(head, Reply::Upstream(Box::new(body)))
             }
             Err(error) => self.refuse(&error, tee, meter),
