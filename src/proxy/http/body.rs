@@ -2,7 +2,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
@@ -18,13 +18,31 @@ use super::{BoxBody, BoxError};
 use crate::capture::{RequestTee, ResponseTee};
 use crate::record::Outcome;
 
+/// How far a request's content has come, so that a slow client is told from a slow upstream.
+#[derive(Debug, Default)]
+pub(super) struct Progress {
+    frames: AtomicU64,
+    waiting: AtomicBool,
+}
+
+impl Progress {
+    /// Grows with each frame.
+    pub(super) fn frames(&self) -> u64 {
+        self.frames.load(Relaxed)
+    }
+
+    /// Whether the upstream would take more than the client has sent.
+    pub(super) fn waits_for_client(&self) -> bool {
+        self.waiting.load(Relaxed)
+    }
+}
+
 /// A request's content on its way to the upstream.
 pub(super) struct RequestBody {
     incoming: Option<Incoming>,
     tee: Option<RequestTee>,
     metrics: Arc<Metrics>,
-    /// Grows with each frame, so that a slow upload is told from a slow upstream.
-    progress: Arc<AtomicU64>,
+    progress: Arc<Progress>,
 }
 
 impl RequestBody {
@@ -32,7 +50,7 @@ impl RequestBody {
         incoming: Incoming,
         tee: Option<RequestTee>,
         metrics: Arc<Metrics>,
-        progress: Arc<AtomicU64>,
+        progress: Arc<Progress>,
     ) -> Self {
         Self {
             incoming: Some(incoming),
@@ -53,7 +71,7 @@ impl RequestBody {
     }
 
     fn see(&mut self, frame: &Frame<Bytes>) {
-        self.progress.fetch_add(1, Relaxed);
+        self.progress.frames.fetch_add(1, Relaxed);
         if let Some(data) = frame.data_ref() {
             self.metrics.bytes_in.inc_by(data.len() as u64);
             if let Some(tee) = &mut self.tee {
@@ -79,6 +97,7 @@ impl Body for RequestBody {
         };
         let polled = Pin::new(&mut *incoming).poll_frame(cx);
         let ended = incoming.is_end_stream();
+        this.progress.waiting.store(polled.is_pending(), Relaxed);
         match &polled {
             Poll::Ready(Some(Ok(frame))) => {
                 this.see(frame);
@@ -87,7 +106,7 @@ impl Body for RequestBody {
                 }
             }
             Poll::Ready(None) => {
-                this.progress.fetch_add(1, Relaxed);
+                this.progress.frames.fetch_add(1, Relaxed);
                 if let Some(tee) = this.tee.take() {
                     tee.end();
                 }

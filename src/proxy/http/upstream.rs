@@ -6,7 +6,6 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
@@ -21,7 +20,7 @@ use super::super::drain::Drain;
 use super::super::listener::tune;
 use super::super::stream::Stream;
 use super::super::{Error, Metrics, tls};
-use super::body::RequestBody;
+use super::body::{Progress, RequestBody};
 use super::forward::within;
 use super::{Config, MAX_FIELDS};
 use crate::service_discovery::{Endpoint, Member, Pool, Scheme};
@@ -70,7 +69,7 @@ struct Held {
 /// A connection with an exchange on it whose request's content may still be on its way.
 pub(super) struct Busy {
     pub(super) connection: Connection,
-    pub(super) progress: Arc<AtomicU64>,
+    pub(super) progress: Arc<Progress>,
     pub(super) drain: Drain,
 }
 

@@ -210,6 +210,26 @@ async fn a_client_that_leaves_in_mid_upload_is_recorded_so() {
 }
 
 #[tokio::test]
+async fn a_client_that_stalls_in_mid_upload_gets_408_and_the_blame() {
+    let proxy = Proxy::with(Origin::echo().await.pool(), |config| {
+        config.response_timeout = Duration::from_millis(50);
+    });
+    let mut client = proxy.client().await;
+    let (head, content) = client
+        .ask("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nhalf")
+        .await;
+    assert_eq!(
+        (head.status(), head.value("connection")),
+        (408, Some("close"))
+    );
+    let json: serde_json::Value = serde_json::from_slice(&content.content).unwrap();
+    assert_eq!(json["failure"], serde_json::Value::Null);
+    let exchange = proxy.kept.exchange().await;
+    assert!(matches!(exchange.outcome, Outcome::ClientError(_)));
+    assert!(exchange.request.body.truncated);
+}
+
+#[tokio::test]
 async fn malformed_chunks_end_the_request() {
     let proxy = Proxy::start(Origin::echo().await.pool());
     for bad in ["zz\r\n", "5\r\nhello!", "-1\r\n", "ffffffffffffffffff\r\n"] {
