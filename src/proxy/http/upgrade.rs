@@ -54,6 +54,7 @@ pub(super) async fn forward(
         tee.end(Outcome::Ok);
     }
     let task = Arc::clone(forwarder);
+    client.write_limit.lift();
     // The tunnel outlives the HTTP connection and goes on to count under the limit on connections.
     let slot = Arc::clone(&client.slot);
     forwarder.drain.spawn(async move {

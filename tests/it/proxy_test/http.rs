@@ -1,5 +1,7 @@
 //! Heads, connections and methods.
 
+use std::time::Duration;
+
 use qproxy::record::{Digest, Outcome};
 
 use super::Proxy;
@@ -328,6 +330,34 @@ async fn upgrades_pass_as_bytes_after_a_recorded_101() {
     let exchange = proxy.kept.exchange().await;
     assert_eq!(exchange.response.unwrap().status, 101);
     assert_eq!(exchange.outcome, Outcome::Ok);
+}
+
+#[tokio::test]
+async fn a_tunnel_may_rest_for_longer_than_a_response() {
+    let length = 32 << 20;
+    let origin = Origin::start(move |_, socket| async move {
+        let mut peer = Peer::over(socket);
+        peer.head().await;
+        peer.send(
+            "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: chat\r\n\r\n",
+        )
+        .await;
+        peer.send_bytes(&vec![1; length]).await;
+    })
+    .await;
+    let limit = Duration::from_millis(20);
+    let proxy = Proxy::with(origin.pool(), |config| config.write_timeout = limit);
+    let mut client = proxy.client().await;
+    client
+        .send("GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: chat\r\n\r\n")
+        .await;
+    assert_eq!(client.head().await.unwrap().status(), 101);
+    // Time is what is tested here: the buffers are full, and the limit passes many times over.
+    tokio::time::sleep(limit * 10).await;
+    tokio::io::AsyncWriteExt::shutdown(&mut client.socket)
+        .await
+        .unwrap();
+    assert_eq!(client.rest().await.len(), length);
 }
 
 #[tokio::test]
