@@ -255,6 +255,10 @@ impl PassThrough {
         let mut response = tokio::time::timeout(self.timeout, lane.send(build))
             .await
             .unwrap_or(Err(SendError::Timeout))?;
+        // RFC 9112 section 6.3: chunks override a length, which is wrong for the decoded content.
+        if response.headers().contains_key(header::TRANSFER_ENCODING) {
+            response.headers_mut().remove(header::CONTENT_LENGTH);
+        }
         *response.headers_mut() = fields::passed_on(&Headers::from(response.headers())).0;
         // The connection lives as long as the body is read.
         Ok(response.map(|body| {

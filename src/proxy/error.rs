@@ -75,6 +75,9 @@ pub enum Error {
     /// The request's content broke off or is malformed.
     #[error("read the request's content")]
     RequestBody(#[source] hyper::Error),
+    /// The client stopped sending in mid-content, while the upstream waited for more.
+    #[error("the client did not go on with the request's content in time")]
+    SlowRequest,
 
     /// No connection to the upstream.
     #[error("connect to {upstream}")]
@@ -139,7 +142,9 @@ impl Error {
     #[must_use]
     pub const fn side(&self) -> Side {
         match self {
-            Self::Request(_) | Self::Unsupported(_) | Self::RequestBody(_) => Side::Client,
+            Self::Request(_) | Self::Unsupported(_) | Self::RequestBody(_) | Self::SlowRequest => {
+                Side::Client
+            }
             Self::Connect { .. }
             | Self::Handshake { .. }
             | Self::Timeout { .. }
@@ -180,6 +185,7 @@ impl Error {
     pub const fn status(&self) -> StatusCode {
         match self {
             Self::Request(_) | Self::RequestBody(_) => StatusCode::BAD_REQUEST,
+            Self::SlowRequest => StatusCode::REQUEST_TIMEOUT,
             Self::Unsupported(_) => StatusCode::NOT_IMPLEMENTED,
             Self::Timeout { .. } => StatusCode::GATEWAY_TIMEOUT,
             Self::Connect { .. }

@@ -2,7 +2,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
@@ -13,18 +13,36 @@ use hyper::body::Incoming;
 use tokio::time::Sleep;
 
 use super::super::{Error, Metrics};
-use super::upstream::{Connection, Site};
+use super::upstream::{Busy, Site};
 use super::{BoxBody, BoxError};
 use crate::capture::{RequestTee, ResponseTee};
 use crate::record::Outcome;
+
+/// How far a request's content has come, so that a slow client is told from a slow upstream.
+#[derive(Debug, Default)]
+pub(super) struct Progress {
+    frames: AtomicU64,
+    waiting: AtomicBool,
+}
+
+impl Progress {
+    /// Grows with each frame.
+    pub(super) fn frames(&self) -> u64 {
+        self.frames.load(Relaxed)
+    }
+
+    /// Whether the upstream would take more than the client has sent.
+    pub(super) fn waits_for_client(&self) -> bool {
+        self.waiting.load(Relaxed)
+    }
+}
 
 /// A request's content on its way to the upstream.
 pub(super) struct RequestBody {
     incoming: Option<Incoming>,
     tee: Option<RequestTee>,
     metrics: Arc<Metrics>,
-    /// Grows with each frame, so that a slow upload is told from a slow upstream.
-    progress: Arc<AtomicU64>,
+    progress: Arc<Progress>,
 }
 
 impl RequestBody {
@@ -32,7 +50,7 @@ impl RequestBody {
         incoming: Incoming,
         tee: Option<RequestTee>,
         metrics: Arc<Metrics>,
-        progress: Arc<AtomicU64>,
+        progress: Arc<Progress>,
     ) -> Self {
         Self {
             incoming: Some(incoming),
@@ -53,7 +71,7 @@ impl RequestBody {
     }
 
     fn see(&mut self, frame: &Frame<Bytes>) {
-        self.progress.fetch_add(1, Relaxed);
+        self.progress.frames.fetch_add(1, Relaxed);
         if let Some(data) = frame.data_ref() {
             self.metrics.bytes_in.inc_by(data.len() as u64);
             if let Some(tee) = &mut self.tee {
@@ -79,6 +97,7 @@ impl Body for RequestBody {
         };
         let polled = Pin::new(&mut *incoming).poll_frame(cx);
         let ended = incoming.is_end_stream();
+        this.progress.waiting.store(polled.is_pending(), Relaxed);
         match &polled {
             Poll::Ready(Some(Ok(frame))) => {
                 this.see(frame);
@@ -87,7 +106,7 @@ impl Body for RequestBody {
                 }
             }
             Poll::Ready(None) => {
-                this.progress.fetch_add(1, Relaxed);
+                this.progress.frames.fetch_add(1, Relaxed);
                 if let Some(tee) = this.tee.take() {
                     tee.end();
                 }
@@ -144,7 +163,7 @@ impl Drop for Meter {
 pub(super) struct UpstreamBody {
     incoming: Incoming,
     /// The connection it comes on, where this body drives it.
-    connection: Option<Connection>,
+    busy: Option<Busy>,
     site: Arc<Site>,
     tee: Option<ResponseTee>,
     meter: Meter,
@@ -156,7 +175,7 @@ pub(super) struct UpstreamBody {
 impl UpstreamBody {
     pub(super) fn new(
         incoming: Incoming,
-        connection: Option<Connection>,
+        busy: Option<Busy>,
         site: Arc<Site>,
         tee: Option<ResponseTee>,
         meter: Meter,
@@ -164,7 +183,7 @@ impl UpstreamBody {
     ) -> Self {
         let mut body = Self {
             incoming,
-            connection,
+            busy,
             site,
             tee,
             meter,
@@ -183,25 +202,24 @@ impl UpstreamBody {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let Some(connection) = &mut self.connection else {
+        let Some(busy) = &mut self.busy else {
             return Pin::new(&mut self.incoming).poll_frame(cx);
         };
         // The body is fed by the driver alone, which runs right here: only its socket has to wake us.
         let mut nobody = Context::from_waker(Waker::noop());
         match Pin::new(&mut self.incoming).poll_frame(&mut nobody) {
-            Poll::Pending if !connection.has_ended() => {
-                connection.drive(cx);
+            Poll::Pending if !busy.connection.has_ended() => {
+                busy.connection.drive(cx);
                 Pin::new(&mut self.incoming).poll_frame(&mut nobody)
             }
             polled => polled,
         }
     }
 
-    /// All has come: the connection can serve the next request.
+    /// All has come: the connection can serve the next request, once it has taken all of this one.
     fn complete(&mut self, cx: &mut Context<'_>) {
-        if let Some(mut connection) = self.connection.take() {
-            connection.drive(cx);
-            self.site.give_back(connection);
+        if let Some(busy) = self.busy.take() {
+            busy.answered(&self.site, self.pause, cx);
         }
         if let Some(tee) = self.tee.take() {
             tee.end(Outcome::Ok);
@@ -211,7 +229,7 @@ impl UpstreamBody {
     /// Records the failure at once and reports it at the next poll: an error makes hyper drop what it has
     /// not flushed, and the client should get what did come.
     fn fail(&mut self, error: Error, cx: &Context<'_>) {
-        self.connection = None;
+        self.busy = None;
         if let Some(failure) = error.upstream_failure() {
             self.meter.metrics.upstream_failed(failure);
         }

@@ -15,9 +15,9 @@ use hyper::{Request, Response};
 
 use super::super::drain::Drain;
 use super::super::{Error, Metrics, Side};
-use super::body::{Meter, Reply, RequestBody, UpstreamBody};
+use super::body::{Meter, Progress, Reply, RequestBody, UpstreamBody};
 use super::head::{self, Route, Use};
-use super::upstream::{self, Site, Source, Upstreams};
+use super::upstream::{self, Busy, Site, Source, Upstreams};
 use super::{Client, Config, Forwarded, Host, upgrade};
 use crate::capture::{Capture, Tee};
 use crate::record::Outcome;
@@ -100,7 +100,7 @@ impl Forwarder {
             .as_ref()
             .filter(|_| !body.is_end_stream())
             .map(|tee| tee.request_body(&parts.headers));
-        let progress = Arc::default();
+        let progress: Arc<Progress> = Arc::default();
         let body = if body.is_end_stream() {
             RequestBody::none(Arc::clone(&self.metrics))
         } else {
@@ -119,7 +119,12 @@ impl Forwarder {
                 meter.answered(head.status);
                 let tee = tee.and_then(|t| t.respond(head.status, &head.headers, Some(&site.name)));
                 let pause = self.body_timeout;
-                let body = UpstreamBody::new(incoming, Some(connection), site, tee, meter, pause);
+                let busy = Busy {
+                    connection,
+                    progress,
+                    drain: self.drain.clone(),
+                };
+                let body = UpstreamBody::new(incoming, Some(busy), site, tee, meter, pause);
                 Response::from_parts(head, Reply::Upstream(Box::new(body)))
             }
             Err(error) => self.refuse(&error, tee, meter),
@@ -151,7 +156,7 @@ impl Forwarder {
         &self,
         mut parts: Parts,
         body: RequestBody,
-        progress: &Arc<AtomicU64>,
+        progress: &Arc<Progress>,
         client: SocketAddr,
     ) -> Result<Answered, Error> {
         let (site, connection, source) = self.upstreams.connection().await?;
@@ -183,7 +188,7 @@ impl Forwarder {
         site: Arc<Site>,
         mut connection: upstream::Connection,
         request: Request<RequestBody>,
-        progress: &AtomicU64,
+        progress: &Progress,
     ) -> Result<Answered, (Error, Option<Request<RequestBody>>)> {
         let response = connection.send(request);
         let response = within(self.response_timeout, progress, response).await;
@@ -197,11 +202,7 @@ impl Forwarder {
                 let error = Error::from_exchange(refused.error, &site.name);
                 Err((error, refused.unsent))
             }
-            None => {
-                let upstream = Arc::clone(&site.name);
-                let what = "answer";
-                Err((Error::Timeout { upstream, what }, None))
-            }
+            None => Err((no_answer(progress, &site.name), None)),
         }
     }
 
@@ -255,22 +256,33 @@ impl Forwarder {
 /// Waits for a response's head; the time starts anew while the request's content still moves.
 pub(super) async fn within<T>(
     limit: Duration,
-    progress: &AtomicU64,
+    progress: &Progress,
     response: impl Future<Output = T>,
 ) -> Option<T> {
     let mut response = std::pin::pin!(response);
-    let mut seen = progress.load(Relaxed);
+    let mut seen = progress.frames();
     loop {
         match tokio::time::timeout(limit, response.as_mut()).await {
             Ok(result) => return Some(result),
             Err(_) => {
-                let now = progress.load(Relaxed);
+                let now = progress.frames();
                 if now == seen {
                     return None;
                 }
                 seen = now;
             }
         }
+    }
+}
+
+/// Whose fault it is that there is no response.
+pub(super) fn no_answer(progress: &Progress, upstream: &Arc<str>) -> Error {
+    if progress.waits_for_client() {
+        return Error::SlowRequest;
+    }
+    Error::Timeout {
+        upstream: Arc::clone(upstream),
+        what: "answer",
     }
 }
 

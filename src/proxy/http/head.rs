@@ -60,7 +60,8 @@ pub(super) fn check(head: &http::request::Parts) -> Result<Use, Error> {
     }
     let upgrade = head.version == Version::HTTP_11
         && head.headers.contains_key(UPGRADE)
-        && names(&head.headers, "upgrade");
+        && names(&head.headers, "upgrade")
+        && !offers_h2c(&head.headers);
     Ok(if upgrade { Use::Upgrade } else { Use::Exchange })
 }
 
@@ -115,6 +116,10 @@ pub(super) fn to_client(head: &mut http::response::Parts, kind: Use) {
     let upgrade = (kind == Use::Upgrade)
         .then(|| head.headers.remove(UPGRADE))
         .flatten();
+    // RFC 9112 section 6.3: chunks override a length, which is wrong for the decoded content.
+    if head.headers.contains_key(TRANSFER_ENCODING) {
+        head.headers.remove(CONTENT_LENGTH);
+    }
     strip(&mut head.headers);
     if let Some(upgrade) = upgrade {
         head.headers
@@ -155,6 +160,12 @@ fn names(headers: &HeaderMap, option: &str) -> bool {
         .get_all(CONNECTION)
         .iter()
         .any(|value| lists(value, option))
+}
+
+/// A client that would rather speak HTTP/2 is content with HTTP/1.1: RFC 9113 section 3.1 removed this upgrade.
+fn offers_h2c(headers: &HeaderMap) -> bool {
+    let mut offers = headers.get_all(UPGRADE).iter();
+    offers.any(|offer| lists(offer, "h2c"))
 }
 
 /// Whether a comma-separated list has an element, without case, parameters aside.

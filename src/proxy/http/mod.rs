@@ -8,6 +8,7 @@ mod body;
 mod upstream;
 mod forward;
 mod upgrade;
+mod stall;
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -33,6 +34,7 @@ use crate::service_discovery;
 
 use body::Reply;
 use forward::Forwarder;
+use stall::{Lift, StallGuard};
 
 /// An error of a body.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -81,6 +83,8 @@ pub struct Config {
     pub response_timeout: Duration,
     /// How long an upstream may pause within a response's content.
     pub body_timeout: Duration,
+    /// How long a client may take nothing of a response that is there for it; a tunnel may for ever.
+    pub write_timeout: Duration,
     /// How many idle connections are kept per upstream.
     pub max_idle_upstream: usize,
     /// How long an idle connection to an upstream is kept.
@@ -123,6 +127,7 @@ impl Config {
             connect_timeout: Duration::from_secs(5),
             response_timeout: Duration::from_secs(60),
             body_timeout: Duration::from_secs(300),
+            write_timeout: Duration::from_secs(60),
             max_idle_upstream: 256,
             idle_upstream: Duration::from_secs(55),
         }
@@ -142,6 +147,7 @@ impl Config {
             ("connect_timeout", self.connect_timeout),
             ("response_timeout", self.response_timeout),
             ("body_timeout", self.body_timeout),
+            ("write_timeout", self.write_timeout),
         ] {
             if time.is_zero() {
                 return wrong(name, "over 0");
@@ -270,6 +276,11 @@ impl Bound {
     }
 }
 
+/// How many fields a head may have, in both directions. hyper's own limit of 100 is too low for real traffic
+/// (a response with many `Set-Cookie`); above that it takes its two tables of 32 bytes per field from the
+/// heap for each head, never initialised: two allocations of 32 KB, small beside the exchange's system calls.
+const MAX_FIELDS: usize = 1000;
+
 /// Transparent where hyper can be: header case is kept, no `Date` is added. A client that closes its side
 /// in mid-exchange has gone, as for nginx and others, so that its upstream request is cancelled.
 fn http_settings(config: &Config) -> http1::Builder {
@@ -279,6 +290,7 @@ fn http_settings(config: &Config) -> http1::Builder {
         .half_close(false)
         .timer(TokioTimer::new())
         .header_read_timeout(config.head_timeout)
+        .max_headers(MAX_FIELDS)
         .max_header_size(config.max_head_bytes)
         .max_buf_size(config.max_head_bytes.max(64 << 10));
     http
@@ -299,6 +311,8 @@ struct Client {
     connection: Arc<Connection>,
     /// Its place under the limit on connections.
     slot: Arc<OwnedSemaphorePermit>,
+    /// To be lifted where the connection becomes a tunnel.
+    write_limit: Lift,
 }
 
 impl Server {
@@ -313,7 +327,10 @@ impl Server {
         else {
             return;
         };
+        let write_limit = Lift::default();
+        let stream = StallGuard::new(stream, self.config.write_timeout, write_limit.clone());
         let peer = Arc::new(Client {
+            write_limit,
             address: client,
             slot: Arc::new(slot),
             connection: Arc::new(Connection {
@@ -337,7 +354,7 @@ impl Server {
             connection.as_mut().poll(cx)
         });
         if let Ended::Done(Err(error)) = ended.await {
-            if error.is_parse() || error.is_timeout() {
+            if error.is_parse() || error.is_timeout() || stall::stalled(&error) {
                 self.metrics.client_errors.inc();
             }
             tracing::debug!(%client, %error, "client connection ended");

@@ -3,7 +3,6 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 
 use http::StatusCode;
 use http_body::Body;
@@ -15,8 +14,8 @@ use tokio::io::copy_bidirectional;
 
 use super::super::Error;
 use super::Client;
-use super::body::{Meter, Reply, RequestBody, UpstreamBody};
-use super::forward::{Forwarder, within};
+use super::body::{Meter, Progress, Reply, RequestBody, UpstreamBody};
+use super::forward::{Forwarder, no_answer, within};
 use super::head::{self, Use};
 use super::upstream::Site;
 use crate::capture::Tee;
@@ -55,6 +54,7 @@ pub(super) async fn forward(
         tee.end(Outcome::Ok);
     }
     let task = Arc::clone(forwarder);
+    client.write_limit.lift();
     // The tunnel outlives the HTTP connection and goes on to count under the limit on connections.
     let slot = Arc::clone(&client.slot);
     forwarder.drain.spawn(async move {
@@ -77,7 +77,7 @@ async fn send(
 ) -> Result<(Arc<Site>, Response<Incoming>), Error> {
     let (site, connection) = forwarder.upstreams.upgradable().await?;
     let (mut parts, body) = request.into_parts();
-    let progress: Arc<AtomicU64> = Arc::default();
+    let progress: Arc<Progress> = Arc::default();
     let body = if body.is_end_stream() {
         RequestBody::none(Arc::clone(&forwarder.metrics))
     } else {
@@ -106,10 +106,7 @@ async fn send(
     match within(forwarder.response_timeout, &progress, response).await {
         Some(Ok(response)) => Ok((site, response)),
         Some(Err(error)) => Err(Error::from_exchange(error, &site.name)),
-        None => Err(Error::Timeout {
-            upstream: Arc::clone(&site.name),
-            what: "answer",
-        }),
+        None => Err(no_answer(&progress, &site.name)),
     }
 }
 

@@ -16,11 +16,13 @@ use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use tokio::net::TcpStream;
 
+use super::super::drain::Drain;
 use super::super::listener::tune;
 use super::super::stream::Stream;
 use super::super::{Error, Metrics, tls};
-use super::Config;
-use super::body::RequestBody;
+use super::body::{Progress, RequestBody};
+use super::forward::within;
+use super::{Config, MAX_FIELDS};
 use crate::service_discovery::{Endpoint, Member, Pool, Scheme};
 
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
@@ -62,6 +64,13 @@ struct Held {
     sender: http1::SendRequest<RequestBody>,
     driver: http1::Connection<TokioIo<Stream>, RequestBody>,
     ended: bool,
+}
+
+/// A connection with an exchange on it whose request's content may still be on its way.
+pub(super) struct Busy {
+    pub(super) connection: Connection,
+    pub(super) progress: Arc<Progress>,
+    pub(super) drain: Drain,
 }
 
 /// A connection whose driver runs in its own task, for an upgrade.
@@ -108,7 +117,9 @@ impl Upstreams {
             .then(|| tls::Client::new(ca, &[b"http/1.1"]))
             .transpose()?;
         let mut http = http1::Builder::new();
-        http.preserve_header_case(true).max_buf_size(512 << 10);
+        http.preserve_header_case(true)
+            .max_headers(MAX_FIELDS)
+            .max_buf_size(512 << 10);
         Ok(Self {
             pool,
             sites,
@@ -283,6 +294,43 @@ impl Site {
         kept.append(&mut current);
         kept.truncate(self.max_idle);
         *current = kept;
+    }
+}
+
+impl Busy {
+    /// Gives the connection back once its response is complete.
+    ///
+    /// An upstream may answer before it has read the whole request and go on reading (RFC 9112 section 9.5).
+    /// Then the upload gets a task of its own, until it is done, rests for `pause`, or the drain is over.
+    pub(super) fn answered(mut self, site: &Arc<Site>, pause: Duration, cx: &mut Context<'_>) {
+        self.connection.drive(cx);
+        if self.connection.has_ended() || self.connection.is_ready() {
+            site.give_back(self.connection);
+            return;
+        }
+        let Self {
+            mut connection,
+            progress,
+            drain,
+        } = self;
+        let (site, closing) = (Arc::clone(site), drain.clone());
+        drain.spawn(async move {
+            let settled = std::future::poll_fn(|cx| {
+                connection.drive(cx);
+                if connection.has_ended() || connection.is_ready() {
+                    Poll::Ready(())
+                } else {
+                    Poll::Pending
+                }
+            });
+            let settled = tokio::select! {
+                settled = within(pause, &progress, settled) => settled,
+                () = closing.closing() => None,
+            };
+            if settled.is_some() {
+                site.give_back(connection);
+            }
+        });
     }
 }
 

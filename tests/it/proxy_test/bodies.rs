@@ -262,3 +262,66 @@ async fn an_upload_waits_for_a_slow_upstream_instead_of_memory() {
     assert!(String::from_utf8_lossy(&answer[..n]).ends_with(&length.to_string()));
     assert_eq!(proxy.kept.exchange().await.outcome, Outcome::Ok);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_upload_goes_on_after_an_early_answer() {
+    let (told, mut received) = tokio::sync::mpsc::unbounded_channel();
+    let origin = Origin::start(move |_, socket| {
+        let told = told.clone();
+        async move {
+            let mut peer = Peer::over(socket);
+            while let Some(head) = peer.head().await {
+                peer.send("HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n")
+                    .await;
+                let content = peer.body(&head).await;
+                let _ = told.send((content.content.len(), content.whole));
+            }
+        }
+    })
+    .await;
+    let proxy = Proxy::start(origin.pool());
+    let mut client = proxy.client().await;
+    let length = 5 * MEGABYTE;
+    for _ in 0..2 {
+        let head = format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n");
+        client.send(&head).await;
+        // The answer is there before the first byte of content.
+        assert_eq!(client.head().await.unwrap().status(), 202);
+        client.send_bytes(&vec![7; length]).await;
+        assert_eq!(received.recv().await, Some((length, true)));
+    }
+    let exchanges = eventually("two records", || {
+        Some(proxy.kept.exchanges()).filter(|exchanges| exchanges.len() == 2)
+    });
+    for exchange in exchanges.await {
+        assert_eq!(exchange.outcome, Outcome::Ok);
+        assert_eq!(exchange.request.body.bytes, length as u64);
+    }
+}
+
+#[tokio::test]
+async fn an_upload_that_rests_after_an_early_answer_is_given_up() {
+    let (told, mut gone) = tokio::sync::mpsc::unbounded_channel();
+    let origin = Origin::start(move |_, socket| {
+        let told = told.clone();
+        async move {
+            let mut peer = Peer::over(socket);
+            peer.head().await;
+            peer.send("HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n")
+                .await;
+            peer.rest().await;
+            let _ = told.send(());
+        }
+    })
+    .await;
+    let short = std::time::Duration::from_millis(50);
+    let proxy = Proxy::with(origin.pool(), |config| config.body_timeout = short);
+    let mut client = proxy.client().await;
+    client
+        .send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nhalf")
+        .await;
+    assert_eq!(client.head().await.unwrap().status(), 202);
+    gone.recv()
+        .await
+        .expect("the upstream connection is closed");
+}

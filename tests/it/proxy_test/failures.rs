@@ -192,6 +192,36 @@ async fn a_client_that_leaves_in_mid_download_is_recorded_so() {
 }
 
 #[tokio::test]
+async fn a_client_that_takes_nothing_for_too_long_loses_its_connection() {
+    let (told, mut gone) = tokio::sync::mpsc::unbounded_channel();
+    let origin = Origin::start(move |_, socket| {
+        let told = told.clone();
+        async move {
+            let mut peer = Peer::over(socket);
+            peer.head().await;
+            peer.send("HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n")
+                .await;
+            let part = vec![1; 1 << 16];
+            while tokio::io::AsyncWriteExt::write_all(&mut peer.socket, &part)
+                .await
+                .is_ok()
+            {}
+            let _ = told.send(());
+        }
+    })
+    .await;
+    let short = Duration::from_millis(200);
+    let proxy = Proxy::with(origin.pool(), |config| config.write_timeout = short);
+    let mut client = proxy.client().await;
+    client.send(GET).await;
+    client.head().await.unwrap();
+    gone.recv().await.expect("the upstream is let go");
+    let exchange = proxy.kept.exchange().await;
+    assert_eq!(exchange.outcome, Outcome::ClientClosed);
+    drop(client);
+}
+
+#[tokio::test]
 async fn a_client_that_leaves_in_mid_upload_is_recorded_so() {
     let proxy = Proxy::start(Origin::echo().await.pool());
     let mut client = proxy.client().await;
@@ -206,6 +236,26 @@ async fn a_client_that_leaves_in_mid_upload_is_recorded_so() {
     drop(client);
     let exchange = proxy.kept.exchange().await;
     assert_eq!(exchange.outcome, Outcome::ClientClosed);
+    assert!(exchange.request.body.truncated);
+}
+
+#[tokio::test]
+async fn a_client_that_stalls_in_mid_upload_gets_408_and_the_blame() {
+    let proxy = Proxy::with(Origin::echo().await.pool(), |config| {
+        config.response_timeout = Duration::from_millis(50);
+    });
+    let mut client = proxy.client().await;
+    let (head, content) = client
+        .ask("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nhalf")
+        .await;
+    assert_eq!(
+        (head.status(), head.value("connection")),
+        (408, Some("close"))
+    );
+    let json: serde_json::Value = serde_json::from_slice(&content.content).unwrap();
+    assert_eq!(json["failure"], serde_json::Value::Null);
+    let exchange = proxy.kept.exchange().await;
+    assert!(matches!(exchange.outcome, Outcome::ClientError(_)));
     assert!(exchange.request.body.truncated);
 }
 

@@ -1,5 +1,7 @@
 //! Heads, connections and methods.
 
+use std::time::Duration;
+
 use qproxy::record::{Digest, Outcome};
 
 use super::Proxy;
@@ -261,6 +263,38 @@ async fn a_length_beside_chunks_does_not_reach_the_upstream() {
 }
 
 #[tokio::test]
+async fn chunks_from_the_upstream_override_a_length_beside_them() {
+    let (origin, _) = Origin::fixed(
+        "HTTP/1.1 200 OK\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\nb\r\nhello world\r\n0\r\n\r\n",
+    )
+    .await;
+    let proxy = Proxy::start(origin.pool());
+    let mut client = proxy.client().await;
+    for _ in 0..2 {
+        let (head, body) = client.ask("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        assert_eq!(head.value("content-length"), None);
+        assert!(body.whole);
+        assert_eq!(body.content, b"hello world");
+    }
+}
+
+#[tokio::test]
+async fn heads_with_many_fields_pass() {
+    let many = |name: &str| -> String { (0..150).map(|n| format!("{name}: n{n}=v\r\n")).collect() };
+    let answer = format!(
+        "HTTP/1.1 200 OK\r\n{}Content-Length: 0\r\n\r\n",
+        many("Set-Cookie")
+    );
+    let (origin, seen) = Origin::fixed(answer.leak()).await;
+    let proxy = Proxy::start(origin.pool());
+    let request = format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", many("X-Many"));
+    let (head, _) = proxy.client().await.ask(&request).await;
+    assert_eq!(head.status(), 200);
+    assert_eq!(head.text.matches("Set-Cookie: ").count(), 150);
+    assert_eq!(seen.lock().unwrap()[0].matches("X-Many: ").count(), 150);
+}
+
+#[tokio::test]
 async fn an_oversize_head_gets_431() {
     let (origin, _) = Origin::fixed(HELLO).await;
     let proxy = Proxy::with(origin.pool(), |config| config.max_head_bytes = 8192);
@@ -296,6 +330,54 @@ async fn upgrades_pass_as_bytes_after_a_recorded_101() {
     let exchange = proxy.kept.exchange().await;
     assert_eq!(exchange.response.unwrap().status, 101);
     assert_eq!(exchange.outcome, Outcome::Ok);
+}
+
+#[tokio::test]
+async fn a_tunnel_may_rest_for_longer_than_a_response() {
+    let length = 32 << 20;
+    let origin = Origin::start(move |_, socket| async move {
+        let mut peer = Peer::over(socket);
+        peer.head().await;
+        peer.send(
+            "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: chat\r\n\r\n",
+        )
+        .await;
+        peer.send_bytes(&vec![1; length]).await;
+    })
+    .await;
+    let limit = Duration::from_millis(20);
+    let proxy = Proxy::with(origin.pool(), |config| config.write_timeout = limit);
+    let mut client = proxy.client().await;
+    client
+        .send("GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: chat\r\n\r\n")
+        .await;
+    assert_eq!(client.head().await.unwrap().status(), 101);
+    // Time is what is tested here: the buffers are full, and the limit passes many times over.
+    tokio::time::sleep(limit * 10).await;
+    tokio::io::AsyncWriteExt::shutdown(&mut client.socket)
+        .await
+        .unwrap();
+    assert_eq!(client.rest().await.len(), length);
+}
+
+#[tokio::test]
+async fn an_offer_of_h2c_is_plain_http_on_kept_connections() {
+    let (origin, seen) = Origin::fixed(HELLO).await;
+    let proxy = Proxy::start(origin.pool());
+    let mut client = proxy.client().await;
+    for _ in 0..3 {
+        let (head, body) = client
+            .ask("GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n\r\n")
+            .await;
+        assert_eq!((head.status(), &body.content[..]), (200, &b"hello"[..]));
+    }
+    assert_eq!(origin.connected(), 1);
+    let seen = seen.lock().unwrap();
+    assert!(
+        seen.iter()
+            .all(|head| !head.to_lowercase().contains("upgrade"))
+    );
+    assert!(seen.iter().all(|head| !head.contains("HTTP2")));
 }
 
 #[tokio::test]
