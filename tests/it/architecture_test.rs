@@ -14,6 +14,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("tokio_rustls", &["proxy", "playback"]),
     ("broker_mock", &["app"]),
     ("anyhow", &["cli", "main"]),
+    ("rustix", &["cli"]),
 ];
 
 fn root() -> PathBuf {

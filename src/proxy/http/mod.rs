@@ -278,8 +278,8 @@ impl Bound {
 
 /// How many fields a head may have, in both directions. hyper's own limit of 100 is too low for real traffic
 /// (a response with many `Set-Cookie`); above that it takes its two tables of 32 bytes per field from the
-/// heap for each head, never initialised: two allocations of 32 KB, small beside the exchange's system calls.
-const MAX_FIELDS: usize = 1000;
+/// heap for each head, never initialised: two allocations of 8 KB, small beside the exchange's system calls.
+const MAX_FIELDS: usize = 256;
 
 /// Transparent where hyper can be: header case is kept, no `Date` is added. A client that closes its side
 /// in mid-exchange has gone, as for nginx and others, so that its upstream request is cancelled.
