@@ -314,7 +314,6 @@ impl Inner {
     /// Picks one in 1/share evenly: the n-th is taken where the running total passes a whole number.
     fn in_sample(&self, share: f64) -> bool {
         // Exact for the first 2^53 exchanges, which is 28,000 years at 10,000 a second.
-        #[allow(clippy::cast_precision_loss)]
         let n = self.sampled.fetch_add(1, Relaxed) as f64;
         ((n + 1.0) * share).floor() > (n * share).floor()
     }
