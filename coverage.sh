@@ -28,9 +28,10 @@ rm -rf "$out/prof" "$out/bin" "$out/html"
 mkdir -p "$out/prof" "$out/bin"
 
 # Only our own crates are instrumented; the relocatable counters let a child that is killed keep its counts.
+# The wrapper is bash: sh drops variables whose names have a hyphen, such as CARGO_BIN_EXE_broker-mock.
 wrapper=$out/rustc-instrumented
 cat >"$wrapper" <<'SCRIPT'
-#!/bin/sh
+#!/bin/bash
 exec "$@" -C instrument-coverage -C llvm-args=-runtime-counter-relocation
 SCRIPT
 chmod +x "$wrapper"
