@@ -92,6 +92,9 @@ pub enum QueryError {
     /// Too many queries open in this client.
     #[error("{0} queries are open already")]
     TooMany(usize),
+    /// A part of a long answer was lost on its way.
+    #[error("a part of the answer is missing")]
+    Incomplete,
     /// The answer is larger than `max_response_bytes`.
     #[error("the answer is over {0} bytes")]
     TooLarge(usize),

@@ -4,6 +4,7 @@
 //! `disconnect` or with the last clone. No call needs another to be polled.
 
 mod publish;
+mod answer;
 pub(crate) mod query;
 mod respond;
 

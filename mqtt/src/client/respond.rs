@@ -14,7 +14,7 @@ use crate::error::Error;
 use crate::inbox::Messages;
 use crate::message::Message;
 
-use super::query::Status;
+use super::answer::{Part, Status};
 use super::{MqttClient, publish, subscribe, unsubscribe};
 
 /// A question from a [`MqttClient::query`], or from any program that follows its topics.
@@ -116,7 +116,7 @@ where
         if handlers.len() >= shared.config.query.max_handlers {
             shared.counters.busy_requests.add(1);
             let shared = shared.clone();
-            if let Err(error) = try_answer(&shared, &reply_to, Status::Busy, Bytes::new()) {
+            if let Err(error) = try_answer(&shared, &reply_to, Status::Busy.into(), Bytes::new()) {
                 warn!(%error, "could not answer a query with busy");
             }
             continue;
@@ -155,34 +155,44 @@ async fn answer(
     result: Result<Bytes, Bytes>,
 ) -> Result<(), Error> {
     let mut answer = match result {
-        Err(error) => return send(shared, reply_to, Status::Error, error).await,
+        Err(error) => return send(shared, reply_to, Status::Error.into(), error).await,
         Ok(answer) => answer,
     };
-    let part = shared.config.query.part_bytes.max(1);
-    while answer.len() > part {
-        send(shared, reply_to, Status::More, answer.split_to(part)).await?;
+    let size = shared.config.query.part_bytes.max(1);
+    let mut number = 0;
+    while answer.len() > size {
+        let part = Part {
+            status: Status::More,
+            number: Some(number),
+        };
+        send(shared, reply_to, part, answer.split_to(size)).await?;
+        number += 1;
     }
-    send(shared, reply_to, Status::Ok, answer).await
+    let last = Part {
+        status: Status::Ok,
+        number: (number > 0).then_some(number),
+    };
+    send(shared, reply_to, last, answer).await
 }
 
 /// Waits for room in the queue, but not for the acknowledgement: the caller asks again if it hears nothing.
-async fn send(shared: &Shared, to: &str, status: Status, payload: Bytes) -> Result<(), Error> {
-    let (queued, _) = prepare(shared, to, status, payload)?;
+async fn send(shared: &Shared, to: &str, part: Part, payload: Bytes) -> Result<(), Error> {
+    let (queued, _) = prepare(shared, to, part, payload)?;
     shared.queue.publish(queued).await
 }
 
-fn try_answer(shared: &Shared, to: &str, status: Status, payload: Bytes) -> Result<(), Error> {
-    let (queued, _) = prepare(shared, to, status, payload)?;
+fn try_answer(shared: &Shared, to: &str, part: Part, payload: Bytes) -> Result<(), Error> {
+    let (queued, _) = prepare(shared, to, part, payload)?;
     shared.queue.try_publish(queued)
 }
 
 fn prepare(
     shared: &Shared,
     to: &str,
-    status: Status,
+    part: Part,
     payload: Bytes,
 ) -> Result<(crate::queue::Queued, publish::PublishToken), Error> {
-    let topic = Text::from(format!("{to}/{}", status.level()));
+    let topic = Text::from(format!("{to}/{}", part.levels()));
     publish::prepare(shared, topic, payload, QoS::AtLeastOnce.into())
 }
 
