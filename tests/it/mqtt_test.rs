@@ -259,6 +259,7 @@ async fn subscriptions_are_renewed_only_when_the_server_lost_them() {
         lost,
         Event::SessionLost {
             republished: 0,
+            failed: 0,
             resubscribed: 1
         }
     ));
@@ -282,7 +283,7 @@ async fn a_refused_subscription_is_an_error_and_the_rest_is_granted() {
             .await;
     };
     let (result, ()) = tokio::join!(client.subscribe("secret", QoS::AtMostOnce), refuse);
-    assert!(matches!(result, Err(Error::SubscribeRefused(filter)) if filter == "secret"));
+    assert!(matches!(result, Err(Error::SubscribeRefused { filter, .. }) if filter == "secret"));
     for bad in ["", "a#", "+b/c"] {
         let result = client.subscribe(bad, QoS::AtMostOnce).await;
         assert!(matches!(result, Err(Error::Topic(_))), "{bad}: {result:?}");

@@ -3,10 +3,18 @@
 //! A long answer comes as `more/0`, `more/1` … and ends with `ok/{parts before it}`. QoS 1 may bring a part twice, on
 //! either leg of its way; its number tells. An answer in one piece is just `ok`. Parts without numbers, from programs
 //! that send none, are joined as they come.
+//!
+//! In MQTT 5.0 an answer goes to the response topic just as it is, and user properties `query-status` and
+//! `query-part` say the same; without them it is an answer in one piece.
 
 use bytes::{Bytes, BytesMut};
 
+use crate::codec::PublishProperties;
 use crate::error::QueryError;
+
+/// Names of user properties.
+pub(super) const STATUS: &str = "query-status";
+pub(super) const PART: &str = "query-part";
 
 /// What a part says about itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,6 +68,20 @@ impl Part {
         };
         let status = Status::parse(status)?;
         Some(Self { status, number })
+    }
+
+    /// From the user properties of an answer.
+    pub(super) fn of(properties: Option<&PublishProperties>) -> Option<Self> {
+        let mut part = Self::from(Status::Ok);
+        let said = properties.map_or(&[][..], |it| it.user_properties.as_slice());
+        for (name, value) in said {
+            match name.as_str() {
+                STATUS => part.status = Status::parse(value)?,
+                PART => part.number = Some(value.parse().ok()?),
+                _ => {}
+            }
+        }
+        Some(part)
     }
 
     /// The levels that say it.
@@ -191,5 +213,28 @@ mod tests {
         ] {
             assert_eq!(Part::parse(levels), None, "{levels}");
         }
+    }
+
+    #[test]
+    fn user_properties_say_the_same_as_levels_and_none_say_ok() {
+        let said = |pairs: &[(&str, &str)]| {
+            let pairs = pairs
+                .iter()
+                .map(|&(name, value)| (name.into(), value.into()));
+            let properties = PublishProperties {
+                user_properties: pairs.collect(),
+                ..PublishProperties::default()
+            };
+            Part::of(Some(&properties))
+        };
+        assert_eq!(Part::of(None), Part::parse("ok"));
+        assert_eq!(said(&[("status", "1")]), Part::parse("ok"));
+        assert_eq!(said(&[(STATUS, "busy")]), Part::parse("busy"));
+        assert_eq!(
+            said(&[(PART, "3"), (STATUS, "more")]),
+            Part::parse("more/3")
+        );
+        assert_eq!(said(&[(STATUS, "what")]), None);
+        assert_eq!(said(&[(PART, "x")]), None);
     }
 }

@@ -11,7 +11,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use tokio::sync::{OnceCell, oneshot};
 
-use crate::codec::{QoS, Text};
+use crate::codec::{Publish, QoS, ReasonCode, Text, Version};
 use crate::driver::Shared;
 use crate::error::{Error, QueryError};
 use crate::options::MqttConfig;
@@ -19,7 +19,8 @@ use crate::random;
 use crate::stats::Counters;
 
 use super::answer::{Answer, Part, Taken};
-use super::{MqttClient, publish, subscribe};
+use super::subscribe::subscribe;
+use super::{MqttClient, PublishOptions, publish};
 
 /// The queries that wait for an answer.
 #[derive(Debug)]
@@ -67,17 +68,29 @@ impl Queries {
     }
 
     /// Takes an answer; those that nobody waits for are counted.
-    pub(crate) fn reply(&self, topic: &str, payload: Bytes, counters: &Counters) {
-        let levels = topic
-            .strip_prefix(&self.prefix)
-            .and_then(|rest| rest.split_once('/'));
-        let known = levels.and_then(|(id, levels)| Some((id, Part::parse(levels)?)));
-        let Some((id, part)) = known else {
+    pub(crate) fn reply(&self, publish: Publish, counters: &Counters) {
+        let levels = publish.topic.strip_prefix(&self.prefix);
+        let known = levels.and_then(|levels| match levels.split_once('/') {
+            Some((id, levels)) => Some((id, Part::parse(levels)?)),
+            // Sent to the response topic as it stands: what it is says itself.
+            None => Some((levels, Part::of(publish.properties.as_deref())?)),
+        });
+        let taken = known.is_some_and(|(id, part)| self.take_part(id, part, publish.payload));
+        if !taken {
             counters.late_answers.add(1);
-            return;
-        };
-        if !self.take_part(id, part, payload) {
-            counters.late_answers.add(1);
+        }
+    }
+
+    /// In MQTT 5.0 a request says what its topic says, for responders that look there, and is of no use when the
+    /// caller has given up.
+    fn options(&self, id: &str, shared: &Shared) -> PublishOptions {
+        let options = PublishOptions::new(QoS::AtLeastOnce);
+        match shared.config.protocol {
+            Version::V311 => options,
+            Version::V5 => options
+                .response_topic(format!("{}{id}", self.prefix))
+                .correlation_data(id.to_owned())
+                .expiry(shared.config.query.timeout),
         }
     }
 
@@ -137,7 +150,9 @@ async fn ask(shared: &Shared, topic: &str, payload: Bytes) -> Result<Bytes, Erro
     let queries = &shared.queries;
     let subscription = || async {
         let filter = Text::from(format!("{}#", queries.prefix));
-        subscribe(shared, filter, QoS::AtLeastOnce).await.map(drop)
+        subscribe(shared, filter, QoS::AtLeastOnce.into())
+            .await
+            .map(drop)
     };
     queries.subscribed.get_or_try_init(subscription).await?;
 
@@ -161,13 +176,18 @@ async fn ask(shared: &Shared, topic: &str, payload: Bytes) -> Result<Bytes, Erro
 
     let level = &shared.config.query.request_level;
     let address = Text::from(format!("{topic}/{level}/{}/{id}", queries.caller));
-    let (queued, token) = publish::prepare(shared, address, payload, QoS::AtLeastOnce.into())?;
+    let options = queries.options(&id, shared);
+    let (queued, token) = publish::prepare(shared, address, payload, options)?;
     shared.queue.publish(queued).await?;
     tokio::pin!(answered);
     tokio::select! {
         biased;
         answer = &mut answered => return received(answer),
-        published = token => published?,
+        published = token.reason() => {
+            if published? == ReasonCode::NoMatchingSubscribers {
+                return Err(QueryError::NobodyListens(Text::from(topic)).into());
+            }
+        }
     }
     received(answered.await)
 }
@@ -238,8 +258,12 @@ mod tests {
             .open()
             .insert("a".to_owned(), Open { answer, caller });
         let reply = |topic: &str, payload: &'static [u8]| {
-            let topic = format!("{}{topic}", queries.prefix);
-            queries.reply(&topic, Bytes::from_static(payload), &counters);
+            let publish = Publish {
+                topic: format!("{}{topic}", queries.prefix).into(),
+                payload: Bytes::from_static(payload),
+                ..Publish::default()
+            };
+            queries.reply(publish, &counters);
         };
         for (topic, payload) in [
             ("b/ok", &b"another's"[..]),
