@@ -3,6 +3,7 @@
 pub mod client;
 pub mod message;
 pub mod options;
+pub mod transport;
 pub mod error;
 pub mod stats;
 pub mod session;

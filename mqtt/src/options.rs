@@ -9,6 +9,10 @@ use crate::error::ConfigError;
 use crate::session::AckMode;
 use crate::topic;
 
+#[cfg(feature = "websocket")]
+pub use crate::transport::WebSocketOptions;
+pub use crate::transport::{Proxy, ProxyKind, Transport};
+
 /// Settings of one client. All fields are public: take `..Default::default()` for the rest.
 #[derive(Clone)]
 pub struct MqttConfig {
@@ -31,9 +35,13 @@ pub struct MqttConfig {
     pub clean_session: bool,
     /// What the server publishes where the client vanishes.
     pub will: Option<Will>,
-    /// TLS; `None` is plain TCP.
+    /// TLS; `None` sends in the clear.
     pub tls: Option<TlsOptions>,
-    /// Limit of one attempt from name resolution to CONNACK. Default 10 s.
+    /// What carries the packets, in TLS or not. Default: the bare stream.
+    pub transport: Transport,
+    /// The proxy on the way to every server; it resolves their names. Default none.
+    pub proxy: Option<Proxy>,
+    /// Limit of one attempt from name resolution, over proxy, TLS and WebSocket, to CONNACK. Default 10 s.
     pub connect_timeout: Duration,
     /// Pauses between attempts.
     pub reconnect: Backoff,
@@ -83,6 +91,8 @@ impl Default for MqttConfig {
             clean_session: true,
             will: None,
             tls: None,
+            transport: Transport::default(),
+            proxy: None,
             connect_timeout: Duration::from_secs(10),
             reconnect: Backoff::default(),
             takeover: Takeover::default(),
@@ -138,6 +148,10 @@ impl MqttConfig {
         if !(64..=MAX_REMAINING_LENGTH + 5).contains(&self.max_packet_size) {
             return Err(ConfigError::PacketSize(self.max_packet_size));
         }
+        let mut alpn = self.tls.iter().flat_map(|tls| &tls.alpn);
+        if let Some(protocol) = alpn.find(|it| !(1..=255).contains(&it.len())) {
+            return Err(ConfigError::Alpn(protocol.clone()));
+        }
         topic::validate_topic(&self.query.reply_root).map_err(ConfigError::Query)?;
         topic::validate_topic(&self.query.request_level).map_err(ConfigError::Query)?;
         Ok(())
@@ -158,6 +172,8 @@ impl fmt::Debug for MqttConfig {
             .field("clean_session", &self.clean_session)
             .field("will", &self.will)
             .field("tls", &self.tls)
+            .field("transport", &self.transport)
+            .field("proxy", &self.proxy)
             .finish_non_exhaustive()
     }
 }
@@ -180,6 +196,9 @@ pub struct TlsOptions {
     pub client_certificate: Option<(PathBuf, PathBuf)>,
     /// The name the server's certificate has to have, where it is not `host`.
     pub server_name: Option<String>,
+    /// Protocols to offer (ALPN, RFC 7301), the best first; each of 1 to 255 bytes. A server that knows of ALPN and
+    /// of none of them refuses. Some clouds take MQTT on port 443 by it: `x-amzn-mqtt-ca`. Default none.
+    pub alpn: Vec<String>,
 }
 
 /// Pauses between attempts to connect: they double up to a cap, and half of each is random.
@@ -331,6 +350,13 @@ mod tests {
             },
             MqttConfig {
                 max_packet_size: 1 << 30,
+                ..good.clone()
+            },
+            MqttConfig {
+                tls: Some(TlsOptions {
+                    alpn: vec![String::new()],
+                    ..TlsOptions::default()
+                }),
                 ..good.clone()
             },
         ] {

@@ -1,12 +1,13 @@
 //! The task behind a client: keeps a connection, and the session alive over connections.
 //!
 //! One task owns the session and the socket, so that nothing in them is shared. `mod.rs` is its life (attempts,
-//! pauses, the end), `serve.rs` one connection, `connect.rs` the way to one.
+//! pauses, the end), `serve.rs` one connection, `connect.rs` and `transport/` the way to one.
 
 mod connect;
 mod serve;
 mod stall;
 mod tls;
+mod transport;
 
 use std::collections::VecDeque;
 use std::sync::Arc;

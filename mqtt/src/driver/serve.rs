@@ -22,7 +22,8 @@ use crate::message::{Message, Receipt};
 use crate::queue::{Batch, Control, Room};
 use crate::session;
 
-use super::connect::{Connection, Transport};
+use super::connect::Connection;
+use super::transport::Stream;
 use super::{Driver, Event, finish};
 
 /// Bytes encoded ahead of the socket: enough for one system call to be worth it, little enough for a ping not to
@@ -38,8 +39,8 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 const IDLE: Duration = Duration::from_secs(3600);
 
 struct Socket {
-    reader: ReadHalf<Transport>,
-    writer: WriteHalf<Transport>,
+    reader: ReadHalf<Stream>,
+    writer: WriteHalf<Stream>,
     received: BytesMut,
     read_size: usize,
     needs_flush: bool,
@@ -332,7 +333,7 @@ impl Driver {
             }
         })
         .await
-        .map_err(|error: io::Error| Disconnected::Io(Arc::new(error)))?;
+        .map_err(Disconnected::from_io)?;
         match turn.read {
             Some(0) => return Err(Disconnected::Closed),
             Some(count) => {
@@ -387,7 +388,7 @@ struct Turn {
 
 fn write_once(
     outbox: &mut session::Outbox,
-    writer: &mut WriteHalf<Transport>,
+    writer: &mut WriteHalf<Stream>,
     context: &mut Context<'_>,
 ) -> Poll<io::Result<usize>> {
     let mut slices = [IoSlice::new(&[]); WRITE_PIECES];
