@@ -9,6 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::codec::{ConnectCode, DecodeError, EncodeError, Text};
+use crate::persistence::PersistenceError;
 use crate::session::{DeadPeer, Violation};
 use crate::topic::TopicError;
 use crate::transport::{ProxyError, WebSocketError};
@@ -75,6 +76,9 @@ pub enum Error {
     /// A query without an answer.
     #[error("query failed")]
     Query(#[from] QueryError),
+    /// `persistence` could not be read, or did not keep the message; it is not sent then.
+    #[error("the message is not saved")]
+    NotSaved(#[from] PersistenceError),
 }
 
 /// Why a query has no answer.
@@ -108,6 +112,9 @@ pub enum ConfigError {
     /// A lasting session needs a name.
     #[error("client_id is empty without clean_session [MQTT-3.1.3-7]")]
     ClientId,
+    /// What outlives the process needs a session that outlives the connection.
+    #[error("persistence with clean_session: the server would forget what it is to know again")]
+    PersistenceAlone,
     /// A password needs a user name.
     #[error("token without app_id [MQTT-3.1.2-22]")]
     TokenAlone,
@@ -286,6 +293,9 @@ pub enum Disconnected {
     /// Nothing came any more.
     #[error("the server is silent")]
     Dead(#[from] DeadPeer),
+    /// `persistence` failed: nothing may leave that is not saved. It is tried again before the next connection.
+    #[error("the session could not be saved")]
+    NotSaved(#[source] PersistenceError),
     /// The program asked for it.
     #[error("disconnected in order")]
     Requested,

@@ -4,6 +4,7 @@ pub mod client;
 pub mod message;
 pub mod options;
 pub mod transport;
+pub mod persistence;
 pub mod error;
 pub mod stats;
 pub mod session;

@@ -2,10 +2,12 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::codec::{MAX_REMAINING_LENGTH, Will};
 use crate::error::ConfigError;
+use crate::persistence::Persistence;
 use crate::session::AckMode;
 use crate::topic;
 
@@ -76,6 +78,9 @@ pub struct MqttConfig {
     pub drain_timeout: Duration,
     /// Requests and responses.
     pub query: QueryOptions,
+    /// Where publishes of QoS 1 and 2 outlive the process; see [`persistence`](crate::persistence). It wants
+    /// `clean_session` off. A publish counts as accepted once it is saved. Default: nowhere.
+    pub persistence: Option<Arc<dyn Persistence>>,
 }
 
 impl Default for MqttConfig {
@@ -109,6 +114,7 @@ impl Default for MqttConfig {
             ack_mode: AckMode::default(),
             drain_timeout: Duration::from_secs(5),
             query: QueryOptions::default(),
+            persistence: None,
         }
     }
 }
@@ -137,6 +143,9 @@ impl MqttConfig {
         }
         if self.client_id.is_empty() && !self.clean_session {
             return Err(ConfigError::ClientId);
+        }
+        if self.persistence.is_some() && self.clean_session {
+            return Err(ConfigError::PersistenceAlone);
         }
         if self.token.is_some() && self.app_id.is_none() {
             return Err(ConfigError::TokenAlone);
@@ -174,6 +183,7 @@ impl fmt::Debug for MqttConfig {
             .field("tls", &self.tls)
             .field("transport", &self.transport)
             .field("proxy", &self.proxy)
+            .field("persistence", &self.persistence)
             .finish_non_exhaustive()
     }
 }

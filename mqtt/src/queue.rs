@@ -23,6 +23,10 @@ pub(crate) type Answered = Option<oneshot::Sender<Result<Vec<SubscribeCode>, Err
 pub(crate) struct Queued {
     pub(crate) publish: Publish,
     pub(crate) done: Published,
+    /// Under which it is saved, where it is.
+    pub(crate) number: Option<u64>,
+    /// Hears when it is, or dies with the reason in `done`.
+    pub(crate) saved: Option<oneshot::Sender<()>>,
 }
 
 impl Queued {
@@ -61,6 +65,10 @@ pub(crate) struct Room {
 #[derive(Debug, Default)]
 struct State {
     publishes: VecDeque<Queued>,
+    /// Behind them those that are not saved yet; always empty where nothing is saved.
+    arrivals: VecDeque<Queued>,
+    /// Saved ones that were thrown out.
+    withdrawn: Vec<u64>,
     bytes: usize,
     controls: Vec<Control>,
     settled: Vec<(AckId, Settled)>,
@@ -102,6 +110,14 @@ pub(crate) struct Queue {
     max_bytes: usize,
     overflow: Overflow,
     stall_timeout: Duration,
+    keeping: Keeping,
+}
+
+/// Whether publishes are saved before they are sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Keeping {
+    Nothing,
+    All,
 }
 
 impl Queue {
@@ -115,6 +131,10 @@ impl Queue {
             max_bytes: config.queue_bytes,
             overflow: config.overflow,
             stall_timeout: config.stall_timeout,
+            keeping: match config.persistence {
+                None => Keeping::Nothing,
+                Some(_) => Keeping::All,
+            },
         }
     }
 
@@ -189,19 +209,33 @@ impl Queue {
         }
         let cost = queued.cost();
         // One that is larger than the whole bound goes in alone.
-        while !state.publishes.is_empty()
-            && (state.publishes.len() >= self.max_messages || state.bytes + cost > self.max_bytes)
+        while !state.is_empty()
+            && (state.waiting() >= self.max_messages || state.bytes + cost > self.max_bytes)
         {
             match overflow {
                 Overflow::Wait => return Ok(Some((queued, state.stalls))),
                 Overflow::Refuse => return Err(Error::QueueFull),
-                Overflow::DropOldest => displaced.extend(state.pop()),
+                Overflow::DropOldest => {
+                    let oldest = state.pop();
+                    state
+                        .withdrawn
+                        .extend(oldest.iter().filter_map(|it| it.number));
+                    displaced.extend(oldest);
+                }
             }
         }
         state.displaced += displaced.len() as u64;
         state.bytes += cost;
-        state.publishes.push_back(queued);
-        let wake = state.sleeper == Sleeper::Anything;
+        let wake = match self.keeping {
+            Keeping::Nothing => {
+                state.publishes.push_back(queued);
+                state.sleeper == Sleeper::Anything
+            }
+            Keeping::All => {
+                state.arrivals.push_back(queued);
+                state.sleeper != Sleeper::Awake || state.arrivals.len() == 1
+            }
+        };
         if wake {
             state.sleeper = Sleeper::Awake;
         }
@@ -239,6 +273,33 @@ impl Queue {
         drop(state);
         if wake {
             self.work.notify_one();
+        }
+    }
+
+    /// What is not saved yet, to be given back with [`Queue::admit`]; and saved ones that were thrown out.
+    pub(crate) fn take_arrivals(&self, into: &mut Vec<Queued>, withdrawn: &mut Vec<u64>) {
+        let mut state = self.state();
+        into.extend(state.arrivals.drain(..));
+        withdrawn.append(&mut state.withdrawn);
+    }
+
+    /// Lets them be sent, in their order; those that are not given back are forgotten.
+    pub(crate) fn admit(&self, admitted: Vec<Queued>, forgotten: &[Queued]) {
+        let mut state = self.state();
+        state.bytes -= forgotten.iter().map(Queued::cost).sum::<usize>();
+        state.publishes.extend(admitted);
+        drop(state);
+        if !forgotten.is_empty() {
+            self.space.notify_waiters();
+        }
+    }
+
+    /// Puts in what an earlier process had accepted, whatever the bounds say.
+    pub(crate) fn restore(&self, restored: impl Iterator<Item = Queued>) {
+        let mut state = self.state();
+        for queued in restored {
+            state.bytes += queued.cost();
+            state.publishes.push_back(queued);
         }
     }
 
@@ -280,13 +341,13 @@ impl Queue {
 
     /// Publishes that wait.
     pub(crate) fn len(&self) -> usize {
-        self.state().publishes.len()
+        self.state().waiting()
     }
 
     /// Whether neither publishes nor anything else waits.
     pub(crate) fn is_empty(&self) -> bool {
         let state = self.state();
-        state.publishes.is_empty() && state.controls.is_empty() && state.settled.is_empty()
+        state.is_empty() && state.controls.is_empty() && state.settled.is_empty()
     }
 
     /// Publishes thrown out for younger ones.
@@ -298,8 +359,10 @@ impl Queue {
     pub(crate) fn clear(&self) -> Batch {
         let mut state = self.state();
         state.bytes = 0;
+        let mut publishes: Vec<_> = std::mem::take(&mut state.publishes).into();
+        publishes.extend(state.arrivals.drain(..));
         Batch {
-            publishes: std::mem::take(&mut state.publishes).into(),
+            publishes,
             controls: std::mem::take(&mut state.controls),
             settled: std::mem::take(&mut state.settled),
         }
@@ -307,8 +370,20 @@ impl Queue {
 }
 
 impl State {
+    fn is_empty(&self) -> bool {
+        self.publishes.is_empty() && self.arrivals.is_empty()
+    }
+
+    fn waiting(&self) -> usize {
+        self.publishes.len() + self.arrivals.len()
+    }
+
+    /// The oldest that waits, saved or not.
     fn pop(&mut self) -> Option<Queued> {
-        let queued = self.publishes.pop_front()?;
+        let queued = self
+            .publishes
+            .pop_front()
+            .or_else(|| self.arrivals.pop_front())?;
         self.bytes -= queued.cost();
         Some(queued)
     }
@@ -349,6 +424,8 @@ mod tests {
         Queued {
             publish,
             done: None,
+            number: None,
+            saved: None,
         }
     }
 

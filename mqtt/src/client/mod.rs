@@ -8,13 +8,14 @@ pub(crate) mod query;
 mod respond;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use tokio::sync::{Mutex, broadcast, oneshot, watch};
 use tokio::task::JoinHandle;
 use tracing::Instrument;
 
 use crate::codec::{QoS, SubscribeCode, Subscription, Text};
+use crate::driver::keep;
 use crate::driver::{ClientSession, Driver, Ended, First, Shared};
 use crate::error::Error;
 use crate::inbox::Inbox;
@@ -63,6 +64,7 @@ impl MqttClient {
             counters: Counters::default(),
             events: broadcast::Sender::new(EVENT_BACKLOG),
             connected: AtomicBool::new(false),
+            next_number: AtomicU64::new(0),
             leave: watch::Sender::new(false),
             queue,
             config,
@@ -115,10 +117,11 @@ impl MqttClient {
         }
         // How the last one ended was told to whoever waited for it.
         let _ = life.reap().await;
-        let session = life
-            .session
-            .take()
-            .unwrap_or_else(|| Session::new(&self.session_config()));
+        let mut session = life.session.take();
+        let restored = keep::restore(shared, &mut session, || {
+            Session::new(&self.session_config())
+        });
+        let session = restored?;
         shared.leave.send_replace(false);
         shared.queue.open();
         let driver = Driver::new(shared.clone(), session);

@@ -6,12 +6,13 @@
 mod connect;
 mod serve;
 mod stall;
+pub(crate) mod keep;
 mod tls;
 mod transport;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{broadcast, oneshot, watch};
@@ -23,6 +24,7 @@ use crate::error::{ConnectError, Disconnected, Error};
 use crate::inbox::Inbox;
 use crate::message::Message;
 use crate::options::MqttConfig;
+use crate::persistence::{Change, PersistenceError};
 use crate::queue::{Answered, Batch, Control, Published, Queue};
 use crate::random;
 use crate::session::{self, Session};
@@ -64,6 +66,13 @@ pub enum Event {
         /// Filters subscribed again; what was published meanwhile is lost to them.
         resubscribed: usize,
     },
+    /// `persistence` failed for publishes, which failed with it.
+    NotSaved {
+        /// Why.
+        reason: PersistenceError,
+        /// How many.
+        publishes: usize,
+    },
     /// The server does not renew this subscription.
     RenewalRefused {
         /// Its filter.
@@ -86,6 +95,8 @@ pub(crate) struct Shared {
     pub(crate) counters: Counters,
     pub(crate) events: broadcast::Sender<Event>,
     pub(crate) connected: AtomicBool,
+    /// The number of the next publish that is saved.
+    pub(crate) next_number: AtomicU64,
     /// Whether the driver is to drain and leave.
     pub(crate) leave: watch::Sender<bool>,
 }
@@ -124,6 +135,10 @@ pub(crate) struct Driver {
     /// Connections in a row that the server closed at once.
     short_connections: u32,
     was_connected: bool,
+    /// Changes of the session that are not saved yet.
+    unsaved: Vec<Change>,
+    /// Kept for its memory.
+    changes: Vec<session::SessionChange>,
 }
 
 /// How a connection, or a pause, ended.
@@ -149,6 +164,8 @@ impl Driver {
             tried: 0,
             short_connections: 0,
             was_connected: false,
+            unsaved: Vec::new(),
+            changes: Vec::new(),
         }
     }
 
@@ -164,10 +181,15 @@ impl Driver {
 
     async fn connect_and_serve(&mut self, first: &mut First) -> Next {
         let shared = self.shared.clone();
+        if let Err(reason) = self.save_session() {
+            self.emit(Event::Disconnected { reason });
+            return self.pause().await;
+        }
         let server = shared.config.server(self.server);
         let opened = tokio::select! {
             opened = connect::open(&shared.config, server) => opened,
             left = self.give_up_draining() => return Next::Leave(left),
+            () = keep::keep_saving(&shared) => unreachable!("it never ends"),
         };
         let connection = match opened {
             Ok(connection) => connection,
@@ -254,9 +276,11 @@ impl Driver {
             delay,
         });
         debug!(attempt = self.attempt, ?delay, "next attempt after a pause");
+        let shared = self.shared.clone();
         tokio::select! {
             () = tokio::time::sleep(delay) => Next::Retry,
             left = self.give_up_draining() => Next::Leave(left),
+            () = keep::keep_saving(&shared) => unreachable!("it never ends"),
         }
     }
 
@@ -309,6 +333,8 @@ impl Driver {
     /// Tells everybody who waits, and hands the session over for a later `connect`.
     fn end(mut self, result: Result<(), Error>) -> Ended {
         self.shared.queue.close();
+        // What cannot be saved now is done again by the next process: a repeat, which the server can tell.
+        let _ = self.save_session();
         let reason = match &result {
             Err(error @ (Error::TakenOver(_) | Error::Connect(_))) => {
                 warn!(reason = %Chain(error), "stopped");

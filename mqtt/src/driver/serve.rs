@@ -24,7 +24,7 @@ use crate::session;
 
 use super::connect::Connection;
 use super::transport::Stream;
-use super::{Driver, Event, finish};
+use super::{Driver, Event, finish, keep};
 
 /// Bytes encoded ahead of the socket: enough for one system call to be worth it, little enough for a ping not to
 /// wait behind.
@@ -97,6 +97,7 @@ impl Driver {
         loop {
             self.decode(&mut socket.received)?;
             self.take_commands();
+            self.save_session()?;
             if self.is_leaving() && (self.is_drained() || Instant::now() >= self.drain_deadline()) {
                 return Ok(());
             }
@@ -122,6 +123,7 @@ impl Driver {
                 break;
             };
             self.session.receive(packet, now)?;
+            self.save_received()?;
             self.hand_on();
         }
         self.shared.counters.ignored.set(self.session.ignored());
@@ -217,6 +219,7 @@ impl Driver {
     }
 
     fn take_commands(&mut self) {
+        keep::save_arrivals(&self.shared);
         let mut batch = std::mem::take(&mut self.batch);
         loop {
             let bytes = OUTBOX_BYTES.saturating_sub(self.session.outbox().len());
@@ -257,6 +260,7 @@ impl Driver {
                 self.unwritten
                     .push_back((self.session.outbox().queued(), done));
             }
+            self.note_sent(queued.number);
         }
     }
 

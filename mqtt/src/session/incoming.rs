@@ -8,7 +8,8 @@ use std::collections::{HashMap, VecDeque};
 
 use crate::codec::{Ack, Packet, PacketId, Publish, QoS};
 
-use super::{AckMode, Outbox, Settled, Violation};
+use super::saved::Changes;
+use super::{AckMode, Outbox, SessionChange, Settled, Violation};
 
 /// Names a message that the program has to settle. Never used twice in the life of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -25,6 +26,7 @@ pub(super) struct Incoming {
     received: HashMap<PacketId, Received>,
     /// Messages of QoS 2 that came in an earlier connection and that the program still holds.
     carried: HashMap<u64, PacketId>,
+    pub(super) changes: Changes,
 }
 
 #[derive(Debug)]
@@ -50,6 +52,7 @@ impl Incoming {
             first: 0,
             received: HashMap::new(),
             carried: HashMap::new(),
+            changes: Changes::default(),
         }
     }
 
@@ -65,6 +68,9 @@ impl Incoming {
         match (self.mode, publish.qos) {
             (AckMode::Auto, QoS::ExactlyOnce) => {
                 let repeat = self.received.insert(id, Received::Done).is_some();
+                if !repeat {
+                    self.changes.push(SessionChange::Received(id));
+                }
                 outbox.push(&Packet::PubRec(Ack::from(id)));
                 Ok((!repeat).then_some((publish, None)))
             }
@@ -145,7 +151,10 @@ impl Incoming {
         };
         if entry.qos == QoS::ExactlyOnce && self.received.get(&entry.id) == Some(&held) {
             match settled {
-                Settled::Acknowledged => self.received.insert(entry.id, Received::Done),
+                Settled::Acknowledged => {
+                    self.changes.push(SessionChange::Received(entry.id));
+                    self.received.insert(entry.id, Received::Done)
+                }
                 Settled::Dropped => self.received.remove(&entry.id),
             };
         }
@@ -158,7 +167,10 @@ impl Incoming {
             return None;
         };
         match settled {
-            Settled::Acknowledged => self.received.insert(id, Received::Done),
+            Settled::Acknowledged => {
+                self.changes.push(SessionChange::Received(id));
+                self.received.insert(id, Received::Done)
+            }
             Settled::Dropped => self.received.remove(&id),
         };
         repeat
@@ -186,7 +198,15 @@ impl Incoming {
     /// PUBCOMP answers every PUBREL, also of an id that is not known: it may be the repeat of a finished one.
     pub(super) fn release(&mut self, id: PacketId, outbox: &mut Outbox) -> bool {
         outbox.push(&Packet::PubComp(Ack::from(id)));
-        self.received.remove(&id).is_some()
+        let known = self.received.remove(&id).is_some();
+        if known {
+            self.changes.push(SessionChange::Forgotten(id));
+        }
+        known
+    }
+
+    pub(super) fn restore(&mut self, id: PacketId) {
+        self.received.insert(id, Received::Done);
     }
 
     /// Acknowledgements of QoS 1 die with their connection: the server sends those messages again.
@@ -204,5 +224,6 @@ impl Incoming {
     pub(super) fn session_lost(&mut self) {
         self.received.clear();
         self.carried.clear();
+        self.changes.push(SessionChange::AllForgotten);
     }
 }

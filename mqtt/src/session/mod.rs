@@ -9,6 +9,7 @@ mod outbox;
 mod outgoing;
 mod incoming;
 mod keep_alive;
+mod saved;
 #[cfg(test)]
 mod tests;
 
@@ -20,6 +21,7 @@ use crate::codec::{Kind, Packet, Publish, QoS, SubscribeCode, Subscription, Text
 pub use incoming::AckId;
 pub use keep_alive::DeadPeer;
 pub use outbox::Outbox;
+pub use saved::SessionChange;
 
 use incoming::Incoming;
 use keep_alive::KeepAlive;

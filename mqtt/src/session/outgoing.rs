@@ -11,7 +11,8 @@ use crate::codec::{
     Unsubscribe,
 };
 
-use super::{Event, Outbox, Violation, WindowFree};
+use super::saved::Changes;
+use super::{Event, Outbox, SessionChange, Violation, WindowFree};
 
 /// Subscribes and unsubscribes in flight at once; more wait.
 const CONTROL_WINDOW: u16 = 16;
@@ -31,6 +32,7 @@ pub(super) struct Outgoing<P, S> {
     controls: u16,
     /// Subscribes and unsubscribes that have no id yet.
     waiting: VecDeque<Control<S>>,
+    pub(super) changes: Changes,
 }
 
 #[derive(Debug)]
@@ -68,6 +70,7 @@ impl<P, S> Outgoing<P, S> {
             exactly_once: 0,
             controls: 0,
             waiting: VecDeque::new(),
+            changes: Changes::default(),
         }
     }
 
@@ -105,7 +108,35 @@ impl<P, S> Outgoing<P, S> {
         self.publishes += 1;
         self.exactly_once += usize::from(publish.qos == QoS::ExactlyOnce);
         self.put(id, State::Publish(publish, token));
+        self.changes.push(SessionChange::Sent(id));
         None
+    }
+
+    pub(super) fn restore_publish(&mut self, id: PacketId, mut publish: Publish, token: P) {
+        publish.id = Some(id);
+        self.publishes += 1;
+        self.exactly_once += usize::from(publish.qos == QoS::ExactlyOnce);
+        self.claim(id);
+        self.put(id, State::Publish(publish, token));
+    }
+
+    pub(super) fn restore_release(&mut self, id: PacketId, token: P) {
+        self.publishes += 1;
+        self.exactly_once += 1;
+        self.claim(id);
+        self.put(id, State::Release(token));
+    }
+
+    /// Makes the table as long as it has to be, and takes this id.
+    fn claim(&mut self, id: PacketId) {
+        while self.entries.len() <= index(id) {
+            self.entries.push(None);
+            let new = u16::try_from(self.entries.len())
+                .ok()
+                .and_then(PacketId::new);
+            self.free.extend(new);
+        }
+        self.free.retain(|free| *free != id);
     }
 
     /// The longest-free id; a new one as long as the table is smaller than the id space wants it to be.
@@ -144,6 +175,9 @@ impl<P, S> Outgoing<P, S> {
             }
             State::Control(_) => self.controls -= 1,
         }
+        if !matches!(entry.state, State::Control(_)) {
+            self.changes.push(SessionChange::Completed(id));
+        }
         Some(entry.state)
     }
 
@@ -164,6 +198,7 @@ impl<P, S> Outgoing<P, S> {
             Some(State::Publish(..)) => {
                 if let Some(State::Publish(_, token)) = self.take_state(id) {
                     self.put(id, State::Release(token));
+                    self.changes.push(SessionChange::Released(id));
                 }
                 true
             }
