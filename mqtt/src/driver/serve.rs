@@ -119,6 +119,8 @@ impl Driver {
         loop {
             self.decode(&mut socket.received)?;
             self.take_commands();
+            // What the server's terms forbid has failed by now.
+            self.hand_on();
             self.save_session()?;
             if self.is_leaving() && (self.is_drained() || Instant::now() >= self.drain_deadline()) {
                 return Ok(());
