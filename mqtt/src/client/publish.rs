@@ -141,6 +141,7 @@ pub(super) fn prepare(
         topic,
         id: None,
         payload,
+        properties: None,
     };
     Ok((
         Queued {

@@ -1,9 +1,9 @@
 //! How changes stand in the journal: length and CRC-32 of what follows, then a byte for the kind, then its parts. A
-//! publish stands there as the packet that MQTT has for it.
+//! publish stands there as the packet that MQTT 5.0 has for it: all of 3.1.1 has a place in that.
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::{Buf, BufMut, BytesMut};
 
-use crate::codec::{self, EncodeError, MAX_REMAINING_LENGTH, Packet, PacketId, QoS};
+use crate::codec::{self, EncodeError, MAX_REMAINING_LENGTH, Packet, PacketId, QoS, Version};
 
 use super::Change;
 
@@ -24,7 +24,7 @@ pub(super) fn encode(change: &Change, buf: &mut BytesMut) -> Result<(), EncodeEr
             let mut publish = publish.clone();
             publish.dup = false;
             publish.id = (publish.qos != QoS::AtMostOnce).then_some(NO_ID);
-            if let Err(error) = codec::encode(&Packet::Publish(publish), buf) {
+            if let Err(error) = codec::encode(&Packet::Publish(publish), Version::V5, buf) {
                 buf.truncate(start);
                 return Err(error);
             }
@@ -78,16 +78,15 @@ pub(super) fn decode(body: &[u8]) -> Option<Change> {
             let mut packet = BytesMut::from(rest);
             rest = &[];
             let limit = MAX_REMAINING_LENGTH + 5;
-            let Ok(Some(Packet::Publish(mut publish))) = codec::decode(&mut packet, limit) else {
+            let Ok(Some(Packet::Publish(mut publish))) =
+                codec::decode(&mut packet, limit, Version::V5)
+            else {
                 return None;
             };
             if !packet.is_empty() {
                 return None;
             }
             publish.id = None;
-            // In memory of its own, lest a small part keeps the whole alive.
-            publish.payload = Bytes::copy_from_slice(&publish.payload);
-            publish.topic = publish.topic.detached();
             Change::Accepted { number, publish }
         }
         2 => Change::Withdrawn {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use qproxy::mqtt_client::client::{Event, MqttClient, MqttConfig};
-use qproxy::mqtt_client::codec::{self, ConnAck, ConnectCode, Packet, Publish, QoS};
+use qproxy::mqtt_client::codec::{self, ConnAck, Packet, Publish, QoS, ReasonCode, Version};
 use qproxy::mqtt_client::error::Disconnected;
 use qproxy::mqtt_client::options::Backoff;
 use qproxy::mqtt_client::transport::WebSocketError;
@@ -80,25 +80,23 @@ impl Server {
 
 fn bytes_of(packet: &Packet) -> Vec<u8> {
     let mut buf = BytesMut::new();
-    codec::encode(packet, &mut buf).unwrap();
+    codec::encode(packet, Version::V311, &mut buf).unwrap();
     buf.to_vec()
 }
 
 fn connack() -> Vec<u8> {
     bytes_of(&Packet::ConnAck(ConnAck {
         session_present: false,
-        code: ConnectCode::Accepted,
+        code: ReasonCode::Success,
+        properties: None,
     }))
 }
 
 fn publish(payload: &'static str) -> Vec<u8> {
     bytes_of(&Packet::Publish(Publish {
-        dup: false,
-        qos: QoS::AtMostOnce,
-        retain: false,
         topic: "t".into(),
-        id: None,
         payload: payload.into(),
+        ..Publish::default()
     }))
 }
 
@@ -211,7 +209,8 @@ async fn a_batch_of_packets_leaves_in_one_frame_and_a_large_one_in_several() {
     });
     sent.unwrap();
     let mut buf = BytesMut::from(&read[..]);
-    let Some(Packet::Publish(publish)) = codec::decode(&mut buf, 100_000).unwrap() else {
+    let Some(Packet::Publish(publish)) = codec::decode(&mut buf, 100_000, Version::V311).unwrap()
+    else {
         panic!("not a PUBLISH")
     };
     assert!(publish.payload == vec![7; 90_000] && buf.is_empty());
