@@ -102,9 +102,12 @@ fn hint(error: &ConnectError, tls: bool) -> Option<&'static str> {
     match error {
         ConnectError::Resolve { .. } => Some("check `peer.host`"),
         ConnectError::Tcp { .. } => Some("is the server running, and `peer.port` right?"),
-        ConnectError::Refused(ReasonCode::BadCredentials | ReasonCode::NotAuthorized) => {
-            Some("check `mqtt.app_id` and `mqtt.token`")
-        }
+        ConnectError::Refused(said) => match said.reason {
+            ReasonCode::BadCredentials | ReasonCode::NotAuthorized => {
+                Some("check `mqtt.app_id` and `mqtt.token`")
+            }
+            _ => None,
+        },
         ConnectError::Tls(TlsError::Alpn { .. }) => Some("check `mqtt.alpn`"),
         ConnectError::Tls(_) => Some("check `peer.tls` and `mqtt.ca`"),
         ConnectError::Closed { .. } | ConnectError::Protocol(_) if !tls => {
@@ -136,7 +139,7 @@ mod tests {
     #[test]
     fn says_where_and_what_to_look_at() {
         let endpoint = Endpoint::new("broker", 1883);
-        let refused = ConnectError::Refused(ReasonCode::BadCredentials);
+        let refused = ConnectError::Refused(ReasonCode::BadCredentials.into());
         let line = endpoint.explain(&refused);
         assert!(
             line.contains("broker:1883") && line.contains("mqtt.token"),

@@ -70,11 +70,7 @@ async fn retained_messages_reach_later_subscribers() {
     let client = MqttClient::new(broker.config("client"));
     let mut messages = client.messages();
     client.connect().await.unwrap();
-    let options = PublishOptions {
-        qos: QoS::AtLeastOnce,
-        retain: true,
-        timeout: None,
-    };
+    let options = PublishOptions::new(QoS::AtLeastOnce).retain();
     client.publish_with("state", "on", options).await.unwrap();
     client.subscribe("state", QoS::AtLeastOnce).await.unwrap();
     let kept = soon("the retained message", messages.recv()).await.unwrap();

@@ -2,14 +2,16 @@
 
 use std::io;
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::codec::{self, Connect, Packet, ReasonCode, Text};
+use crate::codec::{self, ConnAck, Packet};
 use crate::error::{ConfigError, ConnectError, TlsError};
 use crate::options::MqttConfig;
+use crate::session::Terms;
 use crate::transport::WebSocketError;
 
+use super::handshake::Opening;
 use super::tls;
 use super::transport::{self, Route, Stage, Stream};
 
@@ -19,18 +21,19 @@ pub(super) struct Connection {
     pub(super) stream: Stream,
     /// What came right after CONNACK.
     pub(super) received: BytesMut,
-    pub(super) session_present: bool,
+    pub(super) terms: Terms,
 }
 
 /// `server` is the name and the port.
 pub(super) async fn open(
     config: &MqttConfig,
     server: (&str, u16),
+    opening: &Opening,
 ) -> Result<Connection, ConnectError> {
     let route = Route::new(server, config.proxy.as_ref());
     let mut stage = Stage::Resolving;
     let timeout = config.connect_timeout;
-    let result = tokio::time::timeout(timeout, attempt(config, &route, &mut stage)).await;
+    let result = tokio::time::timeout(timeout, attempt(config, &route, opening, &mut stage)).await;
     result.unwrap_or_else(|_| {
         Err(ConnectError::Timeout {
             server: route.to_string(),
@@ -43,12 +46,13 @@ pub(super) async fn open(
 async fn attempt(
     config: &MqttConfig,
     route: &Route<'_>,
+    opening: &Opening,
     stage: &mut Stage,
 ) -> Result<Connection, ConnectError> {
     let mut stream = transport::open(config, route, stage).await?;
     *stage = Stage::Connack;
     let mut buf = BytesMut::with_capacity(1024);
-    codec::encode(&connect_packet(config), codec::Version::V311, &mut buf)
+    codec::encode(&opening.connect_packet(config), config.protocol, &mut buf)
         .map_err(ConfigError::Connect)?;
     let sent = async {
         stream.write_all(&buf).await?;
@@ -56,45 +60,24 @@ async fn attempt(
     };
     sent.await.map_err(|error| closed(route, error))?;
     buf.clear();
-    let session_present =
-        await_connack(&mut stream, &mut buf, route, config.max_packet_size).await?;
+    let connack = await_connack(&mut stream, &mut buf, route, config).await?;
     Ok(Connection {
         stream,
         received: buf,
-        session_present,
+        terms: opening.accepted(&connack, config.protocol)?,
     })
-}
-
-fn connect_packet(config: &MqttConfig) -> Packet {
-    Packet::Connect(Box::new(Connect {
-        client_id: Text::from(config.client_id.as_str()),
-        clean_session: config.clean_session,
-        keep_alive: config.keep_alive,
-        will: config.will.clone(),
-        username: config.app_id.as_deref().map(Text::from),
-        password: config
-            .token
-            .as_ref()
-            .map(|token| Bytes::copy_from_slice(token.as_bytes())),
-        properties: None,
-        version: codec::Version::V311,
-    }))
 }
 
 async fn await_connack(
     stream: &mut Stream,
     buf: &mut BytesMut,
     route: &Route<'_>,
-    max_packet_size: usize,
-) -> Result<bool, ConnectError> {
+    config: &MqttConfig,
+) -> Result<ConnAck, ConnectError> {
     loop {
-        match codec::decode(buf, max_packet_size, codec::Version::V311)
-            .map_err(ConnectError::Protocol)?
-        {
-            Some(Packet::ConnAck(connack)) if connack.code == ReasonCode::Success => {
-                return Ok(connack.session_present);
-            }
-            Some(Packet::ConnAck(connack)) => return Err(ConnectError::Refused(connack.code)),
+        let decoded = codec::decode(buf, config.max_packet_size, config.protocol);
+        match decoded.map_err(ConnectError::Protocol)? {
+            Some(Packet::ConnAck(connack)) => return Ok(connack),
             Some(_) => return Err(ConnectError::NotConnAck),
             None => {}
         }

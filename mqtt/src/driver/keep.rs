@@ -1,6 +1,7 @@
 //! Between the session and its store: what the program hands in is saved before it may be sent, what the session
 //! changes before the packet that follows from it leaves. Without `persistence` nothing here does anything.
 
+use std::convert::Infallible;
 use std::sync::atomic::Ordering;
 
 use tokio::sync::oneshot;
@@ -31,6 +32,8 @@ pub(crate) fn restore(
         .queue
         .restore(saved.queued().map(|(number, publish)| Queued {
             publish: publish.clone(),
+            // When it was accepted is not known any more: its time begins anew.
+            expires: None,
             done: None,
             number: Some(number),
             saved: None,
@@ -78,7 +81,7 @@ pub(crate) async fn saved(
 }
 
 /// Saves what producers put in, as long as there is no connection that does. Never ends.
-pub(super) async fn keep_saving(shared: &Shared) {
+pub(super) async fn keep_saving(shared: &Shared) -> Infallible {
     if shared.config.persistence.is_none() {
         return std::future::pending().await;
     }

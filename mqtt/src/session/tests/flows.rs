@@ -1,341 +1,26 @@
-//! Two sessions joined in memory, one publishing and one receiving, under loss at every position.
-//!
-//! A session does not know which end it is: what one publishes the other receives as if from a server.
+//! One exchange after the other, as MQTT 3.1.1 has it.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
-use bytes::{Bytes, BytesMut};
-
-use super::{AckId, AckMode, Config, Event, Session, Settled, Violation};
+use super::{Tested, config, events, message, number, sent, session};
 use crate::codec::{
     self, Ack, ConnAck, Kind, Packet, PacketId, Publish, QoS, ReasonCode, SubAck, Subscription,
-    Text, UnsubAck,
+    UnsubAck, Version,
 };
-
-type Tested = Session<Option<u32>, Option<u32>>;
-
-fn session(window: u16, ack_mode: AckMode) -> Tested {
-    let keep_alive = Duration::from_secs(60);
-    let window_exactly_once = window.div_ceil(2);
-    let clean_session = false;
-    Session::new(&Config {
-        window,
-        window_exactly_once,
-        clean_session,
-        keep_alive,
-        ack_mode,
-    })
-}
-
-fn message(number: u32, qos: QoS) -> Publish {
-    let payload = Bytes::copy_from_slice(&number.to_be_bytes());
-    let topic = Text::from_static("t");
-    Publish {
-        dup: false,
-        qos,
-        retain: false,
-        topic,
-        id: None,
-        payload,
-        properties: None,
-    }
-}
-
-fn number(publish: &Publish) -> u32 {
-    u32::from_be_bytes(publish.payload[..].try_into().unwrap())
-}
-
-/// Everything in the outbox, decoded.
-fn sent(session: &mut Tested) -> Vec<Packet> {
-    let mut bytes = take_bytes(session, usize::MAX);
-    let mut packets = Vec::new();
-    while let Some(packet) = codec::decode(&mut bytes, 1 << 20, codec::Version::V311).unwrap() {
-        packets.push(packet);
-    }
-    assert!(bytes.is_empty());
-    packets
-}
-
-fn take_bytes(session: &mut Tested, count: usize) -> BytesMut {
-    let mut slices = [std::io::IoSlice::new(&[]); 64];
-    let outbox = session.outbox();
-    let used = outbox.slices(&mut slices);
-    let mut bytes = BytesMut::new();
-    for slice in &slices[..used] {
-        let part = slice.len().min(count - bytes.len());
-        bytes.extend_from_slice(&slice[..part]);
-    }
-    outbox.advance(bytes.len());
-    bytes
-}
-
-fn events(session: &mut Tested) -> Vec<Event<Option<u32>, Option<u32>>> {
-    let mut events = Vec::new();
-    session.take_events(&mut events);
-    events
-}
-
-/// splitmix64: small, seeded, good enough.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound
-    }
-}
-
-/// A publisher and a receiver with a wire between them that can break anywhere.
-struct Pair {
-    now: Instant,
-    sender: Tested,
-    receiver: Tested,
-    to_receiver: BytesMut,
-    to_sender: BytesMut,
-    /// Messages that the receiving program holds.
-    held: Vec<(AckId, QoS, u32)>,
-    processed: Vec<(QoS, u32)>,
-    completed: Vec<u32>,
-    published: u32,
-}
-
-impl Pair {
-    fn new(window: u16, ack_mode: AckMode) -> Self {
-        let now = Instant::now();
-        let mut pair = Self {
-            now,
-            sender: session(window, AckMode::Auto),
-            receiver: session(window, ack_mode),
-            to_receiver: BytesMut::new(),
-            to_sender: BytesMut::new(),
-            held: Vec::new(),
-            processed: Vec::new(),
-            completed: Vec::new(),
-            published: 0,
-        };
-        pair.sender.connected(true, now);
-        pair.receiver.connected(true, now);
-        pair
-    }
-
-    fn publish(&mut self, qos: QoS) {
-        if !self.sender.window_free().take(qos) {
-            return;
-        }
-        let token = self
-            .sender
-            .publish(message(self.published, qos), Some(self.published));
-        assert!(token.is_none());
-        self.published += 1;
-    }
-
-    /// Moves up to `count` bytes each way; whether any moved.
-    fn carry(&mut self, count: usize) -> bool {
-        let forth = take_bytes(&mut self.sender, count);
-        let back = take_bytes(&mut self.receiver, count);
-        self.to_receiver.extend_from_slice(&forth);
-        self.to_sender.extend_from_slice(&back);
-        while let Some(packet) =
-            codec::decode(&mut self.to_receiver, 1 << 20, codec::Version::V311).unwrap()
-        {
-            self.receiver.receive(packet, self.now).unwrap();
-        }
-        while let Some(packet) =
-            codec::decode(&mut self.to_sender, 1 << 20, codec::Version::V311).unwrap()
-        {
-            self.sender.receive(packet, self.now).unwrap();
-        }
-        self.collect();
-        !(forth.is_empty() && back.is_empty())
-    }
-
-    fn collect(&mut self) {
-        for event in events(&mut self.receiver) {
-            let Event::Message(publish, id) = event else {
-                panic!("{event:?}")
-            };
-            match id {
-                None => self.processed.push((publish.qos, number(&publish))),
-                Some(id) => self.held.push((id, publish.qos, number(&publish))),
-            }
-        }
-        for event in events(&mut self.sender) {
-            let Event::Published(token) = event else {
-                panic!("{event:?}")
-            };
-            self.completed.push(token.unwrap());
-        }
-    }
-
-    fn settle(&mut self, index: usize, settled: Settled) {
-        let (id, qos, number) = self.held.remove(index);
-        self.receiver.settle(id, settled);
-        if settled == Settled::Acknowledged {
-            self.processed.push((qos, number));
-        }
-    }
-
-    fn reconnect(&mut self) {
-        self.sender.connection_lost();
-        self.receiver.connection_lost();
-        self.to_receiver.clear();
-        self.to_sender.clear();
-        self.sender.connected(true, self.now);
-        self.receiver.connected(true, self.now);
-    }
-
-    /// No more faults: everything has to come to its end.
-    fn finish(&mut self) {
-        for _ in 0..3 {
-            self.reconnect();
-            loop {
-                let moved = self.carry(usize::MAX);
-                while !self.held.is_empty() {
-                    self.settle(0, Settled::Acknowledged);
-                }
-                if !moved && self.receiver.outbox().is_empty() {
-                    break;
-                }
-            }
-        }
-        assert_eq!(self.sender.open(), 0, "something is open for ever");
-        let distinct: HashSet<_> = self.completed.iter().collect();
-        assert_eq!(
-            distinct.len(),
-            self.completed.len(),
-            "a publish completed twice"
-        );
-        assert_eq!(
-            self.completed.len(),
-            self.published as usize,
-            "a publish never completed"
-        );
-    }
-
-    fn check(&self, in_order: bool, seed: u64) {
-        let mut times: HashMap<u32, (QoS, u32)> = HashMap::new();
-        let mut firsts = Vec::new();
-        for &(qos, number) in &self.processed {
-            let entry = times.entry(number).or_insert((qos, 0));
-            entry.1 += 1;
-            if entry.1 == 1 {
-                firsts.push((qos, number));
-            }
-        }
-        assert_eq!(
-            times.len(),
-            self.published as usize,
-            "seed {seed}: messages were lost"
-        );
-        for (number, (qos, count)) in times {
-            assert!(
-                qos != QoS::ExactlyOnce || count == 1,
-                "seed {seed}: {number} came {count} times"
-            );
-        }
-        if in_order {
-            for wanted in [QoS::AtLeastOnce, QoS::ExactlyOnce] {
-                let order = firsts.iter().filter(|(qos, _)| *qos == wanted);
-                assert!(
-                    order.map(|(_, number)| number).is_sorted(),
-                    "seed {seed}: order was lost"
-                );
-            }
-        }
-    }
-}
-
-fn any_qos(random: &mut Random) -> QoS {
-    if random.below(2) == 0 {
-        QoS::AtLeastOnce
-    } else {
-        QoS::ExactlyOnce
-    }
-}
-
-#[test]
-fn nothing_is_lost_doubled_or_reordered_under_seeded_faults() {
-    for seed in 0..10_000_u64 {
-        let mut random = Random(seed);
-        let ack_mode = if seed % 2 == 0 {
-            AckMode::Auto
-        } else {
-            AckMode::Manual
-        };
-        let drops = seed % 4 == 3;
-        let mut pair = Pair::new(1 + random.below(8) as u16, ack_mode);
-        // Some are long enough for packet ids to come round.
-        let steps = if seed % 20 < 2 { 800 } else { 120 };
-        for _ in 0..steps {
-            match random.below(10) {
-                0..3 => {
-                    let qos = any_qos(&mut random);
-                    pair.publish(qos);
-                }
-                3..8 => {
-                    pair.carry(1 + random.below(30) as usize);
-                }
-                8 if !pair.held.is_empty() => {
-                    // In order, unless this seed drops some: then in any.
-                    let index = if drops {
-                        random.below(pair.held.len() as u64) as usize
-                    } else {
-                        0
-                    };
-                    let dropped = drops && random.below(4) == 0;
-                    let settled = if dropped {
-                        Settled::Dropped
-                    } else {
-                        Settled::Acknowledged
-                    };
-                    pair.settle(index, settled);
-                }
-                9 if random.below(3) == 0 => pair.reconnect(),
-                _ => {}
-            }
-        }
-        pair.finish();
-        pair.check(!drops, seed);
-    }
-}
-
-#[test]
-fn a_break_at_any_byte_is_mended() {
-    for ack_mode in [AckMode::Auto, AckMode::Manual] {
-        for cut in 0..200 {
-            let mut pair = Pair::new(10, ack_mode);
-            for qos in [QoS::ExactlyOnce, QoS::AtLeastOnce, QoS::ExactlyOnce] {
-                pair.publish(qos);
-            }
-            for _ in 0..cut {
-                pair.carry(1);
-                if cut % 3 == 0 && !pair.held.is_empty() {
-                    pair.settle(0, Settled::Acknowledged);
-                }
-            }
-            pair.finish();
-            pair.check(true, cut);
-        }
-    }
-}
+use crate::session::{
+    AckId, AckMode, Config, Continuity, Event, Session, Settled, Terms, Violation,
+};
 
 #[test]
 fn seventy_thousand_publishes_wrap_ids_without_zero_or_reuse() {
     let mut session = session(u16::MAX, AckMode::Auto);
     let now = Instant::now();
-    session.connected(false, now);
+    session.connected(&Terms::plain(false), now).unwrap();
     let mut in_flight = std::collections::VecDeque::new();
     let mut open = HashSet::new();
     for index in 0..70_000 {
-        let token = session.publish(message(index, QoS::AtLeastOnce), None);
+        let token = session.publish(message(index, QoS::AtLeastOnce), None, Instant::now());
         assert!(token.is_none());
         let packets = sent(&mut session);
         let [Packet::Publish(publish)] = &packets[..] else {
@@ -357,12 +42,14 @@ fn seventy_thousand_publishes_wrap_ids_without_zero_or_reuse() {
 #[test]
 fn window_is_respected_and_fills_the_whole_id_space() {
     let mut session = session(u16::MAX, AckMode::Auto);
-    session.connected(false, Instant::now());
+    session
+        .connected(&Terms::plain(false), Instant::now())
+        .unwrap();
     let filter = Subscription::new("a", QoS::AtMostOnce);
-    session.subscribe(vec![filter], None);
+    session.subscribe(vec![filter], None, None);
     let mut published = 0;
     while session.window_free().take(QoS::AtLeastOnce) {
-        session.publish(message(0, QoS::AtLeastOnce), None);
+        session.publish(message(0, QoS::AtLeastOnce), None, Instant::now());
         published += 1;
     }
     assert_eq!(published, 65_534, "one id belongs to the SUBSCRIBE");
@@ -372,7 +59,7 @@ fn window_is_respected_and_fills_the_whole_id_space() {
 fn resume_sends_publishes_then_releases_in_order_with_dup() {
     let mut session = session(10, AckMode::Auto);
     let now = Instant::now();
-    session.connected(false, now);
+    session.connected(&Terms::plain(false), now).unwrap();
     for (index, qos) in [
         QoS::ExactlyOnce,
         QoS::AtLeastOnce,
@@ -382,7 +69,11 @@ fn resume_sends_publishes_then_releases_in_order_with_dup() {
     .iter()
     .enumerate()
     {
-        session.publish(message(index as u32, *qos), Some(index as u32));
+        session.publish(
+            message(index as u32, *qos),
+            Some(index as u32),
+            Instant::now(),
+        );
     }
     let ids: Vec<PacketId> = sent(&mut session)
         .iter()
@@ -398,7 +89,7 @@ fn resume_sends_publishes_then_releases_in_order_with_dup() {
         .receive(Packet::PubRec(Ack::from(ids[0])), now)
         .unwrap();
     session.connection_lost();
-    let resumed = session.connected(true, now);
+    let resumed = session.connected(&Terms::plain(true), now).unwrap();
     assert_eq!(resumed.republished, 2);
     let packets = sent(&mut session);
     let shape: Vec<_> = packets
@@ -422,9 +113,9 @@ fn resume_sends_publishes_then_releases_in_order_with_dup() {
 fn a_lost_session_is_published_and_subscribed_anew() {
     let mut session = session(10, AckMode::Auto);
     let now = Instant::now();
-    session.connected(false, now);
+    session.connected(&Terms::plain(false), now).unwrap();
     let filter = |name: &str| Subscription::new(name, QoS::AtLeastOnce);
-    session.subscribe(vec![filter("a"), filter("b")], Some(1));
+    session.subscribe(vec![filter("a"), filter("b")], None, Some(1));
     let packets = sent(&mut session);
     let [Packet::Subscribe(subscribe)] = &packets[..] else {
         panic!("{packets:?}")
@@ -440,8 +131,8 @@ fn a_lost_session_is_published_and_subscribed_anew() {
             now,
         )
         .unwrap();
-    session.publish(message(7, QoS::AtLeastOnce), Some(7));
-    session.publish(message(8, QoS::ExactlyOnce), Some(8));
+    session.publish(message(7, QoS::AtLeastOnce), Some(7), Instant::now());
+    session.publish(message(8, QoS::ExactlyOnce), Some(8), Instant::now());
     let packets = sent(&mut session);
     let Packet::Publish(second) = &packets[1] else {
         panic!("{packets:?}")
@@ -452,7 +143,7 @@ fn a_lost_session_is_published_and_subscribed_anew() {
     events(&mut session);
     session.connection_lost();
 
-    let resumed = session.connected(false, now);
+    let resumed = session.connected(&Terms::plain(false), now).unwrap();
     assert_eq!((resumed.republished, resumed.resubscribed), (1, 1));
     let packets = sent(&mut session);
     let [Packet::Publish(again), Packet::Subscribe(renewed)] = &packets[..] else {
@@ -470,7 +161,7 @@ fn a_lost_session_is_published_and_subscribed_anew() {
     );
     let done = events(&mut session);
     assert!(
-        matches!(done[..], [Event::Published(Some(8))]),
+        matches!(done[..], [Event::Published(Some(8), ReasonCode::Success)]),
         "the server had taken it over"
     );
     let refused = SubAck {
@@ -479,21 +170,23 @@ fn a_lost_session_is_published_and_subscribed_anew() {
         properties: None,
     };
     session.receive(Packet::SubAck(refused), now).unwrap();
-    assert!(matches!(&events(&mut session)[..], [Event::RenewalRefused(name)] if *name == "a"));
-    assert!(session.subscriptions().is_empty());
+    assert!(
+        matches!(&events(&mut session)[..], [Event::RenewalRefused(name, Some(_))] if *name == "a")
+    );
+    assert!(session.subscriptions.is_empty());
 }
 
 #[test]
 fn a_kept_session_is_not_subscribed_again_but_an_unanswered_subscribe_is() {
     let mut session = session(10, AckMode::Auto);
     let now = Instant::now();
-    session.connected(false, now);
+    session.connected(&Terms::plain(false), now).unwrap();
     let filter = Subscription::new("a", QoS::AtLeastOnce);
-    session.subscribe(vec![filter], Some(1));
+    session.subscribe(vec![filter], None, Some(1));
     session.unsubscribe(vec!["b".into()], Some(2));
     let first = sent(&mut session);
     session.connection_lost();
-    session.connected(true, now);
+    session.connected(&Terms::plain(true), now).unwrap();
     let kinds: Vec<Kind> = sent(&mut session).iter().map(Packet::kind).collect();
     assert_eq!(kinds, [Kind::Subscribe, Kind::Unsubscribe]);
     assert_eq!(first.len(), 2);
@@ -503,7 +196,7 @@ fn a_kept_session_is_not_subscribed_again_but_an_unanswered_subscribe_is() {
 fn answers_to_nothing_are_tolerated_as_the_specification_says() {
     let mut session = session(10, AckMode::Auto);
     let now = Instant::now();
-    session.connected(false, now);
+    session.connected(&Terms::plain(false), now).unwrap();
     let id = PacketId::new(9).unwrap();
     for (packet, answer) in [
         (Packet::PubAck(Ack::from(id)), vec![]),
@@ -522,7 +215,7 @@ fn answers_to_nothing_are_tolerated_as_the_specification_says() {
         assert_eq!(sent(&mut session), answer);
     }
     assert_eq!(session.ignored(), 5);
-    session.publish(message(1, QoS::ExactlyOnce), Some(1));
+    session.publish(message(1, QoS::ExactlyOnce), Some(1), Instant::now());
     let packets = sent(&mut session);
     let Packet::Publish(publish) = &packets[0] else {
         panic!("{packets:?}")
@@ -544,7 +237,7 @@ fn answers_to_nothing_are_tolerated_as_the_specification_says() {
 fn what_only_a_client_may_send_is_a_violation() {
     let mut session = session(10, AckMode::Auto);
     let now = Instant::now();
-    session.connected(false, now);
+    session.connected(&Terms::plain(false), now).unwrap();
     let connack = ConnAck {
         session_present: false,
         code: ReasonCode::Success,
@@ -558,11 +251,11 @@ fn what_only_a_client_may_send_is_a_violation() {
         let kind = packet.kind();
         assert_eq!(
             session.receive(packet, now),
-            Err(Violation::Unexpected(kind))
+            Err(Violation::Unexpected(kind).into())
         );
     }
     let filter = Subscription::new("a", QoS::AtLeastOnce);
-    session.subscribe(vec![filter], Some(1));
+    session.subscribe(vec![filter], None, Some(1));
     let packets = sent(&mut session);
     let Packet::Subscribe(subscribe) = &packets[0] else {
         panic!("{packets:?}")
@@ -573,17 +266,21 @@ fn what_only_a_client_may_send_is_a_violation() {
         properties: None,
     };
     let expected = Violation::CodeCount {
+        kind: Kind::SubAck,
         expected: 1,
         found: 2,
     };
-    assert_eq!(session.receive(Packet::SubAck(suback), now), Err(expected));
+    assert_eq!(
+        session.receive(Packet::SubAck(suback), now),
+        Err(expected.into())
+    );
 }
 
 #[test]
 fn manual_acknowledgements_leave_in_order_of_arrival() {
     let mut session = session(10, AckMode::Manual);
     let now = Instant::now();
-    session.connected(false, now);
+    session.connected(&Terms::plain(false), now).unwrap();
     for (id, qos) in [
         (5, QoS::AtLeastOnce),
         (3, QoS::ExactlyOnce),
@@ -623,7 +320,7 @@ fn manual_acknowledgements_leave_in_order_of_arrival() {
         [Packet::PubRec(ack(3)), Packet::PubAck(ack(4))]
     );
     session.connection_lost();
-    session.connected(true, now);
+    session.connected(&Terms::plain(true), now).unwrap();
     session.settle(ids[0], Settled::Acknowledged);
     assert!(
         sent(&mut session).is_empty(),
@@ -635,7 +332,7 @@ fn manual_acknowledgements_leave_in_order_of_arrival() {
 fn a_server_that_ignores_the_id_space_is_a_violation() {
     let mut session = session(10, AckMode::Manual);
     let now = Instant::now();
-    session.connected(false, now);
+    session.connected(&Terms::plain(false), now).unwrap();
     let publish = Publish {
         id: PacketId::new(1),
         ..message(1, QoS::AtLeastOnce)
@@ -646,23 +343,19 @@ fn a_server_that_ignores_the_id_space_is_a_violation() {
             .unwrap();
     }
     let one_more = session.receive(Packet::Publish(publish), now);
-    assert_eq!(one_more, Err(Violation::TooManyUnacknowledged));
+    assert_eq!(one_more, Err(Violation::TooManyUnacknowledged.into()));
 }
 
 #[test]
 fn clean_session_forgets_what_was_received_but_not_what_was_published() {
-    let keep_alive = Duration::ZERO;
-    let (window, window_exactly_once, ack_mode) = (4, 4, AckMode::Auto);
     let config = Config {
-        window,
-        window_exactly_once,
-        clean_session: true,
-        keep_alive,
-        ack_mode,
+        continuity: Continuity::EachAnew,
+        keep_alive: Duration::ZERO,
+        ..config(Version::V311, 4)
     };
     let mut session: Tested = Session::new(&config);
     let now = Instant::now();
-    session.connected(false, now);
+    session.connected(&Terms::plain(false), now).unwrap();
     let incoming = Publish {
         id: PacketId::new(1),
         ..message(1, QoS::ExactlyOnce)
@@ -670,9 +363,9 @@ fn clean_session_forgets_what_was_received_but_not_what_was_published() {
     session
         .receive(Packet::Publish(incoming.clone()), now)
         .unwrap();
-    session.publish(message(2, QoS::AtLeastOnce), Some(2));
+    session.publish(message(2, QoS::AtLeastOnce), Some(2), Instant::now());
     session.connection_lost();
-    let resumed = session.connected(false, now);
+    let resumed = session.connected(&Terms::plain(false), now).unwrap();
     assert_eq!(resumed.republished, 1);
     events(&mut session);
     session.receive(Packet::Publish(incoming), now).unwrap();
@@ -689,8 +382,8 @@ fn clean_session_forgets_what_was_received_but_not_what_was_published() {
 fn a_slow_upload_is_not_taken_for_a_dead_server() {
     let mut session = session(10, AckMode::Auto);
     let start = Instant::now();
-    session.connected(false, start);
-    session.publish(message(1, QoS::AtLeastOnce), None);
+    session.connected(&Terms::plain(false), start).unwrap();
+    session.publish(message(1, QoS::AtLeastOnce), None, Instant::now());
     let at = |seconds| start + Duration::from_secs(seconds);
     session.outbox().advance(1);
     session.wrote(at(80));
@@ -705,10 +398,12 @@ fn a_slow_upload_is_not_taken_for_a_dead_server() {
 #[test]
 fn qos_2_has_a_window_of_its_own() {
     let mut session = session(10, AckMode::Auto);
-    session.connected(false, Instant::now());
+    session
+        .connected(&Terms::plain(false), Instant::now())
+        .unwrap();
     for _ in 0..5 {
         assert!(session.window_free().take(QoS::ExactlyOnce));
-        session.publish(message(1, QoS::ExactlyOnce), None);
+        session.publish(message(1, QoS::ExactlyOnce), None, Instant::now());
     }
     assert!(!session.window_free().take(QoS::ExactlyOnce));
     assert!(session.window_free().take(QoS::AtLeastOnce));
@@ -734,7 +429,7 @@ fn qos_2_has_a_window_of_its_own() {
 fn a_qos_2_message_held_over_a_reconnect_is_delivered_once_and_acknowledged() {
     let mut session = session(10, AckMode::Manual);
     let now = Instant::now();
-    session.connected(false, now);
+    session.connected(&Terms::plain(false), now).unwrap();
     let id = PacketId::new(5);
     let incoming = Packet::Publish(Publish {
         id,
@@ -748,7 +443,7 @@ fn a_qos_2_message_held_over_a_reconnect_is_delivered_once_and_acknowledged() {
             other => panic!("{other:?}"),
         };
         session.connection_lost();
-        session.connected(true, now);
+        session.connected(&Terms::plain(true), now).unwrap();
         if settled_before_repeat {
             session.settle(held, Settled::Acknowledged);
             assert!(
