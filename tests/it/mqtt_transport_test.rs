@@ -3,6 +3,7 @@
 
 mod alpn;
 mod framing;
+mod logs;
 mod proxies;
 mod websocket;
 

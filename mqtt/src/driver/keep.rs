@@ -14,6 +14,7 @@ use crate::persistence::{Change, InFlight};
 use crate::queue::Queued;
 use crate::session::SessionChange;
 
+use super::latency::Waiting;
 use super::{Chain, ClientSession, Driver, Event, Shared, finish};
 
 /// The session to go on with, and in the queue what was never sent. A session in memory is no older than the store.
@@ -44,8 +45,10 @@ pub(crate) fn restore(
     let mut session = new();
     for (id, in_flight) in saved.in_flight() {
         match in_flight {
-            InFlight::Publish { publish, .. } => session.restore_publish(id, publish.clone(), None),
-            InFlight::Release { .. } => session.restore_release(id, None),
+            InFlight::Publish { publish, .. } => {
+                session.restore_publish(id, publish.clone(), Waiting::default())
+            }
+            InFlight::Release { .. } => session.restore_release(id, Waiting::default()),
         }
     }
     saved.received().for_each(|id| session.restore_received(id));

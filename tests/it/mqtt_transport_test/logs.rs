@@ -3,14 +3,18 @@
 use std::io;
 use std::sync::{Arc, Mutex};
 
+use std::future::Future;
+
 use qproxy::mqtt_client::client::{MqttClient, MqttConfig};
+use qproxy::mqtt_client::codec::Packet;
 use qproxy::mqtt_client::message::QoS;
 use tracing::Level;
 
 use super::websocket;
 use crate::support::mosquitto::{Mosquitto, Options};
+use crate::support::mqtt_peer::Peer;
 use crate::support::nats::Nats;
-use crate::support::{free_port, soon};
+use crate::support::{eventually, free_port, soon};
 
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<u8>>>);
@@ -52,7 +56,10 @@ async fn talk(config: MqttConfig) {
     soon("CONNACK", client.connect()).await.unwrap();
     client.subscribe("t", QoS::AtLeastOnce).await.unwrap();
     for qos in [QoS::AtMostOnce, QoS::AtLeastOnce] {
-        client.publish("t", "a payload of hunter2", qos).await.unwrap();
+        client
+            .publish("t", "a payload of hunter2", qos)
+            .await
+            .unwrap();
         soon("a message", messages.recv()).await.unwrap();
     }
     client.disconnect().await.unwrap();
@@ -70,7 +77,10 @@ async fn the_log_names_client_and_server_and_holds_no_payload_and_no_secret() {
         let port = config.port;
         let log = logged(talk(config)).await;
         assert!(log.contains("client_id=\"tested\""), "{log}");
-        assert!(log.contains(&format!("server=127.0.0.1:{port}")), "{log}");
+        assert!(
+            log.contains(&format!("server=\"127.0.0.1:{port}\"")),
+            "{log}"
+        );
         assert!(log.contains("connected"), "{log}");
         assert!(!log.contains("hunter2"), "{log}");
     }
@@ -93,7 +103,43 @@ async fn the_log_tells_each_attempt_and_why_it_failed() {
     })
     .await;
     for port in [first, second] {
-        assert!(log.contains(&format!("attempt{{server=127.0.0.1:{port}}}")), "{log}");
+        assert!(
+            log.contains(&format!("attempt{{server=\"127.0.0.1:{port}\"}}")),
+            "{log}"
+        );
     }
     assert!(log.contains("refused"), "{log}");
+}
+
+#[tokio::test]
+async fn the_times_of_acknowledgements_and_pings_are_counted() {
+    let peer = Peer::bind().await;
+    let client = MqttClient::new(MqttConfig {
+        keep_alive: 1,
+        ..peer.config()
+    });
+    let (connected, mut server) = tokio::join!(client.connect(), peer.accept());
+    connected.unwrap();
+    for _ in 0..3 {
+        let (published, ()) = tokio::join!(client.publish("t", "x", QoS::AtLeastOnce), async {
+            let publish = server.publish().await;
+            server.puback(&publish).await;
+        });
+        published.unwrap();
+    }
+    client
+        .publish("t", "not acknowledged", QoS::AtMostOnce)
+        .await
+        .unwrap();
+    server.publish().await;
+    assert!(matches!(server.next().await, Packet::PingReq));
+    server.send(&Packet::PingResp).await;
+    eventually("the answer is counted", || async {
+        client.latencies().ping.count() == 1
+    })
+    .await;
+    let times = client.latencies().publish;
+    assert_eq!(times.count(), 3);
+    let (half, all) = (times.quantile(0.5).unwrap(), times.quantile(1.0).unwrap());
+    assert!(half <= all && all == times.max() && times.max() <= times.sum());
 }
