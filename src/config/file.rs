@@ -62,15 +62,17 @@ forms! {
     /// `http`.
     Http {
         host: String, port: u16, downstream: OneOrMany<String>, service: String, tls: Tls,
-        upstream_ca: PathBuf, max_connections: u32, connect_timeout: Span, response_timeout: Span,
+        proxy_protocol: bool, upstream_ca: PathBuf, upstream_cert: PathBuf, upstream_key: PathBuf,
+        insecure_skip_verify: bool, max_connections: u32, connect_timeout: Span, response_timeout: Span,
     }
     /// `tcp`, or one of a list of them.
     Tcp {
         host: String, port: u16, downstream: OneOrMany<String>, service: String, tls: Tls,
-        upstream_ca: PathBuf, max_connections: u32, connect_timeout: Span, idle_timeout: Span,
+        proxy_protocol: bool, upstream_ca: PathBuf, upstream_cert: PathBuf, upstream_key: PathBuf,
+        insecure_skip_verify: bool, max_connections: u32, connect_timeout: Span, idle_timeout: Span,
     }
     /// `tls` of a listener.
-    Tls { tls_cert: PathBuf, tls_key: PathBuf }
+    Tls { tls_cert: PathBuf, tls_key: PathBuf, client_ca: PathBuf, client_auth: String }
     /// `peer`.
     PeerForm { host: String, port: u16, tls: bool }
     /// `broker`.
