@@ -32,6 +32,7 @@ pub(super) async fn resolve(key: &str, at: &config::Endpoint) -> Result<SocketAd
 pub(super) fn pool(
     key: &str,
     downstream: &[impl ToString],
+    balance: config::Balance,
     metrics: &service_discovery::Metrics,
 ) -> Result<Arc<Pool>, Error> {
     let key = format!("{key}.downstream");
@@ -43,7 +44,13 @@ pub(super) fn pool(
             source,
         })?);
     }
-    let config = service_discovery::Config::default();
+    let config = service_discovery::Config {
+        balance: match balance {
+            config::Balance::RoundRobin => service_discovery::Balance::RoundRobin,
+            config::Balance::LeastConnections => service_discovery::Balance::LeastConnections,
+        },
+        ..service_discovery::Config::default()
+    };
     Pool::new(endpoints, &config, metrics.clone(), Instant::now())
         .map(Arc::new)
         .map_err(|error| Error::Setting {

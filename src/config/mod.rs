@@ -20,10 +20,10 @@ use secrecy::SecretString;
 pub use file::File;
 pub use problem::{Problem, Problems};
 pub use settings::{
-    AnswerSettings, ApiSettings, Auto, BodyMatch, CaptureSettings, ClientAuth, Compression, Delay,
-    Endpoint, HttpSettings, ListenerTls, MatchSettings, Miss, Mode, MqttSettings, MqttVersion,
-    Peer, PlaybackSettings, Repeat, RetentionSettings, Rule, Settings, SpoolSettings,
-    StoreSettings, TcpSettings, TlsFiles, UpstreamTls,
+    AnswerSettings, ApiSettings, Auto, Balance, BodyMatch, CaptureSettings, ClientAuth,
+    Compression, Delay, Endpoint, HttpSettings, ListenerTls, MatchSettings, Miss, Mode,
+    MqttSettings, MqttVersion, Peer, PlaybackSettings, Repeat, RetentionSettings, Rule, Settings,
+    SpoolSettings, StoreSettings, TcpSettings, TlsFiles, UpstreamTls,
 };
 
 /// The file that is read where nothing else is said.

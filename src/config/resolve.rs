@@ -229,6 +229,7 @@ impl Resolver {
             service: self.service(&format!("{key}.service"), form.service, service),
             listen,
             downstream,
+            balance: form.balance.unwrap_or_default(),
             tls: self.tls(key, form.tls),
             proxy_protocol: form.proxy_protocol.unwrap_or(false),
             upstream_tls: self.upstream_tls(

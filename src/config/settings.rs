@@ -188,6 +188,7 @@ pub struct TcpSettings {
     pub listen: Endpoint,
     /// At least one.
     pub downstream: Vec<Endpoint>,
+    pub balance: Balance,
     pub service: String,
     pub tls: Option<ListenerTls>,
     pub proxy_protocol: bool,
@@ -195,6 +196,17 @@ pub struct TcpSettings {
     pub max_connections: usize,
     pub connect_timeout: Duration,
     pub idle_timeout: Duration,
+}
+
+/// Which of several downstreams is next.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Balance {
+    /// Each in turn.
+    #[default]
+    RoundRobin,
+    /// The one with the fewest connections through this node.
+    LeastConnections,
 }
 
 /// An MQTT broker elsewhere.

@@ -23,6 +23,7 @@ pub struct Metrics {
     pub(super) bytes_in: Counter,
     pub(super) bytes_out: Counter,
     pub(super) streams: Counter,
+    pub(super) spliced: Counter,
     by_class: [Counter; 6],
     requests: Family<Reason, Counter>,
     durations: Histogram,
@@ -51,6 +52,7 @@ impl Default for Metrics {
             bytes_in: Counter::default(),
             bytes_out: Counter::default(),
             streams: Counter::default(),
+            spliced: Counter::default(),
             by_class: CLASSES.map(counter),
             requests,
             durations: duration_histogram(),
@@ -148,6 +150,11 @@ impl Metrics {
             "proxy_streams",
             "TCP connections and upgraded connections carried.",
             &self.streams,
+        );
+        registry.add(
+            "proxy_spliced_streams",
+            "TCP connections that the kernel carries by itself, as no copy is made of them.",
+            &self.spliced,
         );
     }
 

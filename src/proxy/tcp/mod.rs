@@ -3,6 +3,8 @@
 //! It knows no protocol. Each side's close is passed on as it comes, so half-closed connections work.
 
 mod pump;
+mod copy;
+mod splice;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -18,7 +20,7 @@ use super::stream::Stream;
 use super::{Error, Metrics, ProxyProtocol, tls};
 use crate::capture::{Capture, Connection};
 use crate::record::{Outcome, Protocol};
-use crate::service_discovery::{Member, Pool, Scheme};
+use crate::service_discovery::{InUse, Member, Pool, Scheme};
 
 /// What a listener is and how much it takes.
 #[derive(Debug, Clone)]
@@ -205,7 +207,7 @@ impl Server {
         });
         let tee = self.capture.begin_stream(&connection);
         let (outcome, name) = match self.connect().await {
-            Ok((mut downstream, name)) => {
+            Ok((mut downstream, name, _in_use)) => {
                 let pumped = pump::run(
                     &mut stream,
                     &mut downstream,
@@ -237,18 +239,19 @@ impl Server {
     }
 
     /// A connection to the downstream whose turn it is, or to the next that takes one.
-    async fn connect(&self) -> Result<(Stream, Arc<str>), Error> {
+    async fn connect(&self) -> Result<(Stream, Arc<str>, InUse), Error> {
         let mut tries = self.pool.members().len();
         loop {
             let member = self.pool.pick(Instant::now());
             let name: Arc<str> = member.endpoint().authority().into();
+            let in_use = member.in_use();
             let opened =
                 tokio::time::timeout(self.config.connect_timeout, self.open(member, &name));
             let error = match opened.await {
                 Ok(Ok(stream)) => {
                     self.pool.connected(member);
                     self.metrics.upstream_connections.inc();
-                    return Ok((stream, name));
+                    return Ok((stream, name, in_use));
                 }
                 Ok(Err(error)) => error,
                 Err(_) => Error::Timeout {
