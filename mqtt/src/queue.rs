@@ -363,6 +363,7 @@ impl Queue {
         let mut state = self.state();
         for queued in restored {
             state.bytes += queued.cost();
+            state.earliest = [state.earliest, queued.expires].into_iter().flatten().min();
             state.publishes.push_back(queued);
         }
     }

@@ -3,12 +3,13 @@
 
 use std::convert::Infallible;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 use tracing::warn;
 
 use crate::client::PublishToken;
-use crate::codec::QoS;
+use crate::codec::{Publish, QoS};
 use crate::error::{Disconnected, Error};
 use crate::persistence::{Change, InFlight};
 use crate::queue::Queued;
@@ -32,9 +33,9 @@ pub(crate) fn restore(
     shared
         .queue
         .restore(saved.queued().map(|(number, publish)| Queued {
+            // How long it has been of use already is not known: its time begins anew.
+            expires: expiry(publish),
             publish: publish.clone(),
-            // When it was accepted is not known any more: its time begins anew.
-            expires: None,
             done: None,
             number: Some(number),
             saved: None,
@@ -54,6 +55,11 @@ pub(crate) fn restore(
     saved.received().for_each(|id| session.restore_received(id));
     session.note_changes();
     Ok(session)
+}
+
+fn expiry(publish: &Publish) -> Option<Instant> {
+    let seconds = publish.properties.as_ref()?.message_expiry?;
+    Instant::now().checked_add(Duration::from_secs(seconds.into()))
 }
 
 /// Asks to hear of it, where it is going to be saved.

@@ -103,8 +103,15 @@ fn start(port: u16, path: &Path, from: u32, count: u32, limit: Option<u32>) -> P
 #[tokio::test]
 async fn nothing_accepted_is_lost_and_nothing_arrives_twice_when_the_process_is_killed() {
     const ROUNDS: u32 = 8;
-    let broker = Mosquitto::start(Options::default()).await;
-    let receiver = MqttClient::new(broker.config("receiver"));
+    let broker = Mosquitto::start(Options {
+        drops_nothing: true,
+        ..Options::default()
+    })
+    .await;
+    let receiver = MqttClient::new(MqttConfig {
+        inbound_messages: 1_000_000,
+        ..broker.config("receiver")
+    });
     let mut messages = receiver.messages();
     receiver.connect().await.unwrap();
     receiver
