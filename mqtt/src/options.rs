@@ -177,6 +177,9 @@ impl MqttConfig {
         if self.persistence.is_some() && self.clean_session {
             return Err(ConfigError::PersistenceAlone);
         }
+        if self.token.is_some() && self.app_id.is_none() {
+            return Err(ConfigError::TokenAlone);
+        }
         let windows = [self.window, self.window_exactly_once, self.receive_maximum];
         if windows.contains(&0) || self.queue_messages == 0 || self.inbound_messages == 0 {
             return Err(ConfigError::Zero);
@@ -435,6 +438,13 @@ mod tests {
                 ..good.clone()
             },
             MqttConfig {
+                tls: Some(TlsOptions {
+                    alpn: vec![String::new()],
+                    ..TlsOptions::default()
+                }),
+                ..good.clone()
+            },
+            MqttConfig {
                 receive_maximum: 0,
                 ..good.clone()
             },
@@ -444,13 +454,6 @@ mod tests {
             },
             MqttConfig {
                 user_properties: vec![("a".into(), "b".into())],
-                ..good.clone()
-            },
-            MqttConfig {
-                tls: Some(TlsOptions {
-                    alpn: vec![String::new()],
-                    ..TlsOptions::default()
-                }),
                 ..good.clone()
             },
         ] {
