@@ -123,7 +123,7 @@ impl Driver {
             self.decode(&mut socket.received)?;
             self.take_commands();
             // What the server's terms forbid has failed by now.
-            self.hand_on();
+            self.hand_on(Instant::now().into_std());
             self.save_session()?;
             if self.is_leaving() && (self.is_drained() || Instant::now() >= self.drain_deadline()) {
                 return Ok(());
