@@ -6,5 +6,6 @@ mod packets;
 mod oracle;
 mod oracle_test;
 mod differential_test;
+mod differential_v5_test;
 mod entries_test;
 mod conformance_test;

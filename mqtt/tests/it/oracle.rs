@@ -132,12 +132,13 @@ pub(crate) fn judge(wire: &[u8], level: u8) -> Verdict {
         .rev()
         .fold(0, |sum, byte| sum << 7 | usize::from(byte & 0x7f));
     // A CONNECT says itself which version it is of, and so whether its length has to be the shortest.
+    let spoken = level;
     let level = match (packet, rest.get(last + 7)) {
         (1, Some(named)) if rest[last + 1..].starts_with(b"\0\x04MQTT") => *named,
         (1, _) => 4,
         _ => level,
     };
-    if level == 5 && last > 0 && rest[last] == 0 {
+    if (spoken == 5 || level == 5) && last > 0 && rest[last] == 0 {
         return Verdict::Illegal;
     }
     let Some(body) = rest[last + 1..].get(..remaining) else {

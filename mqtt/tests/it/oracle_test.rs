@@ -8,7 +8,7 @@ use crate::oracle::{Verdict, judge, packet_v5};
 use crate::packets::{Random, any_packet, bytes_of, mutate};
 
 /// Packets of each version in a normal run.
-const PACKETS: u64 = 100_000;
+const PACKETS: u64 = 500_000;
 
 fn packets() -> u64 {
     match std::env::var("MQTT_DIFFERENTIAL_PACKETS") {
