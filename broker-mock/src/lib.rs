@@ -30,7 +30,7 @@ mod error;
 pub mod faults;
 mod stats;
 
-pub use config::{Config, Limits, Overflow};
+pub use config::{Config, Limits, Overflow, Tls};
 pub use core::{Action, Broker, CloseReason, ConnectionId, weight};
 pub use driver::RunningBroker;
 pub use error::Error;

@@ -29,7 +29,7 @@ pub struct File {
     pub http: Option<Http>,
     pub tcp: Option<OneOrMany<Tcp>>,
     pub peer: Option<PeerForm>,
-    pub broker: Option<Listen>,
+    pub broker: Option<Broker>,
     #[serde(default)]
     pub mqtt: Mqtt,
     #[serde(default)]
@@ -74,7 +74,7 @@ forms! {
     /// `peer`.
     PeerForm { host: String, port: u16, tls: bool }
     /// `broker`.
-    Listen { host: String, port: u16 }
+    Broker { host: String, port: u16, tls: Tls }
     /// `mqtt`.
     Mqtt {
         root: String, protocol: MqttVersion, app_id: String, token: SecretString, ca: PathBuf,

@@ -44,6 +44,9 @@ pub(super) fn problems(settings: &Settings) -> Vec<Problem> {
         };
         tls(key, answer.tls.as_ref());
     }
+    if let Some(broker) = &settings.broker {
+        tls("broker", broker.tls.as_ref());
+    }
     look("mqtt.ca", settings.mqtt.ca.as_deref());
     if let Some(http) = &settings.http {
         look("http.upstream_ca", http.upstream_ca.as_deref());
