@@ -348,7 +348,7 @@ fn seventy_thousand_publishes_wrap_ids_without_zero_or_reuse() {
         if in_flight.len() > 1000 {
             let id = in_flight.remove(1).unwrap();
             open.remove(&id.id);
-            session.receive(Packet::PubAck(id.into()), now).unwrap();
+            session.receive(Packet::PubAck(id), now).unwrap();
         }
     }
     assert_eq!(session.open(), in_flight.len());
