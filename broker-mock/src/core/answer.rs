@@ -1,6 +1,6 @@
 //! Answers: to whom, in which words, and no longer than the client takes.
 
-use qproxy_mqtt::codec::{Packet, ReasonCode, Version};
+use qproxy_mqtt::codec::{Kind, Packet, ReasonCode, Version};
 
 use super::session::SessionId;
 use super::terms::Longest;
@@ -62,6 +62,11 @@ impl Broker {
         let state = self.connections.get(&connection).map(|known| &known.state);
         let (Some(State::Online(online)), Some(code)) = (state, reason.farewell()) else {
             return;
+        };
+        let code = if code.allowed_in(Kind::Disconnect) {
+            code
+        } else {
+            ReasonCode::UnspecifiedError
         };
         let caller = online.caller;
         if caller.version == Version::V311 {

@@ -70,7 +70,7 @@ impl CloseReason {
     /// it has left itself, cannot hear, or is to see a failing network.
     pub(super) fn farewell(&self) -> Option<ReasonCode> {
         Some(match self {
-            Self::Malformed(error) => malformed_code(error),
+            Self::Malformed(error) => error.reason(),
             Self::Protocol(_) => ReasonCode::ProtocolError,
             Self::Limit(_) => ReasonCode::QuotaExceeded,
             Self::Breach(reason, _) => *reason,
@@ -87,13 +87,5 @@ impl CloseReason {
             | Self::WriteTimeout
             | Self::Fault => return None,
         })
-    }
-}
-
-/// The reason for bytes that are no packet.
-fn malformed_code(error: &DecodeError) -> ReasonCode {
-    match error {
-        DecodeError::TooLarge { .. } => ReasonCode::PacketTooLarge,
-        _ => ReasonCode::MalformedPacket,
     }
 }

@@ -236,7 +236,8 @@ impl Broker {
         }
     }
 
-    /// Closes one connection for a reason of the program's own; its will is published.
+    /// Closes one connection for a reason of the program's own; its will is published. What may not stand in
+    /// DISCONNECT is told as an unspecified error.
     pub fn dismiss(&mut self, connection: ConnectionId, reason: ReasonCode) {
         self.close(connection, CloseReason::Dismissed(reason));
     }

@@ -107,7 +107,8 @@ pub enum Fault {
     /// The packet is a CONNACK of MQTT 5 that accepts: what is given here takes the place of what the broker says. The
     /// broker itself goes on as before.
     Announce(Box<ConnAckProperties>),
-    /// The packet is an acknowledgement of MQTT 5 (PUBACK, PUBREC, PUBREL, PUBCOMP): it goes on with this reason.
+    /// The packet is an acknowledgement of MQTT 5 (PUBACK, PUBREC, PUBREL, PUBCOMP): it goes on with this reason, also
+    /// where that may not stand in it.
     Reason(ReasonCode),
     /// Before the packet goes on, all sessions without a connection are forgotten.
     ForgetSessions,

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use qproxy_mqtt::codec::{
-    self, Ack, ConnAck, ConnAckProperties, DecodeError, Kind, Packet, Publish, ReasonCode, Text,
-    Version,
+    self, Ack, ConnAck, ConnAckProperties, DecodeError, Kind, Packet, PacketId, Publish,
+    ReasonCode, Text, Version,
 };
 
 use super::script::{Direction, Fault, Place, Random};
@@ -143,8 +143,18 @@ impl FaultTap {
                 self.forward(now, direction, packet, steps);
             }
             Fault::Reason(code) => {
-                let packet = with_reason(packet, code, self.version);
-                self.forward(now, direction, packet, steps);
+                let legal = code.allowed_in(packet.kind());
+                match acknowledgement(&packet).filter(|_| self.version == Version::V5) {
+                    Some((first, id)) if !legal && direction == Direction::ToClient => {
+                        let [high, low] = id.get().to_be_bytes();
+                        let bytes = [first, 3, high, low, code.as_u8()];
+                        self.raw(now, Bytes::copy_from_slice(&bytes), steps);
+                    }
+                    _ => {
+                        let packet = with_reason(packet, code, self.version);
+                        self.forward(now, direction, packet, steps);
+                    }
+                }
             }
             // The caller has done what concerns the core.
             Fault::ForgetSessions => self.forward(now, direction, packet, steps),
@@ -269,6 +279,17 @@ fn refusal(code: ReasonCode, version: Version) -> Bytes {
             });
             first_bytes(&connack, version, usize::MAX)
         }
+    }
+}
+
+/// First byte and id.
+fn acknowledgement(packet: &Packet) -> Option<(u8, PacketId)> {
+    match packet {
+        Packet::PubAck(ack) => Some((0x40, ack.id)),
+        Packet::PubRec(ack) => Some((0x50, ack.id)),
+        Packet::PubRel(ack) => Some((0x62, ack.id)),
+        Packet::PubComp(ack) => Some((0x70, ack.id)),
+        _ => None,
     }
 }
 

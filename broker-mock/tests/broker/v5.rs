@@ -222,6 +222,19 @@ async fn acknowledgements_are_lost_doubled_swapped_and_falsified() {
 }
 
 #[tokio::test]
+async fn acknowledgements_carry_reasons_that_have_no_place_in_them() {
+    let fault = Fault::Reason(ReasonCode::ServerMoved);
+    let broker = mock([Rule::to_client(Kind::PubAck, When::Nth(1), fault)]).await;
+    let mut client = join(&broker, "c").await;
+    client.send(&publish("t", "x", QoS::AtLeastOnce, 7)).await;
+    let mut got = [0; 5];
+    tokio::io::AsyncReadExt::read_exact(&mut client.stream, &mut got)
+        .await
+        .unwrap();
+    assert_eq!(got, [0x40, 3, 0, 7, 0x9d]);
+}
+
+#[tokio::test]
 async fn acknowledgements_are_delayed_behind_later_packets() {
     let delay = Fault::Delay(Duration::from_millis(50));
     let broker = mock([Rule::to_client(Kind::PubRec, When::Nth(1), delay)]).await;

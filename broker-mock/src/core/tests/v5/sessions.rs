@@ -311,6 +311,13 @@ fn each_end_has_its_reason() {
         .dismiss(ConnectionId(3), ReasonCode::ServerMoved);
     bench.settle();
     assert_eq!(farewell(&mut bench, 3), Some(ReasonCode::ServerMoved));
+    for error in [DecodeError::ProtocolName, DecodeError::ProtocolLevel(9)] {
+        bench.join(4, plain("a"));
+        bench.broker.malformed(ConnectionId(4), error, bench.now);
+        bench.settle();
+        let reason = ReasonCode::UnspecifiedError;
+        assert_eq!(farewell(&mut bench, 4), Some(reason), "0x84 has no place");
+    }
     bench.join(4, plain("a"));
     bench.broker.close_all(&CloseReason::Shutdown);
     bench.settle();
