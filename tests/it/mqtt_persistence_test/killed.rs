@@ -39,6 +39,7 @@ fn config(port: u16, path: &Path) -> MqttConfig {
 }
 
 /// Says `accepted N` of each number that the client has taken over.
+#[allow(clippy::print_stdout, reason = "the parent reads it")]
 async fn publish_numbers(port: u16, path: &Path, numbers: std::ops::Range<u32>) -> usize {
     let client = MqttClient::new(config(port, path));
     client.start().await.unwrap();
