@@ -177,9 +177,6 @@ impl MqttConfig {
         if self.persistence.is_some() && self.clean_session {
             return Err(ConfigError::PersistenceAlone);
         }
-        if self.token.is_some() && self.app_id.is_none() {
-            return Err(ConfigError::TokenAlone);
-        }
         let windows = [self.window, self.window_exactly_once, self.receive_maximum];
         if windows.contains(&0) || self.queue_messages == 0 || self.inbound_messages == 0 {
             return Err(ConfigError::Zero);

@@ -30,7 +30,7 @@ pub struct File {
     pub http: Option<Http>,
     pub tcp: Option<OneOrMany<Tcp>>,
     pub peer: Option<PeerForm>,
-    pub broker: Option<Listen>,
+    pub broker: Option<Broker>,
     #[serde(default)]
     pub mqtt: Mqtt,
     #[serde(default)]
@@ -77,7 +77,9 @@ forms! {
     /// `peer`.
     PeerForm { host: String, port: u16, tls: bool }
     /// `broker`.
-    Listen { host: String, port: u16 }
+    Broker { host: String, port: u16, tls: BrokerTls }
+    /// `broker.tls`.
+    BrokerTls { tls_cert: PathBuf, tls_key: PathBuf }
     /// `mqtt`.
     Mqtt {
         root: String, protocol: MqttVersion, app_id: String, token: SecretString, ca: PathBuf,

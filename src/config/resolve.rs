@@ -8,9 +8,10 @@ use secrecy::{ExposeSecret, SecretString};
 use super::file::{Api, Capture, File, Http, OneOrMany, Playback, RuleForm, Store, Tcp};
 use super::problem::{Problem, Problems};
 use super::settings::{
-    AnswerSettings, ApiSettings, Auto, BodyMatch, CaptureSettings, Compression, Delay, Endpoint,
-    HttpSettings, MatchSettings, Miss, Mode, MqttSettings, MqttVersion, Peer, PlaybackSettings,
-    Repeat, RetentionSettings, Rule, Settings, SpoolSettings, StoreSettings, TcpSettings,
+    AnswerSettings, ApiSettings, Auto, BodyMatch, BrokerSettings, CaptureSettings, Compression,
+    Delay, Endpoint, HttpSettings, MatchSettings, Miss, Mode, MqttSettings, MqttVersion, Peer,
+    PlaybackSettings, Repeat, RetentionSettings, Rule, Settings, SpoolSettings, StoreSettings,
+    TcpSettings,
 };
 use super::tls::UpstreamForm;
 use super::transport::WaySettings;
@@ -255,9 +256,9 @@ impl Resolver {
         &mut self,
         mode: Mode,
         peer: Option<super::file::PeerForm>,
-        broker: Option<super::file::Listen>,
+        broker: Option<super::file::Broker>,
         mqtt: &MqttSettings,
-    ) -> (Option<Peer>, Option<Endpoint>) {
+    ) -> (Option<Peer>, Option<BrokerSettings>) {
         if mode == Mode::Forward {
             return (None, None);
         }
@@ -275,7 +276,7 @@ impl Resolver {
                 tls: form.tls.unwrap_or(false),
             }
         });
-        let default = (mode.plays() && peer.is_none()).then(super::file::Listen::default);
+        let default = (mode.plays() && peer.is_none()).then(super::file::Broker::default);
         let broker = broker.or(default).map(|form| {
             let listen = self.listen("broker", form.host, form.port, PEER_PORT);
             if !listen.is_loopback() && (mqtt.app_id.is_none() || mqtt.token.is_none()) {
@@ -285,7 +286,8 @@ impl Resolver {
                 );
                 self.wrong("broker.host", message);
             }
-            listen
+            let tls = self.broker_tls(form.tls);
+            BrokerSettings { listen, tls }
         });
         if mode == Mode::Record && peer.is_none() && broker.is_none() {
             let message = "is missing: mode Record needs the MQTT endpoint to send to (or `broker`, to run it here)";

@@ -141,8 +141,8 @@ pub struct Settings {
     pub tcp: Vec<TcpSettings>,
     /// The MQTT endpoint on which nodes meet; where it is `None` and `broker` is not, our own broker is it.
     pub peer: Option<Peer>,
-    /// Where the embedded broker listens, if this node runs it.
-    pub broker: Option<Endpoint>,
+    /// The embedded broker, if this node runs it.
+    pub broker: Option<BrokerSettings>,
     /// How to speak to the broker.
     pub mqtt: MqttSettings,
     /// Where records are kept; used in modes Playback and Standalone.
@@ -198,6 +198,17 @@ pub struct TcpSettings {
     pub max_connections: usize,
     pub connect_timeout: Duration,
     pub idle_timeout: Duration,
+}
+
+/// The listener of the embedded broker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(
+    missing_docs,
+    reason = "docs/configuration.md says what each key means"
+)]
+pub struct BrokerSettings {
+    pub listen: Endpoint,
+    pub tls: Option<TlsFiles>,
 }
 
 /// Which of several downstreams is next.
@@ -456,7 +467,12 @@ impl fmt::Display for Settings {
             write!(f, ", peer {scheme}://{}", peer.endpoint)?;
         }
         if let Some(broker) = &self.broker {
-            write!(f, ", broker on {broker}")?;
+            let scheme = if broker.tls.is_some() {
+                "mqtts"
+            } else {
+                "mqtt"
+            };
+            write!(f, ", broker on {scheme}://{}", broker.listen)?;
         }
         write!(f, ", api on {}", self.api.listen)?;
         if !self.unused.is_empty() {
