@@ -224,8 +224,11 @@ impl Tested {
             terms.receive_maximum = u16::from(argument >> 2 & 7) + 1;
             terms.topic_alias_maximum = u16::from(argument >> 5);
         }
-        self.receive_maximum = terms.receive_maximum.into();
+        // In MQTT 5.0 a session that was not asked for is refused, and its terms with it.
         self.connected = self.session.connected(&terms, self.now).is_ok();
+        if self.connected {
+            self.receive_maximum = terms.receive_maximum.into();
+        }
     }
 
     fn publish(&mut self, qos: QoS) {
