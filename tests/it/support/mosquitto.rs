@@ -2,12 +2,13 @@
 
 use std::fmt::Write as _;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use qproxy::mqtt_client::client::MqttConfig;
 use tempfile::TempDir;
 
+use super::certificates::TlsFiles;
 use super::until;
 
 #[derive(Debug, Clone, Default)]
@@ -17,15 +18,8 @@ pub(crate) struct Options {
     /// The only user and password it lets in.
     pub(crate) user: Option<(&'static str, &'static str)>,
     pub(crate) tls: Option<TlsFiles>,
-}
-
-#[derive(Debug, Clone)]
-pub(crate) struct TlsFiles {
-    pub(crate) ca: PathBuf,
-    pub(crate) certificate: PathBuf,
-    pub(crate) key: PathBuf,
-    /// Whether clients need a certificate of the same authority.
-    pub(crate) require_client: bool,
+    /// Queues for slow or absent clients without the default limit of 1,000.
+    pub(crate) unbounded_queue: bool,
 }
 
 pub(crate) struct Mosquitto {
@@ -172,6 +166,9 @@ fn settings(directory: &Path, port: u16, options: &Options) -> String {
             directory.display()
         )
         .unwrap();
+    }
+    if options.unbounded_queue {
+        text.push_str("max_queued_messages 0\n");
     }
     // Started by root it would otherwise become a user that cannot write here.
     text.push_str("user root\n");
