@@ -14,6 +14,8 @@ need cc build-essential
 need mosquitto mosquitto
 need mosquitto_sub mosquitto-clients
 need redis-server redis-server
+need rabbitmq-server rabbitmq-server
+need nats-server nats-server
 need curl curl ca-certificates
 need openssl openssl
 need python3 python3 python3-venv

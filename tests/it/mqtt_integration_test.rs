@@ -2,3 +2,5 @@
 
 mod every_broker;
 mod mosquitto;
+mod python;
+mod examples;

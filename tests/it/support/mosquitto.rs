@@ -20,6 +20,8 @@ pub(crate) struct Options {
     pub(crate) tls: Option<TlsFiles>,
     /// Queues for slow or absent clients without the default limit of 1,000.
     pub(crate) unbounded_queue: bool,
+    /// Writes down every packet; see [`Mosquitto::transcript`].
+    pub(crate) transcript: bool,
 }
 
 pub(crate) struct Mosquitto {
@@ -75,6 +77,11 @@ impl Mosquitto {
     /// From its next start on it lets in this user too, where it has users.
     pub(crate) fn let_in(&self, user: &str, password: &str) {
         add_user(&self.directory.path().join("users"), &[], user, password);
+    }
+
+    /// What it wrote since it was started last.
+    pub(crate) fn transcript(&self) -> String {
+        std::fs::read_to_string(self.directory.path().join("log")).unwrap()
     }
 
     /// Stops it in order, so that it saves what it keeps.
@@ -169,6 +176,9 @@ fn settings(directory: &Path, port: u16, options: &Options) -> String {
     }
     if options.unbounded_queue {
         text.push_str("max_queued_messages 0\n");
+    }
+    if options.transcript {
+        text.push_str("log_dest stderr\nlog_type all\n");
     }
     // Started by root it would otherwise become a user that cannot write here.
     text.push_str("user root\n");
