@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::codec::{ConnectCode, DecodeError, EncodeError, Text};
-use crate::session::{DeadPeer, Violation};
+use crate::codec::{DecodeError, EncodeError, Text};
+pub use crate::said::ServerReason;
+use crate::session::{DeadPeer, Forbidden, Violation};
 use crate::topic::TopicError;
 
 /// Why a call on the client failed.
@@ -45,16 +46,47 @@ pub enum Error {
     /// A QoS 0 publish whose connection broke before it was written.
     #[error("the connection was lost before the message was written")]
     ConnectionLost,
-    /// `publish_timeout` has passed. The message may still be delivered.
+    /// `publish_timeout` or `request_timeout` has passed. The message may still be delivered, the subscription made.
     #[error("not acknowledged within {0:?}")]
     Timeout(Duration),
     /// The answer stands behind received messages that the program does not take. The message may still be
     /// delivered, the subscription still be made.
     #[error("no answer: for {0:?} nobody has taken the received messages in front of it")]
     Stalled(Duration),
-    /// The server granted none of it.
-    #[error("the server refused the subscription to {0}")]
-    SubscribeRefused(Text),
+    /// The server does not subscribe the client to this filter.
+    #[error("the server refused the subscription to {filter}")]
+    SubscribeRefused {
+        /// The filter.
+        filter: Text,
+        /// Why; MQTT 3.1.1 has one code for every reason.
+        source: ServerReason,
+    },
+    /// The server does not take the client off this filter.
+    #[error("the server refused to unsubscribe from {filter}")]
+    UnsubscribeRefused {
+        /// The filter.
+        filter: Text,
+        /// Why.
+        source: ServerReason,
+    },
+    /// The server took the message and refused it (MQTT 5.0).
+    #[error("the server refused the message")]
+    PublishRefused(#[source] ServerReason),
+    /// The server had said that it does not take such a thing; nothing was sent (MQTT 5.0).
+    #[error("not sent")]
+    Forbidden(#[from] Forbidden),
+    /// The time in which the message is of use passed while it waited; it was not sent.
+    #[error("the message expired while it waited")]
+    Expired,
+    /// The server lost the session with the message in flight, and the policy is to fail. It may have arrived.
+    #[error("the server lost the session with the message in flight")]
+    SessionLost,
+    /// A property, or an option of a subscription, that cannot be written; nothing was sent.
+    #[error("cannot be sent")]
+    Unsendable(#[from] EncodeError),
+    /// An option that MQTT 3.1.1 cannot carry.
+    #[error("{0} needs MQTT 5.0; set protocol")]
+    NeedsV5(&'static str),
     /// The client has stopped; the message may or may not have been delivered.
     #[error("the client stopped")]
     Stopped,
@@ -83,6 +115,9 @@ pub enum QueryError {
     /// Nobody answered in time. MQTT 3.1.1 cannot tell whether anybody listens.
     #[error("no answer within {0:?}")]
     Timeout(Duration),
+    /// The server has no subscriber for the question (MQTT 5.0, where the server tells).
+    #[error("nobody listens on {0}")]
+    NobodyListens(Text),
     /// The responder has too much to do.
     #[error("the responder is busy")]
     Busy,
@@ -92,6 +127,9 @@ pub enum QueryError {
     /// Too many queries open in this client.
     #[error("{0} queries are open already")]
     TooMany(usize),
+    /// A part of a long answer was lost on its way.
+    #[error("a part of the answer is missing")]
+    Incomplete,
     /// The answer is larger than `max_response_bytes`.
     #[error("the answer is over {0} bytes")]
     TooLarge(usize),
@@ -104,14 +142,17 @@ pub enum ConfigError {
     /// `host` is empty.
     #[error("host is empty")]
     Host,
-    /// A lasting session needs a name.
+    /// A setting that MQTT 3.1.1 cannot carry.
+    #[error("{0} needs protocol to be MQTT 5.0")]
+    NeedsV5(&'static str),
+    /// A lasting session needs a name, in MQTT 3.1.1.
     #[error("client_id is empty without clean_session [MQTT-3.1.3-7]")]
     ClientId,
     /// A password needs a user name.
     #[error("token without app_id [MQTT-3.1.2-22]")]
     TokenAlone,
     /// A limit that lets nothing through.
-    #[error("windows, queue_messages and inbound_messages have to be at least 1")]
+    #[error("windows, receive_maximum, queue_messages and inbound_messages have to be at least 1")]
     Zero,
     /// Outside of 64 to 268,435,460.
     #[error("max_packet_size {0} is not between 64 and 268435460")]
@@ -156,17 +197,20 @@ pub enum ConnectError {
         timeout: Duration,
     },
     /// The server said no.
-    #[error("the server refused the connection: {0}")]
-    Refused(ConnectCode),
+    #[error("the server refused the connection")]
+    Refused(#[source] ServerReason),
     /// The connection broke before CONNACK.
     #[error("the server closed the connection before it answered CONNECT")]
     Closed(#[source] Option<Arc<io::Error>>),
     /// The answer was not a CONNACK.
-    #[error("the answer to CONNECT is not MQTT 3.1.1")]
+    #[error("the answer to CONNECT is not the MQTT that was asked for")]
     Protocol(#[source] DecodeError),
     /// A packet other than CONNACK came first.
     #[error("the answer to CONNECT is not CONNACK [MQTT-3.2.0-1]")]
     NotConnAck,
+    /// The server accepted on terms that the protocol does not allow.
+    #[error("the server broke the protocol")]
+    Violation(#[from] Violation),
     /// CONNECT cannot be written.
     #[error("bad configuration")]
     Config(#[from] ConfigError),
@@ -177,7 +221,7 @@ impl ConnectError {
     #[must_use]
     pub fn is_permanent(&self) -> bool {
         match self {
-            Self::Refused(code) => *code != ConnectCode::ServerUnavailable,
+            Self::Refused(said) => !said.is_temporary(),
             Self::Config(_) => true,
             Self::Tls(error) => !matches!(error, TlsError::Io(_)),
             _ => false,
@@ -244,6 +288,9 @@ pub enum Disconnected {
     /// Packets that make no sense.
     #[error("the server broke the protocol")]
     Violation(#[from] Violation),
+    /// The server said goodbye, and why (MQTT 5.0).
+    #[error("the server ended the connection")]
+    Server(#[source] ServerReason),
     /// Nothing came any more.
     #[error("the server is silent")]
     Dead(#[from] DeadPeer),

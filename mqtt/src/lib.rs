@@ -4,6 +4,7 @@ pub mod client;
 pub mod message;
 pub mod options;
 pub mod error;
+mod said;
 pub mod stats;
 pub mod session;
 pub mod codec;
@@ -14,5 +15,6 @@ mod driver;
 mod random;
 
 pub use client::{MqttClient, MqttConfig};
+pub use codec::Version;
 pub use error::Error;
 pub use message::{Message, QoS};

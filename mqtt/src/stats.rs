@@ -31,6 +31,8 @@ macro_rules! counters {
             pub queued: u64,
             /// Publishes thrown out of the full queue.
             pub displaced: u64,
+            /// Publishes that expired before they were sent.
+            pub expired: u64,
             /// Queries that wait for their answer, now.
             pub open_queries: u64,
         }
@@ -58,6 +60,8 @@ counters! {
     published,
     /// Publishes of QoS 1 and 2 that were acknowledged.
     acknowledged,
+    /// Publishes that the server refused, or does not take, or had lost.
+    refused,
     /// Publishes sent again after a reconnect.
     republished,
     /// Times the server had lost the session.

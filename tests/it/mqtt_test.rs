@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use qproxy::mqtt_client::client::{Event, MqttClient, MqttConfig, PublishOptions};
-use qproxy::mqtt_client::codec::{Ack, ConnectCode, Kind, Packet, SubAck, SubscribeCode};
+use qproxy::mqtt_client::codec::{Ack, Disconnect, Kind, Packet, ReasonCode, SubAck, UnsubAck};
 use qproxy::mqtt_client::error::{ConnectError, Disconnected, Error, QueryError};
 use qproxy::mqtt_client::message::QoS;
 use qproxy::mqtt_client::options::{Overflow, QueryOptions, Takeover};
@@ -72,7 +72,7 @@ async fn example_of_the_user_guide_runs_as_it_stands() {
     let peer = Peer::bind().await;
     let MqttConfig { host, port, .. } = peer.config();
     let example = tokio::spawn(users_example(host, port));
-    let (mut connection, connect) = peer.answer(false, ConnectCode::Accepted).await;
+    let (mut connection, connect) = peer.answer(false, ReasonCode::Success).await;
     assert_eq!(
         (connect.client_id.as_str(), connect.keep_alive),
         ("my-client", 60)
@@ -100,7 +100,10 @@ async fn example_of_the_user_guide_runs_as_it_stands() {
         .await;
     let ack = Packet::PubAck(Ack::from(std::num::NonZeroU16::new(7).unwrap()));
     assert_eq!(connection.next().await, ack);
-    assert_eq!(connection.next().await, Packet::Disconnect);
+    assert_eq!(
+        connection.next().await,
+        Packet::Disconnect(Disconnect::default())
+    );
     assert_eq!(soon("the example", example).await.unwrap().unwrap(), "fine");
 }
 
@@ -125,8 +128,8 @@ async fn publish_resolves_only_when_it_is_acknowledged() {
         .unwrap();
     let second = connection.publish().await;
     let ack = Ack::from(second.id.unwrap());
-    connection.send(&Packet::PubRec(ack)).await;
-    assert_eq!(connection.next().await, Packet::PubRel(ack));
+    connection.send(&Packet::PubRec(ack.clone())).await;
+    assert_eq!(connection.next().await, Packet::PubRel(ack.clone()));
     connection.send(&Packet::PubComp(ack)).await;
     soon("the QoS 2 publish", exactly).await.unwrap();
     assert_eq!(client.stats().acknowledged, 2);
@@ -136,11 +139,11 @@ async fn publish_resolves_only_when_it_is_acknowledged() {
 async fn refusals_fail_connect_at_once_and_say_what() {
     let peer = Peer::bind().await;
     for code in [
-        ConnectCode::BadCredentials,
-        ConnectCode::NotAuthorized,
-        ConnectCode::IdentifierRejected,
-        ConnectCode::UnacceptableProtocolVersion,
-        ConnectCode::ServerUnavailable,
+        ReasonCode::BadCredentials,
+        ReasonCode::NotAuthorized,
+        ReasonCode::ClientIdNotValid,
+        ReasonCode::UnsupportedProtocolVersion,
+        ReasonCode::ServerUnavailable,
     ] {
         let client = MqttClient::new(peer.config());
         let (result, _) = tokio::join!(client.connect(), peer.answer(false, code));
@@ -173,7 +176,7 @@ async fn connect_can_be_called_again_after_it_failed() {
     let peer = Peer::bind().await;
     let client = MqttClient::new(peer.config());
     for _ in 0..50 {
-        let refusing = peer.answer(false, ConnectCode::BadCredentials);
+        let refusing = peer.answer(false, ReasonCode::BadCredentials);
         let (failed, _) = tokio::join!(client.connect(), refusing);
         assert!(failed.is_err());
     }
@@ -256,6 +259,7 @@ async fn subscriptions_are_renewed_only_when_the_server_lost_them() {
         lost,
         Event::SessionLost {
             republished: 0,
+            failed: 0,
             resubscribed: 1
         }
     ));
@@ -269,16 +273,17 @@ async fn a_refused_subscription_is_an_error_and_the_rest_is_granted() {
         let Packet::Subscribe(subscribe) = connection.next().await else {
             panic!("no SUBSCRIBE")
         };
-        let codes = vec![SubscribeCode::Failure];
+        let codes = vec![ReasonCode::UnspecifiedError];
         connection
             .send(&Packet::SubAck(SubAck {
                 id: subscribe.id,
                 codes,
+                properties: None,
             }))
             .await;
     };
     let (result, ()) = tokio::join!(client.subscribe("secret", QoS::AtMostOnce), refuse);
-    assert!(matches!(result, Err(Error::SubscribeRefused(filter)) if filter == "secret"));
+    assert!(matches!(result, Err(Error::SubscribeRefused { filter, .. }) if filter == "secret"));
     for bad in ["", "a#", "+b/c"] {
         let result = client.subscribe(bad, QoS::AtMostOnce).await;
         assert!(matches!(result, Err(Error::Topic(_))), "{bad}: {result:?}");
@@ -626,7 +631,10 @@ async fn disconnect_delivers_what_is_queued_and_leaves_in_order() {
             let publish = connection.publish().await;
             connection.puback(&publish).await;
         }
-        assert_eq!(connection.next().await, Packet::Disconnect);
+        assert_eq!(
+            connection.next().await,
+            Packet::Disconnect(Disconnect::default())
+        );
         assert_eq!(connection.try_next().await, None);
     };
     let (left, ()) = tokio::join!(client.disconnect(), server);
@@ -659,7 +667,10 @@ async fn disconnect_gives_up_after_its_limit_and_says_what_is_left() {
     );
     assert!(matches!(token.await, Err(Error::Stopped)));
     assert_eq!(connection.publish().await.topic, "a");
-    assert_eq!(connection.next().await, Packet::Disconnect);
+    assert_eq!(
+        connection.next().await,
+        Packet::Disconnect(Disconnect::default())
+    );
     let (again, _) = tokio::join!(client.connect(), peer.accept());
     again.unwrap();
 }
@@ -673,7 +684,10 @@ async fn the_last_clone_takes_the_connection_with_it() {
     other.publish("a", "", QoS::AtMostOnce).await.unwrap();
     assert_eq!(connection.publish().await.topic, "a");
     drop(other);
-    assert_eq!(connection.next().await, Packet::Disconnect);
+    assert_eq!(
+        connection.next().await,
+        Packet::Disconnect(Disconnect::default())
+    );
 }
 
 /// Takes one query and answers it as told.
@@ -708,7 +722,13 @@ async fn queries_end_with_the_answer_or_with_what_went_wrong() {
         connection.grant().await;
         answer_one(
             &mut connection,
-            &[("more", "ab"), ("more", "cd"), ("ok", "ef"), ("ok", "x")],
+            &[
+                ("more/0", "ab"),
+                ("more/1", "cd"),
+                ("more/0", "ab"),
+                ("ok/2", "ef"),
+                ("ok/2", "ef"),
+            ],
         )
         .await;
         answer_one(&mut connection, &[("error", "no")]).await;
@@ -730,7 +750,7 @@ async fn queries_end_with_the_answer_or_with_what_went_wrong() {
     let stats = client.stats();
     assert_eq!(
         (stats.queries, stats.query_timeouts, stats.late_answers),
-        (4, 1, 1)
+        (4, 1, 2)
     );
     let _connection = server.await.unwrap();
 }
@@ -772,7 +792,7 @@ async fn a_responder_answers_each_request_once_and_says_when_it_is_busy() {
     let busy = connection.publish().await;
     assert_eq!(busy.topic, "_r/me/2/busy");
     gate.add_permits(10);
-    for (topic, payload) in [("more", "abcd"), ("more", "efgh"), ("ok", "ij")] {
+    for (topic, payload) in [("more/0", "abcd"), ("more/1", "efgh"), ("ok/2", "ij")] {
         let part = connection.publish().await;
         assert_eq!(part.topic.as_str(), format!("_r/me/1/{topic}"));
         assert_eq!(part.payload, payload);
@@ -789,7 +809,11 @@ async fn a_responder_answers_each_request_once_and_says_when_it_is_busy() {
         loop {
             if let Packet::Unsubscribe(unsubscribe) = connection.next().await {
                 connection
-                    .send(&Packet::UnsubAck(Ack::from(unsubscribe.id)))
+                    .send(&Packet::UnsubAck(UnsubAck {
+                        id: unsubscribe.id,
+                        codes: Vec::new(),
+                        properties: None,
+                    }))
                     .await;
                 return;
             }

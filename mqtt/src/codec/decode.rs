@@ -7,18 +7,26 @@
 use bytes::{Buf, Bytes, BytesMut};
 
 use super::{
-    Ack, ConnAck, Connect, ConnectCode, DecodeError, Kind, Packet, PacketId, Publish, QoS, SubAck,
-    Subscribe, SubscribeCode, Subscription, Text, Unsubscribe, Will,
+    Ack, ConnAck, Connect, DecodeError, Disconnect, Kind, Packet, PacketId, Publish, QoS,
+    ReasonCode, SubAck, Subscribe, Subscription, Text, UnsubAck, Unsubscribe, Version, Will,
 };
 use crate::topic;
 
 /// Takes the next packet from the front of `buf`; `None` while it is not there as a whole.
 ///
-/// `max_packet_size` limits the whole packet with its fixed header, in bytes.
+/// `max_packet_size` limits the whole packet with its fixed header, in bytes. `version` is what CONNECT agreed on;
+/// a CONNECT itself is decoded in the version that it names.
 ///
 /// # Errors
 /// The bytes break the protocol; the connection has to be closed and `buf` thrown away.
-pub fn decode(buf: &mut BytesMut, max_packet_size: usize) -> Result<Option<Packet>, DecodeError> {
+pub fn decode(
+    buf: &mut BytesMut,
+    max_packet_size: usize,
+    version: Version,
+) -> Result<Option<Packet>, DecodeError> {
+    if version == Version::V5 {
+        return Err(DecodeError::ProtocolLevel(version.level()));
+    }
     let Some(header) = Header::peek(buf, max_packet_size)? else {
         return Ok(None);
     };
@@ -28,12 +36,17 @@ pub fn decode(buf: &mut BytesMut, max_packet_size: usize) -> Result<Option<Packe
     let packet = match header.kind {
         Kind::PingReq => Packet::PingReq,
         Kind::PingResp => Packet::PingResp,
-        Kind::Disconnect => Packet::Disconnect,
+        Kind::Disconnect => Packet::Disconnect(Disconnect::default()),
         Kind::PubAck => Packet::PubAck(header.ack(buf)?),
         Kind::PubRec => Packet::PubRec(header.ack(buf)?),
         Kind::PubRel => Packet::PubRel(header.ack(buf)?),
         Kind::PubComp => Packet::PubComp(header.ack(buf)?),
-        Kind::UnsubAck => Packet::UnsubAck(header.ack(buf)?),
+        Kind::UnsubAck => Packet::UnsubAck(UnsubAck {
+            id: header.ack(buf)?.id,
+            codes: Vec::new(),
+            properties: None,
+        }),
+        Kind::Auth => return Err(DecodeError::PacketType(15)),
         Kind::ConnAck => Packet::ConnAck(connack(buf[header.length], buf[header.length + 1])?),
         kind @ (Kind::Connect
         | Kind::Publish
@@ -110,7 +123,7 @@ impl Header {
             });
         }
         let possible = match kind {
-            Kind::PingReq | Kind::PingResp | Kind::Disconnect => self.remaining == 0,
+            Kind::PingReq | Kind::PingResp | Kind::Disconnect | Kind::Auth => self.remaining == 0,
             Kind::ConnAck
             | Kind::PubAck
             | Kind::PubRec
@@ -269,6 +282,7 @@ fn connect(mut body: Body) -> Result<Connect, DecodeError> {
                 payload: body.binary()?,
                 qos,
                 retain,
+                properties: None,
             })
         }
     };
@@ -283,6 +297,8 @@ fn connect(mut body: Body) -> Result<Connect, DecodeError> {
         will,
         username,
         password,
+        version: Version::V311,
+        properties: None,
     })
 }
 
@@ -325,13 +341,14 @@ fn connack(flags: u8, code: u8) -> Result<ConnAck, DecodeError> {
         return Err(DecodeError::ConnAckFlags(flags));
     }
     let session_present = flags == 1;
-    let code = ConnectCode::from_u8(code).ok_or(DecodeError::ConnAckCode(code))?;
-    if session_present && code != ConnectCode::Accepted {
+    let code = ReasonCode::from_connect_return(code).ok_or(DecodeError::ConnAckCode(code))?;
+    if session_present && code != ReasonCode::Success {
         return Err(DecodeError::SessionPresent);
     }
     Ok(ConnAck {
         session_present,
         code,
+        properties: None,
     })
 }
 
@@ -350,6 +367,7 @@ fn publish(mut body: Body, flags: u8) -> Result<Publish, DecodeError> {
         topic,
         id,
         payload: body.bytes,
+        properties: None,
     })
 }
 
@@ -363,12 +381,16 @@ fn subscribe(mut body: Body) -> Result<Subscribe, DecodeError> {
             return Err(DecodeError::SubscribeBits(options));
         }
         let qos = QoS::from_u8(options).ok_or(DecodeError::QoS(Kind::Subscribe))?;
-        filters.push(Subscription { filter, qos });
+        filters.push(Subscription::new(filter, qos));
     }
     if filters.is_empty() {
         return Err(DecodeError::EmptyList(Kind::Subscribe));
     }
-    Ok(Subscribe { id, filters })
+    Ok(Subscribe {
+        id,
+        filters,
+        properties: None,
+    })
 }
 
 fn suback(mut body: Body) -> Result<SubAck, DecodeError> {
@@ -376,9 +398,14 @@ fn suback(mut body: Body) -> Result<SubAck, DecodeError> {
     if body.is_empty() {
         return Err(DecodeError::EmptyList(Kind::SubAck));
     }
-    let code = |&byte: &u8| SubscribeCode::from_u8(byte).ok_or(DecodeError::SubAckCode(byte));
+    let code =
+        |&byte: &u8| ReasonCode::from_subscribe_return(byte).ok_or(DecodeError::SubAckCode(byte));
     let codes = body.bytes.iter().map(code).collect::<Result<_, _>>()?;
-    Ok(SubAck { id, codes })
+    Ok(SubAck {
+        id,
+        codes,
+        properties: None,
+    })
 }
 
 fn unsubscribe(mut body: Body) -> Result<Unsubscribe, DecodeError> {
@@ -390,5 +417,9 @@ fn unsubscribe(mut body: Body) -> Result<Unsubscribe, DecodeError> {
     if filters.is_empty() {
         return Err(DecodeError::EmptyList(Kind::Unsubscribe));
     }
-    Ok(Unsubscribe { id, filters })
+    Ok(Unsubscribe {
+        id,
+        filters,
+        user_properties: Vec::new(),
+    })
 }

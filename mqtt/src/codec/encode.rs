@@ -6,8 +6,8 @@
 use bytes::{BufMut, BytesMut};
 
 use super::{
-    Ack, ConnAck, Connect, ConnectCode, EncodeError, Kind, MAX_REMAINING_LENGTH, Packet, Publish,
-    QoS, SubAck, Subscribe, Unsubscribe,
+    ConnAck, Connect, EncodeError, Kind, MAX_REMAINING_LENGTH, Packet, PacketId, Publish, QoS,
+    ReasonCode, SubAck, Subscribe, Unsubscribe, Version,
 };
 use crate::topic::{self, TopicError};
 
@@ -15,26 +15,27 @@ use crate::topic::{self, TopicError};
 ///
 /// # Errors
 /// The packet cannot be expressed or is not allowed; nothing was appended.
-pub fn encode(packet: &Packet, buf: &mut BytesMut) -> Result<(), EncodeError> {
-    let remaining = check(packet)?;
+pub fn encode(packet: &Packet, version: Version, buf: &mut BytesMut) -> Result<(), EncodeError> {
+    let remaining = check(packet, version)?;
     match packet {
         Packet::Connect(connect) => write_connect(connect, remaining, buf),
-        Packet::ConnAck(connack) => write_connack(*connack, buf),
+        Packet::ConnAck(connack) => write_connack(connack, buf),
         Packet::Publish(publish) => {
             write_publish_head(publish, remaining, buf);
             buf.put_slice(&publish.payload);
         }
-        Packet::PubAck(ack) => write_ack(0x40, *ack, buf),
-        Packet::PubRec(ack) => write_ack(0x50, *ack, buf),
-        Packet::PubRel(ack) => write_ack(0x62, *ack, buf),
-        Packet::PubComp(ack) => write_ack(0x70, *ack, buf),
+        Packet::PubAck(ack) => write_ack(0x40, ack.id, buf),
+        Packet::PubRec(ack) => write_ack(0x50, ack.id, buf),
+        Packet::PubRel(ack) => write_ack(0x62, ack.id, buf),
+        Packet::PubComp(ack) => write_ack(0x70, ack.id, buf),
         Packet::Subscribe(subscribe) => write_subscribe(subscribe, remaining, buf),
         Packet::SubAck(suback) => write_suback(suback, remaining, buf),
         Packet::Unsubscribe(unsubscribe) => write_unsubscribe(unsubscribe, remaining, buf),
-        Packet::UnsubAck(ack) => write_ack(0xb0, *ack, buf),
+        Packet::UnsubAck(ack) => write_ack(0xb0, ack.id, buf),
         Packet::PingReq => buf.put_slice(&[0xc0, 0]),
         Packet::PingResp => buf.put_slice(&[0xd0, 0]),
-        Packet::Disconnect => buf.put_slice(&[0xe0, 0]),
+        Packet::Disconnect(_) => buf.put_slice(&[0xe0, 0]),
+        Packet::Auth(_) => unreachable!("check refuses it"),
     }
     Ok(())
 }
@@ -43,7 +44,12 @@ pub fn encode(packet: &Packet, buf: &mut BytesMut) -> Result<(), EncodeError> {
 ///
 /// # Errors
 /// As [`encode`].
-pub fn encode_publish_head(publish: &Publish, buf: &mut BytesMut) -> Result<(), EncodeError> {
+pub fn encode_publish_head(
+    publish: &Publish,
+    version: Version,
+    buf: &mut BytesMut,
+) -> Result<(), EncodeError> {
+    spoken(version)?;
     let remaining = check_publish(publish)?;
     write_publish_head(publish, remaining, buf);
     Ok(())
@@ -53,8 +59,8 @@ pub fn encode_publish_head(publish: &Publish, buf: &mut BytesMut) -> Result<(), 
 ///
 /// # Errors
 /// As [`encode`].
-pub fn encoded_len(packet: &Packet) -> Result<usize, EncodeError> {
-    let remaining = check(packet)?;
+pub fn encoded_len(packet: &Packet, version: Version) -> Result<usize, EncodeError> {
+    let remaining = check(packet, version)?;
     Ok(1 + length_bytes(remaining) + remaining)
 }
 
@@ -67,12 +73,20 @@ const fn length_bytes(remaining: usize) -> usize {
     }
 }
 
+fn spoken(version: Version) -> Result<(), EncodeError> {
+    match version {
+        Version::V311 => Ok(()),
+        Version::V5 => Err(EncodeError::Version(version)),
+    }
+}
+
 /// Checks the packet and computes its remaining length.
-fn check(packet: &Packet) -> Result<usize, EncodeError> {
+fn check(packet: &Packet, version: Version) -> Result<usize, EncodeError> {
+    spoken(version)?;
     match packet {
         Packet::Connect(connect) => check_connect(connect),
         Packet::ConnAck(connack) => {
-            if connack.session_present && connack.code != ConnectCode::Accepted {
+            if connack.session_present && connack.code != ReasonCode::Success {
                 return Err(EncodeError::SessionPresent);
             }
             Ok(2)
@@ -101,7 +115,8 @@ fn check(packet: &Packet) -> Result<usize, EncodeError> {
             Err(EncodeError::EmptyList(Kind::SubAck))
         }
         Packet::SubAck(suback) => check_total(Kind::SubAck, 2 + suback.codes.len()),
-        Packet::PingReq | Packet::PingResp | Packet::Disconnect => Ok(0),
+        Packet::PingReq | Packet::PingResp | Packet::Disconnect(_) => Ok(0),
+        Packet::Auth(_) => Err(EncodeError::Version(version)),
     }
 }
 
@@ -198,8 +213,8 @@ fn write_field(bytes: &[u8], buf: &mut BytesMut) {
     buf.put_slice(bytes);
 }
 
-fn write_ack(first: u8, ack: Ack, buf: &mut BytesMut) {
-    let [high, low] = ack.id.get().to_be_bytes();
+fn write_ack(first: u8, id: PacketId, buf: &mut BytesMut) {
+    let [high, low] = id.get().to_be_bytes();
     buf.put_slice(&[first, 2, high, low]);
 }
 
@@ -228,12 +243,12 @@ fn write_connect(connect: &Connect, remaining: usize, buf: &mut BytesMut) {
     }
 }
 
-fn write_connack(connack: ConnAck, buf: &mut BytesMut) {
+fn write_connack(connack: &ConnAck, buf: &mut BytesMut) {
     buf.put_slice(&[
         0x20,
         2,
         u8::from(connack.session_present),
-        connack.code.as_u8(),
+        connack.code.as_connect_return(),
     ]);
 }
 
@@ -258,7 +273,7 @@ fn write_subscribe(subscribe: &Subscribe, remaining: usize, buf: &mut BytesMut) 
 fn write_suback(suback: &SubAck, remaining: usize, buf: &mut BytesMut) {
     write_header(0x90, remaining, buf);
     buf.put_u16(suback.id.get());
-    buf.extend(suback.codes.iter().map(|code| code.as_u8()));
+    buf.extend(suback.codes.iter().map(|code| code.as_subscribe_return()));
 }
 
 fn write_unsubscribe(unsubscribe: &Unsubscribe, remaining: usize, buf: &mut BytesMut) {

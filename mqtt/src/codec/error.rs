@@ -3,7 +3,7 @@
 //! Every decode error ends the connection (section 4.8), so each names the rule that was broken, for whoever has to
 //! find out which side is at fault.
 
-use super::Kind;
+use super::{Kind, Version};
 use crate::topic::TopicError;
 
 /// Why bytes are not a legal packet.
@@ -156,4 +156,7 @@ pub enum EncodeError {
     /// SUBSCRIBE, SUBACK or UNSUBSCRIBE about nothing.
     #[error("{0} has an empty list [MQTT-3.8.3-3] [MQTT-3.10.3-2]")]
     EmptyList(Kind),
+    /// Something that this version of the protocol has no words for.
+    #[error("cannot be said in MQTT {0}")]
+    Version(Version),
 }

@@ -6,15 +6,17 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpStream, lookup_host};
 use tokio_rustls::client::TlsStream;
 
-use crate::codec::{self, Connect, ConnectCode, Packet, Text};
+use crate::codec::{self, ConnAck, Packet};
 use crate::error::{ConfigError, ConnectError, TlsError};
 use crate::options::MqttConfig;
+use crate::session::Terms;
 
+use super::handshake::Opening;
 use super::tls;
 
 /// An accepted connection.
@@ -23,7 +25,7 @@ pub(super) struct Connection {
     pub(super) stream: Transport,
     /// What came right after CONNACK.
     pub(super) received: BytesMut,
-    pub(super) session_present: bool,
+    pub(super) terms: Terms,
 }
 
 /// TCP, bare or in TLS.
@@ -37,16 +39,18 @@ pub(super) enum Transport {
 pub(super) async fn open(
     config: &MqttConfig,
     server: (&str, u16),
+    opening: &Opening,
 ) -> Result<Connection, ConnectError> {
     let mut stage = "name resolution";
     let timeout = config.connect_timeout;
-    let result = tokio::time::timeout(timeout, attempt(config, server, &mut stage)).await;
+    let result = tokio::time::timeout(timeout, attempt(config, server, opening, &mut stage)).await;
     result.unwrap_or(Err(ConnectError::Timeout { stage, timeout }))
 }
 
 async fn attempt(
     config: &MqttConfig,
     server: (&str, u16),
+    opening: &Opening,
     stage: &mut &'static str,
 ) -> Result<Connection, ConnectError> {
     let (host, _) = server;
@@ -62,19 +66,19 @@ async fn attempt(
     };
     *stage = "the answer to CONNECT";
     let mut buf = BytesMut::with_capacity(1024);
-    codec::encode(&connect_packet(config), &mut buf).map_err(ConfigError::Connect)?;
+    codec::encode(&opening.connect_packet(config), config.protocol, &mut buf)
+        .map_err(ConfigError::Connect)?;
     stream
         .write_all(&buf)
         .await
         .map_err(|error| closed(host, error))?;
     stream.flush().await.map_err(|error| closed(host, error))?;
     buf.clear();
-    let session_present =
-        await_connack(&mut stream, &mut buf, host, config.max_packet_size).await?;
+    let connack = await_connack(&mut stream, &mut buf, host, config).await?;
     Ok(Connection {
         stream,
         received: buf,
-        session_present,
+        terms: opening.accepted(&connack, config.protocol)?,
     })
 }
 
@@ -116,32 +120,16 @@ async fn reach(addresses: &[SocketAddr], config: &MqttConfig) -> Result<TcpStrea
     Err(last.expect("resolve gives at least one address"))
 }
 
-fn connect_packet(config: &MqttConfig) -> Packet {
-    Packet::Connect(Box::new(Connect {
-        client_id: Text::from(config.client_id.as_str()),
-        clean_session: config.clean_session,
-        keep_alive: config.keep_alive,
-        will: config.will.clone(),
-        username: config.app_id.as_deref().map(Text::from),
-        password: config
-            .token
-            .as_ref()
-            .map(|token| Bytes::copy_from_slice(token.as_bytes())),
-    }))
-}
-
 async fn await_connack(
     stream: &mut Transport,
     buf: &mut BytesMut,
     host: &str,
-    max_packet_size: usize,
-) -> Result<bool, ConnectError> {
+    config: &MqttConfig,
+) -> Result<ConnAck, ConnectError> {
     loop {
-        match codec::decode(buf, max_packet_size).map_err(ConnectError::Protocol)? {
-            Some(Packet::ConnAck(connack)) if connack.code == ConnectCode::Accepted => {
-                return Ok(connack.session_present);
-            }
-            Some(Packet::ConnAck(connack)) => return Err(ConnectError::Refused(connack.code)),
+        let decoded = codec::decode(buf, config.max_packet_size, config.protocol);
+        match decoded.map_err(ConnectError::Protocol)? {
+            Some(Packet::ConnAck(connack)) => return Ok(connack),
             Some(_) => return Err(ConnectError::NotConnAck),
             None => {}
         }

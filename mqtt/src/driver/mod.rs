@@ -4,13 +4,14 @@
 //! pauses, the end), `serve.rs` one connection, `connect.rs` the way to one.
 
 mod connect;
+mod handshake;
 mod serve;
 mod stall;
 mod tls;
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{broadcast, oneshot, watch};
@@ -18,14 +19,17 @@ use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use crate::client::query::Queries;
+use crate::codec::ReasonCode;
 use crate::error::{ConnectError, Disconnected, Error};
 use crate::inbox::Inbox;
 use crate::message::Message;
 use crate::options::MqttConfig;
 use crate::queue::{Answered, Batch, Control, Published, Queue};
 use crate::random;
-use crate::session::{self, Session};
+use crate::session::{self, Session, Terms};
 use crate::stats::Counters;
+
+use handshake::Opening;
 
 /// The session as the driver uses it.
 pub(crate) type ClientSession = Session<Published, Answered>;
@@ -60,6 +64,8 @@ pub enum Event {
     SessionLost {
         /// Messages published again; they may arrive twice.
         republished: usize,
+        /// Messages that failed instead, where `on_session_lost` says so; they may have arrived.
+        failed: usize,
         /// Filters subscribed again; what was published meanwhile is lost to them.
         resubscribed: usize,
     },
@@ -68,6 +74,10 @@ pub enum Event {
         /// Its filter.
         filter: String,
     },
+    /// The queue of outgoing messages is full: publishes wait, fail, or displace others.
+    OutgoingPaused,
+    /// Half of the queue is free again.
+    OutgoingResumed,
     /// The client has given up; `connect` starts it again.
     Stopped {
         /// Why.
@@ -85,8 +95,34 @@ pub(crate) struct Shared {
     pub(crate) counters: Counters,
     pub(crate) events: broadcast::Sender<Event>,
     pub(crate) connected: AtomicBool,
+    /// Of the latest connection.
+    pub(crate) terms: Mutex<Option<Terms>>,
     /// Whether the driver is to drain and leave.
-    pub(crate) leave: watch::Sender<bool>,
+    pub(crate) leave: watch::Sender<Leave>,
+}
+
+/// What the program wants of the driver.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Leave {
+    Stay,
+    Go(Farewell),
+}
+
+/// How `disconnect` leaves.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Farewell {
+    /// In order: the server forgets the will.
+    #[default]
+    InOrder,
+    /// The server publishes the will. MQTT 5.0 has a reason code for it; in 3.1.1 the connection just ends.
+    WithWill,
+}
+
+impl Shared {
+    fn set_terms(&self, terms: &Terms) {
+        let mut latest = self.terms.lock().unwrap_or_else(PoisonError::into_inner);
+        *latest = Some(terms.clone());
+    }
 }
 
 /// How the driver ended.
@@ -103,7 +139,7 @@ pub(crate) type First = Option<oneshot::Sender<Result<(), Error>>>;
 pub(crate) struct Driver {
     shared: Arc<Shared>,
     session: ClientSession,
-    leave: watch::Receiver<bool>,
+    leave: watch::Receiver<Leave>,
     /// When to stop draining, once the program wants to leave.
     drain_until: Option<Instant>,
     /// Kept for their memory.
@@ -164,8 +200,9 @@ impl Driver {
     async fn connect_and_serve(&mut self, first: &mut First) -> Next {
         let shared = self.shared.clone();
         let server = shared.config.server(self.server);
+        let opening = Opening::new(&shared.config, &self.session);
         let opened = tokio::select! {
-            opened = connect::open(&shared.config, server) => opened,
+            opened = connect::open(&shared.config, server, &opening) => opened,
             left = self.give_up_draining() => return Next::Leave(left),
         };
         let connection = match opened {
@@ -177,11 +214,10 @@ impl Driver {
         let since = Instant::now();
         self.tried = 0;
         let (host, port) = server;
-        let session_present = connection.session_present;
+        let session_present = connection.terms.session_present;
         debug!(host, port, session_present, "connected");
-        self.emit(Event::Connected {
-            session_present: connection.session_present,
-        });
+        shared.set_terms(&connection.terms);
+        self.emit(Event::Connected { session_present });
         if let Some(first) = first.take() {
             // The caller may have gone away; the client stays connected for other handles.
             let _ = first.send(Ok(()));
@@ -228,7 +264,11 @@ impl Driver {
     /// Counts connections that the server closed right after accepting them.
     fn taken_over(&mut self, ended: &Disconnected, lasted: Duration) -> Option<Error> {
         let takeover = self.shared.config.takeover;
-        let closed = matches!(ended, Disconnected::Closed | Disconnected::Io(_));
+        let closed = match ended {
+            Disconnected::Closed | Disconnected::Io(_) => true,
+            Disconnected::Server(said) => said.reason == ReasonCode::SessionTakenOver,
+            _ => false,
+        };
         if lasted > takeover.within {
             self.attempt = 0;
         }
@@ -248,6 +288,7 @@ impl Driver {
             .reconnect
             .pause(self.attempt, random::bits());
         self.attempt = self.attempt.saturating_add(1);
+        self.shared.queue.expire(Instant::now().into_std());
         self.emit(Event::Reconnecting {
             attempt: self.attempt,
             delay,
@@ -261,7 +302,8 @@ impl Driver {
 
     /// Without a connection: returns when the program wants to leave and there is nothing to wait for any more.
     async fn give_up_draining(&mut self) -> Result<(), Error> {
-        if self.leave.wait_for(|leave| *leave).await.is_err() {
+        let leaving = |leave: &Leave| *leave != Leave::Stay;
+        if self.leave.wait_for(leaving).await.is_err() {
             return Err(Error::Stopped);
         }
         let until = self.drain_deadline();
@@ -328,7 +370,7 @@ impl Driver {
             finish(done, Err(reason.clone()));
         }
         let controls = left.controls.into_iter().map(|control| match control {
-            Control::Subscribe(_, answered) | Control::Unsubscribe(_, answered) => answered,
+            Control::Subscribe(.., answered) | Control::Unsubscribe(_, answered) => answered,
         });
         for done in answered.into_iter().chain(controls).flatten() {
             let _ = done.send(Err(reason.clone()));
@@ -340,7 +382,7 @@ impl Driver {
     }
 }
 
-fn finish(done: Published, result: Result<(), Error>) {
+fn finish(done: Published, result: Result<ReasonCode, Error>) {
     if let Some(done) = done {
         // The token was dropped: nobody wants to know.
         let _ = done.send(result);

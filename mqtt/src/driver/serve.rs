@@ -15,15 +15,16 @@ use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::time::{Instant, Sleep};
 use tracing::debug;
 
-use crate::codec;
-use crate::error::Disconnected;
+use crate::codec::{self, DecodeError, Publish, ReasonCode, Version};
+use crate::error::{Disconnected, Error, ServerReason};
 use crate::inbox::Delivery;
 use crate::message::{Message, Receipt};
-use crate::queue::{Batch, Control, Room};
-use crate::session;
+use crate::options::whole_seconds;
+use crate::queue::{Answer, Batch, Control, Queued, Room};
+use crate::session::{self, Closing, Continuity, Failure};
 
 use super::connect::{Connection, Transport};
-use super::{Driver, Event, finish};
+use super::{Driver, Event, Farewell, Leave, finish};
 
 /// Bytes encoded ahead of the socket: enough for one system call to be worth it, little enough for a ping not to
 /// wait behind.
@@ -48,9 +49,12 @@ struct Socket {
 impl Driver {
     /// Serves a connection to its end.
     pub(super) async fn serve(&mut self, connection: Connection) -> Disconnected {
+        let Connection { terms, .. } = &connection;
         let now = Instant::now().into_std();
-        let resumed = self.session.connected(connection.session_present, now);
-        self.report_resumed(connection.session_present, resumed);
+        match self.session.connected(terms, now) {
+            Ok(resumed) => self.report_resumed(terms.session_present, resumed),
+            Err(violation) => return violation.into(),
+        }
         let (reader, writer) = tokio::io::split(connection.stream);
         let received = connection.received;
         let mut socket = Socket {
@@ -64,27 +68,45 @@ impl Driver {
             Ok(()) => Disconnected::Requested,
             Err(reason) => reason,
         };
-        if let Disconnected::Requested = ended {
-            self.say_goodbye(&mut socket).await;
+        if let Some(reason) = self.last_word(&ended) {
+            self.say_goodbye(&mut socket, reason).await;
         }
         ended
+    }
+
+    /// What to tell the server at the end. A server of 3.1.1 hears only that the program leaves, and only if its will
+    /// is not to be published.
+    fn last_word(&self, ended: &Disconnected) -> Option<ReasonCode> {
+        let reason = match ended {
+            Disconnected::Requested => match *self.leave.borrow() {
+                Leave::Go(Farewell::WithWill) => ReasonCode::DisconnectWithWill,
+                Leave::Stay | Leave::Go(Farewell::InOrder) => return Some(ReasonCode::Success),
+            },
+            Disconnected::Malformed(DecodeError::TooLarge { .. }) => ReasonCode::PacketTooLarge,
+            Disconnected::Malformed(_) => ReasonCode::MalformedPacket,
+            Disconnected::Violation(violation) => violation.reason(),
+            _ => return None,
+        };
+        (self.shared.config.protocol == Version::V5).then_some(reason)
     }
 
     fn report_resumed(&mut self, session_present: bool, resumed: session::Resumed) {
         let counters = &self.shared.counters;
         counters.republished.add(resumed.republished as u64);
         let was_connected = std::mem::replace(&mut self.was_connected, true);
-        let expected = self.shared.config.clean_session && resumed.republished == 0;
-        if session_present || !was_connected || expected {
+        let session::Resumed {
+            republished,
+            failed,
+            resubscribed,
+        } = resumed;
+        let anew = self.shared.config.continuity() == Continuity::EachAnew;
+        if session_present || !was_connected || (anew && republished + failed == 0) {
             return;
         }
         counters.sessions_lost.add(1);
-        let session::Resumed {
-            republished,
-            resubscribed,
-        } = resumed;
         self.emit(Event::SessionLost {
             republished,
+            failed,
             resubscribed,
         });
     }
@@ -116,8 +138,9 @@ impl Driver {
         self.hand_on();
         let now = Instant::now().into_std();
         let limit = self.shared.config.max_packet_size;
+        let version = self.shared.config.protocol;
         while self.unpark(now) {
-            let Some(packet) = codec::decode(received, limit)? else {
+            let Some(packet) = codec::decode(received, limit, version)? else {
                 break;
             };
             self.session.receive(packet, now)?;
@@ -155,19 +178,24 @@ impl Driver {
         self.session.take_events(&mut events);
         for event in events.drain(..) {
             match event {
-                session::Event::Published(done) => {
+                session::Event::Published(done, reason) => {
                     self.shared.counters.acknowledged.add(1);
-                    finish(done, Ok(()));
+                    finish(done, Ok(reason));
                 }
-                session::Event::Subscribed(done, codes) => {
-                    let _ = done.map(|done| done.send(Ok(codes)));
+                session::Event::PublishFailed(done, failure) => {
+                    self.shared.counters.refused.add(1);
+                    finish(done, Err(failure.into()));
                 }
-                session::Event::Unsubscribed(done) => {
-                    let _ = done.map(|done| done.send(Ok(Vec::new())));
+                session::Event::Subscribed(done, codes, text)
+                | session::Event::Unsubscribed(done, codes, text) => {
+                    let _ = done.map(|done| done.send(Ok(Answer { codes, text })));
+                }
+                session::Event::ControlFailed(done, failure) => {
+                    let _ = done.map(|done| done.send(Err(failure.into())));
                 }
                 session::Event::Message(publish, id) => self.message(publish, id),
-                session::Event::RenewalRefused(filter) => {
-                    tracing::warn!(%filter, "subscription not renewed");
+                session::Event::RenewalRefused(filter, reason) => {
+                    tracing::warn!(%filter, ?reason, "subscription not renewed");
                     self.emit(Event::RenewalRefused {
                         filter: filter.into(),
                     });
@@ -177,34 +205,17 @@ impl Driver {
         self.events = events;
     }
 
-    fn message(&mut self, publish: codec::Publish, id: Option<session::AckId>) {
+    fn message(&mut self, publish: Publish, id: Option<session::AckId>) {
         self.shared.counters.received.add(1);
         if self.shared.queries.is_reply(&publish.topic) {
             if let Some(id) = id {
                 self.session.settle(id, session::Settled::Acknowledged);
             }
-            self.shared
-                .queries
-                .reply(&publish.topic, publish.payload, &self.shared.counters);
+            self.shared.queries.reply(publish, &self.shared.counters);
             return;
         }
         let receipt = id.map(|id| Receipt::new(Arc::clone(&self.shared.queue), id));
-        let codec::Publish {
-            dup,
-            qos,
-            retain,
-            topic,
-            payload,
-            ..
-        } = publish;
-        self.deliver(Message {
-            topic,
-            payload,
-            qos,
-            retain,
-            dup,
-            receipt,
-        });
+        self.deliver(Message::new(publish, receipt));
     }
 
     fn deliver(&mut self, message: Message) {
@@ -241,7 +252,9 @@ impl Driver {
         }
         for control in batch.controls.drain(..) {
             match control {
-                Control::Subscribe(filters, answered) => self.session.subscribe(filters, answered),
+                Control::Subscribe(filters, id, answered) => {
+                    self.session.subscribe(filters, id, answered);
+                }
                 Control::Unsubscribe(filters, answered) => {
                     self.session.unsubscribe(filters, answered);
                 }
@@ -251,16 +264,36 @@ impl Driver {
             .counters
             .published
             .add(batch.publishes.len() as u64);
+        let now = Instant::now().into_std();
         for queued in batch.publishes.drain(..) {
-            if let Some(done) = self.session.publish(queued.publish, queued.done) {
+            let Some(Queued { publish, done, .. }) = self.in_time(queued, now) else {
+                continue;
+            };
+            if let Some(done) = self.session.publish(publish, done, now) {
                 self.unwritten
                     .push_back((self.session.outbox().queued(), done));
             }
         }
     }
 
+    /// What has expired in the queue goes no further; what has not is told what is left of its time.
+    fn in_time(&self, mut queued: Queued, now: std::time::Instant) -> Option<Queued> {
+        let Some(expires) = queued.expires else {
+            return Some(queued);
+        };
+        if queued.is_expired(now) {
+            self.shared.queue.count_expired();
+            finish(queued.done, Err(Error::Expired));
+            return None;
+        }
+        if let Some(properties) = &mut queued.publish.properties {
+            properties.message_expiry = Some(whole_seconds(expires - now));
+        }
+        Some(queued)
+    }
+
     fn is_leaving(&self) -> bool {
-        *self.leave.borrow()
+        *self.leave.borrow() != Leave::Stay
     }
 
     /// Looks after keep alive and sets the timer. It is only set to an earlier time: a later one costs less to find
@@ -357,14 +390,17 @@ impl Driver {
             && *mark <= written
         {
             let done = self.unwritten.pop_front().and_then(|(_, done)| done);
-            finish(done, Ok(()));
+            finish(done, Ok(ReasonCode::Success));
         }
     }
 
-    /// DISCONNECT after whatever is still in the outbox; the server then publishes no will (3.14).
-    async fn say_goodbye(&mut self, socket: &mut Socket) {
+    /// DISCONNECT after whatever is still in the outbox (3.14). A session that was to outlive connections, but not the
+    /// client's stay, ends with it.
+    async fn say_goodbye(&mut self, socket: &mut Socket, reason: ReasonCode) {
+        let leaves = self.is_leaving();
+        let ends = leaves && self.shared.config.continuity() == Continuity::FirstAnew;
         let outbox = self.session.outbox();
-        outbox.push_disconnect();
+        outbox.push_disconnect(reason, ends.then_some(0));
         let goodbye = async {
             while !outbox.is_empty() {
                 poll_fn(|context| write_once(outbox, &mut socket.writer, context)).await?;
@@ -400,5 +436,24 @@ fn write_once(
             Poll::Ready(Ok(count))
         }
         other => other,
+    }
+}
+
+impl From<Closing> for Disconnected {
+    fn from(closing: Closing) -> Self {
+        match closing {
+            Closing::Violation(violation) => Self::Violation(violation),
+            Closing::Server(said) => Self::Server(ServerReason::from(&said)),
+        }
+    }
+}
+
+impl From<Failure> for Error {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Refused(said) => Self::PublishRefused(said),
+            Failure::Forbidden(forbidden) => Self::Forbidden(forbidden),
+            Failure::SessionLost => Self::SessionLost,
+        }
     }
 }

@@ -4,9 +4,9 @@
 //! them in. QoS 2 is delivered at its PUBLISH; its id is remembered until PUBREL, over connections, so that a repeat
 //! is not delivered again.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 
-use crate::codec::{Ack, Packet, PacketId, Publish, QoS};
+use crate::codec::{Ack, Packet, PacketId, Publish, QoS, ReasonCode};
 
 use super::{AckMode, Outbox, Settled, Violation};
 
@@ -25,6 +25,35 @@ pub(super) struct Incoming {
     received: HashMap<PacketId, Received>,
     /// Messages of QoS 2 that came in an earlier connection and that the program still holds.
     carried: HashMap<u64, PacketId>,
+    quota: Option<Quota>,
+}
+
+/// How many messages the server may have unacknowledged on one connection (MQTT 5.0 section 4.9).
+#[derive(Debug)]
+struct Quota {
+    max: u16,
+    /// Of QoS 1, and not acknowledged.
+    once: usize,
+    /// Of QoS 2, and not complete.
+    exactly_once: HashSet<PacketId>,
+}
+
+impl Quota {
+    fn take(&mut self, id: PacketId, qos: QoS) -> Result<(), Violation> {
+        match qos {
+            QoS::ExactlyOnce => drop(self.exactly_once.insert(id)),
+            _ => self.once += 1,
+        }
+        if self.once + self.exactly_once.len() > usize::from(self.max) {
+            return Err(Violation::ReceiveMaximum(self.max));
+        }
+        Ok(())
+    }
+
+    fn connection_lost(&mut self) {
+        self.once = 0;
+        self.exactly_once.clear();
+    }
 }
 
 #[derive(Debug)]
@@ -43,9 +72,16 @@ enum Received {
 }
 
 impl Incoming {
-    pub(super) fn new(mode: AckMode) -> Self {
+    /// With `receive_maximum`, a server that has more than that unacknowledged breaks the protocol.
+    pub(super) fn new(mode: AckMode, receive_maximum: Option<u16>) -> Self {
+        let quota = receive_maximum.map(|max| Quota {
+            max,
+            once: 0,
+            exactly_once: HashSet::new(),
+        });
         Self {
             mode,
+            quota,
             unsettled: VecDeque::new(),
             first: 0,
             received: HashMap::new(),
@@ -62,6 +98,9 @@ impl Incoming {
         let Some(id) = publish.id else {
             return Ok(Some((publish, None)));
         };
+        if let Some(quota) = &mut self.quota {
+            quota.take(id, publish.qos)?;
+        }
         match (self.mode, publish.qos) {
             (AckMode::Auto, QoS::ExactlyOnce) => {
                 let repeat = self.received.insert(id, Received::Done).is_some();
@@ -69,7 +108,7 @@ impl Incoming {
                 Ok((!repeat).then_some((publish, None)))
             }
             (AckMode::Auto, _) => {
-                outbox.push(&Packet::PubAck(Ack::from(id)));
+                self.acknowledge(id, outbox);
                 Ok(Some((publish, None)))
             }
             (AckMode::Manual, QoS::ExactlyOnce) => self.exactly_once(id, publish, outbox),
@@ -110,6 +149,13 @@ impl Incoming {
                 }
                 Ok(None)
             }
+        }
+    }
+
+    fn acknowledge(&mut self, id: PacketId, outbox: &mut Outbox) {
+        outbox.push(&Packet::PubAck(Ack::from(id)));
+        if let Some(quota) = &mut self.quota {
+            quota.once -= 1;
         }
     }
 
@@ -171,12 +217,13 @@ impl Incoming {
             settled: Some(settled),
         }) = self.unsettled.front()
         {
+            let id = *id;
             match (settled, qos) {
                 (Settled::Dropped, _) => {}
                 (Settled::Acknowledged, QoS::ExactlyOnce) => {
-                    outbox.push(&Packet::PubRec(Ack::from(*id)));
+                    outbox.push(&Packet::PubRec(Ack::from(id)));
                 }
-                (Settled::Acknowledged, _) => outbox.push(&Packet::PubAck(Ack::from(*id))),
+                (Settled::Acknowledged, _) => self.acknowledge(id, outbox),
             }
             self.unsettled.pop_front();
             self.first += 1;
@@ -185,12 +232,24 @@ impl Incoming {
 
     /// PUBCOMP answers every PUBREL, also of an id that is not known: it may be the repeat of a finished one.
     pub(super) fn release(&mut self, id: PacketId, outbox: &mut Outbox) -> bool {
-        outbox.push(&Packet::PubComp(Ack::from(id)));
-        self.received.remove(&id).is_some()
+        let known = self.received.remove(&id).is_some();
+        let reason = if known {
+            ReasonCode::Success
+        } else {
+            ReasonCode::PacketIdNotFound
+        };
+        outbox.push(&Packet::PubComp(Ack::new(id, reason)));
+        if let Some(quota) = &mut self.quota {
+            quota.exactly_once.remove(&id);
+        }
+        known
     }
 
     /// Acknowledgements of QoS 1 die with their connection: the server sends those messages again.
     pub(super) fn connection_lost(&mut self) {
+        if let Some(quota) = &mut self.quota {
+            quota.connection_lost();
+        }
         self.first += self.unsettled.len() as u64;
         self.unsettled.clear();
         for (&id, received) in &mut self.received {

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::BytesMut;
 use mqttbytes::v4;
-use qproxy_mqtt::codec::{Connect, DecodeError, Packet, QoS, SubscribeCode, Text, decode};
+use qproxy_mqtt::codec::{Connect, DecodeError, Packet, QoS, ReasonCode, Text, Version, decode};
 
 use crate::packets::{Random, any_packet, bytes_of, mutate};
 
@@ -155,7 +155,7 @@ impl<P> Verdict<P> {
 
 fn ours(wire: &[u8]) -> Verdict<Packet> {
     let mut buf = BytesMut::from(wire);
-    match decode(&mut buf, usize::MAX) {
+    match decode(&mut buf, usize::MAX, Version::V311) {
         Ok(Some(packet)) => Verdict::Packet(packet, wire.len() - buf.len()),
         Ok(None) => Verdict::More,
         Err(DecodeError::Topic { source, .. }) => {
@@ -219,8 +219,8 @@ fn same(ours: &Packet, theirs: &v4::Packet) -> bool {
         }
         (Packet::SubAck(ours), v4::Packet::SubAck(theirs)) => {
             let codes = theirs.return_codes.iter().map(|code| match code {
-                v4::SubscribeReasonCode::Success(qos) => SubscribeCode::Granted(level(*qos)),
-                v4::SubscribeReasonCode::Failure => SubscribeCode::Failure,
+                v4::SubscribeReasonCode::Success(qos) => ReasonCode::granted(level(*qos)),
+                v4::SubscribeReasonCode::Failure => ReasonCode::UnspecifiedError,
             });
             ours.id.get() == theirs.pkid && ours.codes.iter().copied().eq(codes)
         }
@@ -230,7 +230,7 @@ fn same(ours: &Packet, theirs: &v4::Packet) -> bool {
         }
         (Packet::PingReq, v4::Packet::PingReq)
         | (Packet::PingResp, v4::Packet::PingResp)
-        | (Packet::Disconnect, v4::Packet::Disconnect) => true,
+        | (Packet::Disconnect(_), v4::Packet::Disconnect) => true,
         _ => false,
     }
 }

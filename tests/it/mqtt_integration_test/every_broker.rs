@@ -240,6 +240,7 @@ async fn a_will_is_published_for_a_client_that_vanishes_but_not_for_one_that_lea
             payload: Bytes::from_static(b"gone"),
             qos: QoS::AtLeastOnce,
             retain: false,
+            properties: None,
         };
         MqttConfig {
             will: Some(will),
@@ -270,10 +271,7 @@ async fn a_will_is_published_for_a_client_that_vanishes_but_not_for_one_that_lea
 async fn a_retained_message_reaches_later_subscribers(kind: Kind) {
     let broker = Broker::start(kind, Need::Plain).await;
     let (client, mut messages) = listening(broker.config("client")).await;
-    let retained = PublishOptions {
-        retain: true,
-        ..QoS::AtLeastOnce.into()
-    };
+    let retained = PublishOptions::new(QoS::AtLeastOnce).retain();
     let publish = |payload: &'static str| {
         client.publish_with(broker.topic("state"), payload, retained.clone())
     };

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use qproxy::mqtt_client::client::{Event, MqttClient, MqttConfig};
-use qproxy::mqtt_client::codec::ConnectCode;
+use qproxy::mqtt_client::codec::ReasonCode;
 use qproxy::mqtt_client::error::{ConnectError, Error, QueryError, TlsError};
 use qproxy::mqtt_client::message::QoS;
 use qproxy::mqtt_client::options::{Backoff, QueryOptions, TlsOptions};
@@ -135,7 +135,7 @@ async fn user_and_token_are_checked() {
         let Err(Error::Connect(ConnectError::Refused(code))) = refused else {
             panic!("{refused:?}")
         };
-        assert_eq!(code, ConnectCode::NotAuthorized);
+        assert_eq!(code, ReasonCode::NotAuthorized);
     }
 }
 
