@@ -115,7 +115,7 @@ impl Figures {
         let [messages, seconds, cpu, p50_us, p99_us] = numbers[..] else {
             panic!("a contestant printed {line:?}");
         };
-        assert!(messages > 0.0, "a contestant delivered nothing");
+        assert!(messages > 0.0, "it delivered nothing");
         Self {
             per_second: messages / seconds,
             cpu_us: cpu * 1e6 / messages,

@@ -147,6 +147,10 @@ impl Driver {
             self.hand_on();
         }
         self.shared.counters.ignored.set(self.session.ignored());
+        self.shared
+            .counters
+            .downgraded
+            .set(self.session.downgraded());
         Ok(())
     }
 
