@@ -9,9 +9,11 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::codec::{DecodeError, EncodeError, Text};
+use crate::persistence::PersistenceError;
 pub use crate::said::ServerReason;
 use crate::session::{DeadPeer, Forbidden, Violation};
 use crate::topic::TopicError;
+use crate::transport::{ProxyError, WebSocketError};
 
 /// Why a call on the client failed.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -106,6 +108,9 @@ pub enum Error {
     /// A query without an answer.
     #[error("query failed")]
     Query(#[from] QueryError),
+    /// `persistence` could not be read, or did not keep the message; it is not sent then.
+    #[error("the message is not saved")]
+    NotSaved(#[from] PersistenceError),
 }
 
 /// Why a query has no answer.
@@ -148,6 +153,9 @@ pub enum ConfigError {
     /// A lasting session needs a name, in MQTT 3.1.1.
     #[error("client_id is empty without clean_session [MQTT-3.1.3-7]")]
     ClientId,
+    /// What outlives the process needs a session that outlives the connection.
+    #[error("persistence with clean_session: the server would forget what it is to know again")]
+    PersistenceAlone,
     /// A password needs a user name.
     #[error("token without app_id [MQTT-3.1.2-22]")]
     TokenAlone,
@@ -160,12 +168,15 @@ pub enum ConfigError {
     /// The topic levels for queries.
     #[error("query topic")]
     Query(#[source] TopicError),
+    /// A protocol for ALPN that TLS cannot carry.
+    #[error("the ALPN protocol {0:?} does not have 1 to 255 bytes")]
+    Alpn(String),
     /// Client id, user name, password or will that CONNECT cannot carry.
     #[error("cannot be sent in CONNECT")]
     Connect(#[source] EncodeError),
 }
 
-/// Why a connection could not be made.
+/// Why a connection could not be made. `server` is its `host:port`, and the proxy where there is one.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConnectError {
@@ -178,19 +189,29 @@ pub enum ConnectError {
         source: Option<Arc<io::Error>>,
     },
     /// TCP failed; the last address tried.
-    #[error("could not reach {address}")]
+    #[error("could not reach {server} at {address}: does it run, and is the port right?")]
     Tcp {
+        /// The server or the proxy, as it is configured.
+        server: String,
         /// Where to.
         address: SocketAddr,
         /// What the system said.
         source: Arc<io::Error>,
     },
+    /// The proxy did not let us through.
+    #[error("proxy")]
+    Proxy(#[from] ProxyError),
     /// TLS could not be set up.
     #[error("TLS")]
     Tls(#[from] TlsError),
+    /// The WebSocket could not be opened.
+    #[error("WebSocket")]
+    WebSocket(#[from] WebSocketError),
     /// `connect_timeout` passed.
-    #[error("{stage} took longer than {timeout:?}")]
+    #[error("{server}: {stage} took longer than {timeout:?}")]
     Timeout {
+        /// Where to.
+        server: String,
         /// What was being done.
         stage: &'static str,
         /// `connect_timeout`.
@@ -200,8 +221,15 @@ pub enum ConnectError {
     #[error("the server refused the connection")]
     Refused(#[source] ServerReason),
     /// The connection broke before CONNACK.
-    #[error("the server closed the connection before it answered CONNECT")]
-    Closed(#[source] Option<Arc<io::Error>>),
+    #[error(
+        "{server} closed the connection before it answered: is that a port for MQTT in this form?"
+    )]
+    Closed {
+        /// Where to.
+        server: String,
+        /// What the system said, if it said anything.
+        source: Option<Arc<io::Error>>,
+    },
     /// The answer was not a CONNACK.
     #[error("the answer to CONNECT is not the MQTT that was asked for")]
     Protocol(#[source] DecodeError),
@@ -223,7 +251,9 @@ impl ConnectError {
         match self {
             Self::Refused(said) => !said.is_temporary(),
             Self::Config(_) => true,
-            Self::Tls(error) => !matches!(error, TlsError::Io(_)),
+            Self::Proxy(error) => error.is_permanent(),
+            Self::Tls(error) => !matches!(error, TlsError::Io { .. }),
+            Self::WebSocket(error) => error.is_permanent(),
             _ => false,
         }
     }
@@ -267,9 +297,22 @@ pub enum TlsError {
     /// The settings do not fit together.
     #[error("bad TLS settings")]
     Settings(#[source] rustls::Error),
+    /// The server speaks none of the protocols in `alpn`.
+    #[error("{name} speaks none of the protocols in `alpn`")]
+    Alpn {
+        /// The name asked for.
+        name: String,
+        /// The exact reason.
+        source: rustls::Error,
+    },
     /// The connection broke during the handshake.
-    #[error("the connection broke during the handshake")]
-    Io(#[source] Arc<io::Error>),
+    #[error("{name} closed the connection during the TLS handshake: is that a port for TLS?")]
+    Io {
+        /// The name asked for.
+        name: String,
+        /// What the system said.
+        source: Arc<io::Error>,
+    },
 }
 
 /// Why a connection ended that had been accepted.
@@ -282,6 +325,9 @@ pub enum Disconnected {
     /// Reading or writing failed.
     #[error("the connection failed")]
     Io(#[source] Arc<io::Error>),
+    /// Frames that are not for MQTT, or a close that gives its reason.
+    #[error("WebSocket")]
+    WebSocket(#[source] WebSocketError),
     /// Bytes that are not MQTT.
     #[error("the server sent a malformed packet")]
     Malformed(#[from] DecodeError),
@@ -294,7 +340,20 @@ pub enum Disconnected {
     /// Nothing came any more.
     #[error("the server is silent")]
     Dead(#[from] DeadPeer),
+    /// `persistence` failed: nothing may leave that is not saved. It is tried again before the next connection.
+    #[error("the session could not be saved")]
+    NotSaved(#[source] PersistenceError),
     /// The program asked for it.
     #[error("disconnected in order")]
     Requested,
+}
+
+impl Disconnected {
+    /// Transports report through the traits of tokio; what is not of the system is taken out again.
+    pub(crate) fn from_io(error: io::Error) -> Self {
+        match WebSocketError::from_io(&error) {
+            None => Self::Io(Arc::new(error)),
+            Some(error) => Self::WebSocket(error),
+        }
+    }
 }

@@ -3,6 +3,8 @@
 pub mod client;
 pub mod message;
 pub mod options;
+pub mod transport;
+pub mod persistence;
 pub mod error;
 mod said;
 pub mod stats;

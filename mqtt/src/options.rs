@@ -2,12 +2,18 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::codec::{MAX_REMAINING_LENGTH, UserProperty, Version, Will};
 use crate::error::ConfigError;
+use crate::persistence::Persistence;
 use crate::session::{AckMode, Continuity, OnSessionLost};
 use crate::topic;
+
+#[cfg(feature = "websocket")]
+pub use crate::transport::WebSocketOptions;
+pub use crate::transport::{Proxy, ProxyKind, Transport};
 
 /// Settings of one client. All fields are public: take `..Default::default()` for the rest.
 #[derive(Clone)]
@@ -52,9 +58,13 @@ pub struct MqttConfig {
     pub user_properties: Vec<UserProperty>,
     /// What the server publishes where the client vanishes.
     pub will: Option<Will>,
-    /// TLS; `None` is plain TCP.
+    /// TLS; `None` sends in the clear.
     pub tls: Option<TlsOptions>,
-    /// Limit of one attempt from name resolution to CONNACK. Default 10 s.
+    /// What carries the packets, in TLS or not. Default: the bare stream.
+    pub transport: Transport,
+    /// The proxy on the way to every server; it resolves their names. Default none.
+    pub proxy: Option<Proxy>,
+    /// Limit of one attempt from name resolution, over proxy, TLS and WebSocket, to CONNACK. Default 10 s.
     pub connect_timeout: Duration,
     /// Pauses between attempts.
     pub reconnect: Backoff,
@@ -91,6 +101,9 @@ pub struct MqttConfig {
     pub drain_timeout: Duration,
     /// Requests and responses.
     pub query: QueryOptions,
+    /// Where publishes of QoS 1 and 2 outlive the process; see [`persistence`](crate::persistence). It wants
+    /// `clean_session` off. A publish counts as accepted once it is saved. Default: nowhere.
+    pub persistence: Option<Arc<dyn Persistence>>,
 }
 
 impl Default for MqttConfig {
@@ -112,6 +125,8 @@ impl Default for MqttConfig {
             user_properties: Vec::new(),
             will: None,
             tls: None,
+            transport: Transport::default(),
+            proxy: None,
             connect_timeout: Duration::from_secs(10),
             reconnect: Backoff::default(),
             takeover: Takeover::default(),
@@ -129,6 +144,7 @@ impl Default for MqttConfig {
             ack_mode: AckMode::default(),
             drain_timeout: Duration::from_secs(5),
             query: QueryOptions::default(),
+            persistence: None,
         }
     }
 }
@@ -158,12 +174,19 @@ impl MqttConfig {
         if self.protocol == Version::V311 {
             self.check_plain()?;
         }
+        if self.persistence.is_some() && self.clean_session {
+            return Err(ConfigError::PersistenceAlone);
+        }
         let windows = [self.window, self.window_exactly_once, self.receive_maximum];
         if windows.contains(&0) || self.queue_messages == 0 || self.inbound_messages == 0 {
             return Err(ConfigError::Zero);
         }
         if !(64..=MAX_REMAINING_LENGTH + 5).contains(&self.max_packet_size) {
             return Err(ConfigError::PacketSize(self.max_packet_size));
+        }
+        let mut alpn = self.tls.iter().flat_map(|tls| &tls.alpn);
+        if let Some(protocol) = alpn.find(|it| !(1..=255).contains(&it.len())) {
+            return Err(ConfigError::Alpn(protocol.clone()));
         }
         topic::validate_topic(&self.query.reply_root).map_err(ConfigError::Query)?;
         topic::validate_topic(&self.query.request_level).map_err(ConfigError::Query)?;
@@ -224,6 +247,9 @@ impl fmt::Debug for MqttConfig {
             .field("clean_session", &self.clean_session)
             .field("will", &self.will)
             .field("tls", &self.tls)
+            .field("transport", &self.transport)
+            .field("proxy", &self.proxy)
+            .field("persistence", &self.persistence)
             .finish_non_exhaustive()
     }
 }
@@ -252,6 +278,9 @@ pub struct TlsOptions {
     pub client_certificate: Option<(PathBuf, PathBuf)>,
     /// The name the server's certificate has to have, where it is not `host`.
     pub server_name: Option<String>,
+    /// Protocols to offer (ALPN, RFC 7301), the best first; each of 1 to 255 bytes. A server that knows of ALPN and
+    /// of none of them refuses. Some clouds take MQTT on port 443 by it: `x-amzn-mqtt-ca`. Default none.
+    pub alpn: Vec<String>,
 }
 
 /// Pauses between attempts to connect: they double up to a cap, and half of each is random.
@@ -415,6 +444,13 @@ mod tests {
             },
             MqttConfig {
                 user_properties: vec![("a".into(), "b".into())],
+                ..good.clone()
+            },
+            MqttConfig {
+                tls: Some(TlsOptions {
+                    alpn: vec![String::new()],
+                    ..TlsOptions::default()
+                }),
                 ..good.clone()
             },
         ] {

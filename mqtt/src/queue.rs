@@ -36,6 +36,10 @@ pub(crate) struct Queued {
     /// When it is of no use any more.
     pub(crate) expires: Option<Instant>,
     pub(crate) done: Published,
+    /// Under which it is saved, where it is.
+    pub(crate) number: Option<u64>,
+    /// Hears when it is, or dies with the reason in `done`.
+    pub(crate) saved: Option<oneshot::Sender<()>>,
 }
 
 impl Queued {
@@ -79,6 +83,10 @@ pub(crate) struct Room {
 #[derive(Debug, Default)]
 struct State {
     publishes: VecDeque<Queued>,
+    /// Behind them those that are not saved yet; always empty where nothing is saved.
+    arrivals: VecDeque<Queued>,
+    /// Saved ones that were thrown out.
+    withdrawn: Vec<u64>,
     bytes: usize,
     controls: Vec<Control>,
     settled: Vec<(AckId, Settled)>,
@@ -133,6 +141,14 @@ pub(crate) struct Queue {
     overflow: Overflow,
     stall_timeout: Duration,
     events: broadcast::Sender<Event>,
+    keeping: Keeping,
+}
+
+/// Whether publishes are saved before they are sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Keeping {
+    Nothing,
+    All,
 }
 
 impl Queue {
@@ -147,6 +163,10 @@ impl Queue {
             overflow: config.overflow,
             stall_timeout: config.stall_timeout,
             events,
+            keeping: match config.persistence {
+                None => Keeping::Nothing,
+                Some(_) => Keeping::All,
+            },
         }
     }
 
@@ -223,8 +243,8 @@ impl Queue {
         }
         let cost = queued.cost();
         // One that is larger than the whole bound goes in alone.
-        while !state.publishes.is_empty()
-            && (state.publishes.len() >= self.max_messages || state.bytes + cost > self.max_bytes)
+        while !state.is_empty()
+            && (state.waiting() >= self.max_messages || state.bytes + cost > self.max_bytes)
         {
             if state.take_expired(Instant::now, &mut expired) {
                 continue;
@@ -236,14 +256,28 @@ impl Queue {
             match overflow {
                 Overflow::Wait => return Ok(Some((queued, state.stalls))),
                 Overflow::Refuse => return Err(Error::QueueFull),
-                Overflow::DropOldest => displaced.extend(state.pop()),
+                Overflow::DropOldest => {
+                    let oldest = state.pop();
+                    state
+                        .withdrawn
+                        .extend(oldest.iter().filter_map(|it| it.number));
+                    displaced.extend(oldest);
+                }
             }
         }
         state.displaced += displaced.len() as u64;
         state.bytes += cost;
-        state.earliest = [state.earliest, queued.expires].into_iter().flatten().min();
-        state.publishes.push_back(queued);
-        let wake = state.sleeper == Sleeper::Anything;
+        state.expect(queued.expires);
+        let wake = match self.keeping {
+            Keeping::Nothing => {
+                state.publishes.push_back(queued);
+                state.sleeper == Sleeper::Anything
+            }
+            Keeping::All => {
+                state.arrivals.push_back(queued);
+                state.sleeper != Sleeper::Awake || state.arrivals.len() == 1
+            }
+        };
         if wake {
             state.sleeper = Sleeper::Awake;
         }
@@ -306,6 +340,34 @@ impl Queue {
         }
     }
 
+    /// What is not saved yet, to be given back with [`Queue::admit`]; and saved ones that were thrown out.
+    pub(crate) fn take_arrivals(&self, into: &mut Vec<Queued>, withdrawn: &mut Vec<u64>) {
+        let mut state = self.state();
+        into.extend(state.arrivals.drain(..));
+        withdrawn.append(&mut state.withdrawn);
+    }
+
+    /// Lets them be sent, in their order; those that are not given back are forgotten.
+    pub(crate) fn admit(&self, admitted: Vec<Queued>, forgotten: &[Queued]) {
+        let mut state = self.state();
+        state.bytes -= forgotten.iter().map(Queued::cost).sum::<usize>();
+        state.publishes.extend(admitted);
+        drop(state);
+        if !forgotten.is_empty() {
+            self.space.notify_waiters();
+        }
+    }
+
+    /// Puts in what an earlier process had accepted, whatever the bounds say.
+    pub(crate) fn restore(&self, restored: impl Iterator<Item = Queued>) {
+        let mut state = self.state();
+        for queued in restored {
+            state.bytes += queued.cost();
+            state.expect(queued.expires);
+            state.publishes.push_back(queued);
+        }
+    }
+
     /// Tells the driver to look again.
     pub(crate) fn wake(&self) {
         self.work.notify_one();
@@ -345,13 +407,13 @@ impl Queue {
 
     /// Publishes that wait.
     pub(crate) fn len(&self) -> usize {
-        self.state().publishes.len()
+        self.state().waiting()
     }
 
     /// Whether neither publishes nor anything else waits.
     pub(crate) fn is_empty(&self) -> bool {
         let state = self.state();
-        state.publishes.is_empty() && state.controls.is_empty() && state.settled.is_empty()
+        state.is_empty() && state.controls.is_empty() && state.settled.is_empty()
     }
 
     /// Publishes thrown out for younger ones.
@@ -375,8 +437,10 @@ impl Queue {
         state.bytes = 0;
         state.earliest = None;
         state.flow = Flow::Free;
+        let mut publishes: Vec<_> = std::mem::take(&mut state.publishes).into();
+        publishes.extend(state.arrivals.drain(..));
         Batch {
-            publishes: std::mem::take(&mut state.publishes).into(),
+            publishes,
             controls: std::mem::take(&mut state.controls),
             settled: std::mem::take(&mut state.settled),
         }
@@ -384,10 +448,27 @@ impl Queue {
 }
 
 impl State {
+    fn is_empty(&self) -> bool {
+        self.publishes.is_empty() && self.arrivals.is_empty()
+    }
+
+    fn waiting(&self) -> usize {
+        self.publishes.len() + self.arrivals.len()
+    }
+
+    /// The oldest that waits, saved or not.
     fn pop(&mut self) -> Option<Queued> {
-        let queued = self.publishes.pop_front()?;
+        let queued = self
+            .publishes
+            .pop_front()
+            .or_else(|| self.arrivals.pop_front())?;
         self.bytes -= queued.cost();
         Some(queued)
+    }
+
+    /// One that expires then, or never, is about to wait.
+    fn expect(&mut self, expires: Option<Instant>) {
+        self.earliest = [self.earliest, expires].into_iter().flatten().min();
     }
 
     /// Whether there were any.
@@ -399,17 +480,20 @@ impl State {
         if now < earliest {
             return false;
         }
-        self.earliest = None;
+        let mut left = Vec::new();
         let before = self.publishes.len();
         self.publishes.retain_mut(|queued| {
             if !queued.is_expired(now) {
-                self.earliest = [self.earliest, queued.expires].into_iter().flatten().min();
+                left.extend(queued.expires);
                 return true;
             }
             self.bytes -= queued.cost();
+            self.withdrawn.extend(queued.number);
             into.0.extend(queued.done.take());
             false
         });
+        left.extend(self.arrivals.iter().filter_map(|queued| queued.expires));
+        self.earliest = left.into_iter().min();
         let count = before - self.publishes.len();
         self.expired += count as u64;
         count > 0
@@ -466,6 +550,8 @@ mod tests {
             publish,
             expires: None,
             done: None,
+            number: None,
+            saved: None,
         }
     }
 

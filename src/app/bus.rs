@@ -2,6 +2,9 @@
 
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
+use qproxy_mqtt::options::{Proxy, Transport, WebSocketOptions};
+use qproxy_mqtt::transport::TransportError;
+use secrecy::ExposeSecret;
 
 use super::Listening;
 use super::error::Error;
@@ -152,13 +155,14 @@ pub(super) async fn start_broker(
 pub(super) fn endpoint(
     settings: &Settings,
     own: Option<&broker_mock::RunningBroker>,
-) -> Option<Endpoint> {
+) -> Result<Option<Endpoint>, Error> {
     let mut endpoint = match (&settings.peer, own) {
         (Some(peer), _) => {
             let mut endpoint = Endpoint::new(peer.endpoint.host.as_str(), peer.endpoint.port);
             let ca = settings.mqtt.ca.clone();
             endpoint.tls = peer.tls.then(|| Tls {
                 ca,
+                alpn: settings.mqtt.way.alpn.clone(),
                 ..Tls::default()
             });
             endpoint
@@ -172,11 +176,30 @@ pub(super) fn endpoint(
             };
             Endpoint::new(host, address.port())
         }
-        (None, None) => return None,
+        (None, None) => return Ok(None),
     };
     let keep_alive = settings.mqtt.keep_alive.as_secs();
     endpoint.keep_alive = u16::try_from(keep_alive).unwrap_or(u16::MAX);
     endpoint.app_id.clone_from(&settings.mqtt.app_id);
     endpoint.token.clone_from(&settings.mqtt.token);
-    Some(endpoint)
+    way(&mut endpoint, &settings.mqtt.way)?;
+    Ok(Some(endpoint))
+}
+
+/// What carries the bytes there.
+fn way(endpoint: &mut Endpoint, way: &config::WaySettings) -> Result<(), Error> {
+    let setting = |key: &str, error: &TransportError| Error::Setting {
+        key: key.to_owned(),
+        message: error.to_string(),
+    };
+    if let Some(path) = &way.websocket {
+        let options = WebSocketOptions::default().with_path(path.as_str());
+        let options = options.map_err(|error| setting("mqtt.path", &error))?;
+        endpoint.transport = Transport::WebSocket(options);
+    }
+    if let Some(proxy) = &way.proxy {
+        let proxy = proxy.expose_secret().parse::<Proxy>();
+        endpoint.proxy = Some(proxy.map_err(|error| setting("mqtt.proxy", &error))?);
+    }
+    Ok(())
 }

@@ -14,6 +14,7 @@ use serde::de::{Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
 use super::problem::{Problem, Problems};
 use super::settings::{BodyMatch, Compression, Mode, MqttVersion, Repeat};
+use super::transport::TransportForm;
 use super::units::{Limit, Size, Span};
 
 /// What stands in the file.
@@ -78,7 +79,8 @@ forms! {
     /// `mqtt`.
     Mqtt {
         root: String, protocol: MqttVersion, app_id: String, token: SecretString, ca: PathBuf,
-        compression: Compression, keep_alive: Span,
+        compression: Compression, keep_alive: Span, transport: TransportForm, path: String,
+        alpn: Vec<String>, proxy: SecretString,
     }
     /// `sync`.
     Sync { window_messages: u32, max_message_bytes: Size }

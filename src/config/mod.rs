@@ -7,6 +7,7 @@
 mod units;
 mod file;
 mod settings;
+mod transport;
 mod resolve;
 mod target;
 mod files;
@@ -23,6 +24,7 @@ pub use settings::{
     HttpSettings, MatchSettings, Miss, Mode, MqttSettings, MqttVersion, Peer, PlaybackSettings,
     Repeat, RetentionSettings, Rule, Settings, SpoolSettings, StoreSettings, TcpSettings, TlsFiles,
 };
+pub use transport::WaySettings;
 
 /// The file that is read where nothing else is said.
 pub const DEFAULT_PATH: &str = "config.json";

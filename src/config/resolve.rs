@@ -12,6 +12,7 @@ use super::settings::{
     HttpSettings, MatchSettings, Miss, Mode, MqttSettings, MqttVersion, Peer, PlaybackSettings,
     Repeat, RetentionSettings, Rule, Settings, SpoolSettings, StoreSettings, TcpSettings, TlsFiles,
 };
+use super::transport::WaySettings;
 use super::units::{Limit, Size, Span};
 use super::{Environment, target};
 
@@ -63,7 +64,8 @@ impl Resolver {
             );
             self.wrong("http", message);
         }
-        let mqtt = self.mqtt(file.mqtt, &file.sync, environment);
+        let way = WaySettings::resolve(&file.mqtt, file.peer.as_ref(), &mut self.problems);
+        let mqtt = self.mqtt(file.mqtt, way, &file.sync, environment);
         let (peer, broker) = self.meeting_point(mode, file.peer, file.broker, &mqtt);
         let store = self.store(file.store, environment);
         let spool = file.spool;
@@ -275,6 +277,7 @@ impl Resolver {
     fn mqtt(
         &mut self,
         form: super::file::Mqtt,
+        way: WaySettings,
         sync: &super::file::Sync,
         environment: &Environment,
     ) -> MqttSettings {
@@ -315,6 +318,7 @@ impl Resolver {
             app_id,
             token,
             ca: form.ca,
+            way,
             compression: form.compression.unwrap_or(Compression::None),
             keep_alive,
             window_messages: window as usize,

@@ -7,6 +7,8 @@ use std::time::Duration;
 use secrecy::SecretString;
 use serde::Deserialize;
 
+use super::transport::WaySettings;
+
 /// What a node does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 pub enum Mode {
@@ -207,6 +209,7 @@ pub struct MqttSettings {
     pub app_id: Option<String>,
     pub token: Option<SecretString>,
     pub ca: Option<PathBuf>,
+    pub way: WaySettings,
     pub compression: Compression,
     pub keep_alive: Duration,
     pub window_messages: usize,
@@ -404,7 +407,7 @@ impl fmt::Display for Settings {
             write!(f, ", answers on {}", answer.listen)?;
         }
         if let Some(peer) = &self.peer {
-            let scheme = if peer.tls { "mqtts" } else { "mqtt" };
+            let scheme = self.mqtt.way.scheme(peer.tls);
             write!(f, ", peer {scheme}://{}", peer.endpoint)?;
         }
         if let Some(broker) = &self.broker {

@@ -355,6 +355,29 @@ const MISTAKES_BESIDE_HTTP: &[(&str, &str, &str)] = &[
         "65535",
     ),
     (r#""mqtt": {"token": "t"}"#, "mqtt.app_id", "missing"),
+    (r#""mqtt": {"transport": "quic"}"#, "mqtt.transport", "quic"),
+    (
+        r#""peer": {"host": "h"}, "mqtt": {"transport": "websocket", "path": "a b"}"#,
+        "mqtt.path",
+        "a b",
+    ),
+    (r#""mqtt": {"path": "/mqtt"}"#, "mqtt.path", "websocket"),
+    (
+        r#""peer": {"host": "h"}, "mqtt": {"alpn": ["mqtt"]}"#,
+        "mqtt.alpn",
+        "tls",
+    ),
+    (
+        r#""peer": {"host": "h", "tls": true}, "mqtt": {"alpn": [""]}"#,
+        "mqtt.alpn",
+        "255",
+    ),
+    (
+        r#""mqtt": {"transport": "websocket"}"#,
+        "mqtt.transport",
+        "peer",
+    ),
+    (r#""mqtt": {"proxy": "http://p"}"#, "mqtt.proxy", "peer"),
     (
         r#""store": {"path": "a", "redis": "redis://h"}"#,
         "store",
@@ -450,6 +473,26 @@ fn the_environment_wins_and_secrets_are_never_printed() {
     assert_eq!(settings.mqtt.app_id.as_deref(), Some("app"));
     let printed = format!("{settings:?} {settings} {environment:?}");
     assert!(!printed.contains("s3cret"), "{printed}");
+}
+
+#[test]
+fn the_way_to_the_peer_is_taken_over_and_its_secret_is_never_printed() {
+    let settings = good(
+        r#"{"mode": "Playback", "peer": {"host": "h", "tls": true},
+            "mqtt": {"transport": "websocket", "path": "/bus?x=1", "alpn": ["http/1.1"],
+                     "proxy": "socks5://user:s3cret@proxy:1080"}}"#,
+    );
+    let way = &settings.mqtt.way;
+    assert_eq!(way.websocket.as_deref(), Some("/bus?x=1"));
+    assert_eq!(way.alpn, ["http/1.1"]);
+    let proxy = way.proxy.as_ref().unwrap().expose_secret();
+    assert_eq!(proxy, "socks5://user:s3cret@proxy:1080");
+    let printed = format!("{settings:?} {settings}");
+    assert!(!printed.contains("s3cret"), "{printed}");
+    assert!(printed.contains("peer wss://h:8084"), "{printed}");
+    let plain =
+        good(r#"{"mode": "Playback", "peer": {"host": "h"}, "mqtt": {"transport": "websocket"}}"#);
+    assert_eq!(plain.mqtt.way.websocket.as_deref(), Some("/mqtt"));
 }
 
 #[test]

@@ -10,13 +10,14 @@ mod answer;
 pub(crate) mod query;
 mod respond;
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex as StdMutex, PoisonError};
 
 use tokio::sync::{Mutex, broadcast, oneshot, watch};
 use tokio::task::JoinHandle;
 use tracing::Instrument;
 
+use crate::driver::keep;
 use crate::driver::{ClientSession, Driver, Ended, First, Leave, Shared};
 use crate::error::Error;
 use crate::inbox::Inbox;
@@ -68,6 +69,7 @@ impl MqttClient {
             events,
             connected: AtomicBool::new(false),
             terms: StdMutex::default(),
+            next_number: AtomicU64::new(0),
             leave: watch::Sender::new(Leave::Stay),
             queue,
             config,
@@ -120,10 +122,11 @@ impl MqttClient {
         }
         // How the last one ended was told to whoever waited for it.
         let _ = life.reap().await;
-        let session = life
-            .session
-            .take()
-            .unwrap_or_else(|| Session::new(&self.session_config()));
+        let mut session = life.session.take();
+        let restored = keep::restore(shared, &mut session, || {
+            Session::new(&self.session_config())
+        });
+        let session = restored?;
         shared.leave.send_replace(Leave::Stay);
         shared.queue.open();
         let driver = Driver::new(shared.clone(), session);

@@ -9,7 +9,7 @@ use bytes::{Bytes, BytesMut};
 use tokio::sync::oneshot;
 
 use crate::codec::{self, PacketId, Publish, PublishProperties, QoS, ReasonCode, Text, Version};
-use crate::driver::Shared;
+use crate::driver::{Shared, keep};
 use crate::error::Error;
 use crate::options::whole_seconds;
 use crate::queue::Queued;
@@ -82,7 +82,8 @@ impl MqttClient {
     }
 
     /// Puts a message into the queue, waiting for room where the policy says so, and returns a token to wait for
-    /// later. Thousands can be under way; they stay in order.
+    /// later. Thousands can be under way; they stay in order. With `persistence` it returns when the message is saved;
+    /// batches of callers share a write.
     ///
     /// # Errors
     /// The message was not queued.
@@ -92,9 +93,11 @@ impl MqttClient {
         payload: impl Into<Bytes>,
         options: impl Into<PublishOptions>,
     ) -> Result<PublishToken, Error> {
-        let (queued, token) = prepare(self.shared(), topic.into(), payload.into(), options.into())?;
-        self.shared().queue.publish(queued).await?;
-        Ok(token)
+        let shared = self.shared();
+        let (mut queued, token) = prepare(shared, topic.into(), payload.into(), options.into())?;
+        let saved = keep::hear_of_saving(shared, &mut queued);
+        shared.queue.publish(queued).await?;
+        keep::saved(saved, token).await
     }
 
     /// As [`MqttClient::publish_deferred`], but never waits.
@@ -144,6 +147,8 @@ pub(super) fn prepare(
             publish,
             expires,
             done: Some(sender),
+            number: None,
+            saved: None,
         },
         PublishToken(receiver),
     ))

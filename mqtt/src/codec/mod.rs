@@ -10,6 +10,7 @@ mod version;
 mod reason;
 mod packet;
 mod error;
+mod properties;
 mod decode;
 mod encode;
 #[cfg(test)]

@@ -1,16 +1,18 @@
 //! The task behind a client: keeps a connection, and the session alive over connections.
 //!
 //! One task owns the session and the socket, so that nothing in them is shared. `mod.rs` is its life (attempts,
-//! pauses, the end), `serve.rs` one connection, `connect.rs` the way to one.
+//! pauses, the end), `serve.rs` one connection, `connect.rs` and `transport/` the way to one.
 
 mod connect;
 mod handshake;
 mod serve;
 mod stall;
+pub(crate) mod keep;
 mod tls;
+mod transport;
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -24,6 +26,7 @@ use crate::error::{ConnectError, Disconnected, Error};
 use crate::inbox::Inbox;
 use crate::message::Message;
 use crate::options::MqttConfig;
+use crate::persistence::{Change, PersistenceError};
 use crate::queue::{Answered, Batch, Control, Published, Queue};
 use crate::random;
 use crate::session::{self, Session, Terms};
@@ -69,6 +72,13 @@ pub enum Event {
         /// Filters subscribed again; what was published meanwhile is lost to them.
         resubscribed: usize,
     },
+    /// `persistence` failed for publishes, which failed with it.
+    NotSaved {
+        /// Why.
+        reason: PersistenceError,
+        /// How many.
+        publishes: usize,
+    },
     /// The server does not renew this subscription.
     RenewalRefused {
         /// Its filter.
@@ -97,6 +107,8 @@ pub(crate) struct Shared {
     pub(crate) connected: AtomicBool,
     /// Of the latest connection.
     pub(crate) terms: Mutex<Option<Terms>>,
+    /// The number of the next publish that is saved.
+    pub(crate) next_number: AtomicU64,
     /// Whether the driver is to drain and leave.
     pub(crate) leave: watch::Sender<Leave>,
 }
@@ -159,6 +171,10 @@ pub(crate) struct Driver {
     /// Connections in a row that the server closed at once.
     short_connections: u32,
     was_connected: bool,
+    /// Changes of the session that are not saved yet.
+    unsaved: Vec<Change>,
+    /// Kept for its memory.
+    changes: Vec<session::SessionChange>,
 }
 
 /// How a connection, or a pause, ended.
@@ -184,6 +200,8 @@ impl Driver {
             tried: 0,
             short_connections: 0,
             was_connected: false,
+            unsaved: Vec::new(),
+            changes: Vec::new(),
         }
     }
 
@@ -199,11 +217,16 @@ impl Driver {
 
     async fn connect_and_serve(&mut self, first: &mut First) -> Next {
         let shared = self.shared.clone();
+        if let Err(reason) = self.save_session() {
+            self.emit(Event::Disconnected { reason });
+            return self.pause().await;
+        }
         let server = shared.config.server(self.server);
         let opening = Opening::new(&shared.config, &self.session);
         let opened = tokio::select! {
             opened = connect::open(&shared.config, server, &opening) => opened,
             left = self.give_up_draining() => return Next::Leave(left),
+            () = keep::keep_saving(&shared) => unreachable!("it never ends"),
         };
         let connection = match opened {
             Ok(connection) => connection,
@@ -294,9 +317,11 @@ impl Driver {
             delay,
         });
         debug!(attempt = self.attempt, ?delay, "next attempt after a pause");
+        let shared = self.shared.clone();
         tokio::select! {
             () = tokio::time::sleep(delay) => Next::Retry,
             left = self.give_up_draining() => Next::Leave(left),
+            () = keep::keep_saving(&shared) => unreachable!("it never ends"),
         }
     }
 
@@ -350,6 +375,8 @@ impl Driver {
     /// Tells everybody who waits, and hands the session over for a later `connect`.
     fn end(mut self, result: Result<(), Error>) -> Ended {
         self.shared.queue.close();
+        // What cannot be saved now is done again by the next process: a repeat, which the server can tell.
+        let _ = self.save_session();
         let reason = match &result {
             Err(error @ (Error::TakenOver(_) | Error::Connect(_))) => {
                 warn!(reason = %Chain(error), "stopped");

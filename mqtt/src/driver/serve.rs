@@ -23,8 +23,9 @@ use crate::options::whole_seconds;
 use crate::queue::{Answer, Batch, Control, Queued, Room};
 use crate::session::{self, Closing, Continuity, Failure};
 
-use super::connect::{Connection, Transport};
-use super::{Driver, Event, Farewell, Leave, finish};
+use super::connect::Connection;
+use super::transport::Stream;
+use super::{Driver, Event, Farewell, Leave, finish, keep};
 
 /// Bytes encoded ahead of the socket: enough for one system call to be worth it, little enough for a ping not to
 /// wait behind.
@@ -39,8 +40,8 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 const IDLE: Duration = Duration::from_secs(3600);
 
 struct Socket {
-    reader: ReadHalf<Transport>,
-    writer: WriteHalf<Transport>,
+    reader: ReadHalf<Stream>,
+    writer: WriteHalf<Stream>,
     received: BytesMut,
     read_size: usize,
     needs_flush: bool,
@@ -118,6 +119,7 @@ impl Driver {
         loop {
             self.decode(&mut socket.received)?;
             self.take_commands();
+            self.save_session()?;
             if self.is_leaving() && (self.is_drained() || Instant::now() >= self.drain_deadline()) {
                 return Ok(());
             }
@@ -144,6 +146,7 @@ impl Driver {
                 break;
             };
             self.session.receive(packet, now)?;
+            self.save_received()?;
             self.hand_on();
         }
         self.shared.counters.ignored.set(self.session.ignored());
@@ -231,6 +234,7 @@ impl Driver {
     }
 
     fn take_commands(&mut self) {
+        keep::save_arrivals(&self.shared);
         let mut batch = std::mem::take(&mut self.batch);
         loop {
             let bytes = OUTBOX_BYTES.saturating_sub(self.session.outbox().len());
@@ -270,13 +274,14 @@ impl Driver {
             .add(batch.publishes.len() as u64);
         let now = Instant::now().into_std();
         for queued in batch.publishes.drain(..) {
-            let Some(Queued { publish, done, .. }) = self.in_time(queued, now) else {
-                continue;
-            };
-            if let Some(done) = self.session.publish(publish, done, now) {
-                self.unwritten
-                    .push_back((self.session.outbox().queued(), done));
+            let number = queued.number;
+            if let Some(Queued { publish, done, .. }) = self.in_time(queued, now)
+                && let Some(done) = self.session.publish(publish, done, now)
+            {
+                let mark = self.session.outbox().queued();
+                self.unwritten.push_back((mark, done));
             }
+            self.note_sent(number);
         }
     }
 
@@ -369,7 +374,7 @@ impl Driver {
             }
         })
         .await
-        .map_err(|error: io::Error| Disconnected::Io(Arc::new(error)))?;
+        .map_err(Disconnected::from_io)?;
         match turn.read {
             Some(0) => return Err(Disconnected::Closed),
             Some(count) => {
@@ -427,7 +432,7 @@ struct Turn {
 
 fn write_once(
     outbox: &mut session::Outbox,
-    writer: &mut WriteHalf<Transport>,
+    writer: &mut WriteHalf<Stream>,
     context: &mut Context<'_>,
 ) -> Poll<io::Result<usize>> {
     let mut slices = [IoSlice::new(&[]); WRITE_PIECES];

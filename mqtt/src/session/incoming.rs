@@ -8,7 +8,8 @@ use std::collections::{HashMap, HashSet, VecDeque};
 
 use crate::codec::{Ack, Packet, PacketId, Publish, QoS, ReasonCode};
 
-use super::{AckMode, Outbox, Settled, Violation};
+use super::saved::Changes;
+use super::{AckMode, Outbox, SessionChange, Settled, Violation};
 
 /// Names a message that the program has to settle. Never used twice in the life of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -26,6 +27,7 @@ pub(super) struct Incoming {
     /// Messages of QoS 2 that came in an earlier connection and that the program still holds.
     carried: HashMap<u64, PacketId>,
     quota: Option<Quota>,
+    pub(super) changes: Changes,
 }
 
 /// How many messages the server may have unacknowledged on one connection (MQTT 5.0 section 4.9).
@@ -86,6 +88,7 @@ impl Incoming {
             first: 0,
             received: HashMap::new(),
             carried: HashMap::new(),
+            changes: Changes::default(),
         }
     }
 
@@ -104,6 +107,9 @@ impl Incoming {
         match (self.mode, publish.qos) {
             (AckMode::Auto, QoS::ExactlyOnce) => {
                 let repeat = self.received.insert(id, Received::Done).is_some();
+                if !repeat {
+                    self.changes.push(SessionChange::Received(id));
+                }
                 outbox.push(&Packet::PubRec(Ack::from(id)));
                 Ok((!repeat).then_some((publish, None)))
             }
@@ -191,7 +197,10 @@ impl Incoming {
         };
         if entry.qos == QoS::ExactlyOnce && self.received.get(&entry.id) == Some(&held) {
             match settled {
-                Settled::Acknowledged => self.received.insert(entry.id, Received::Done),
+                Settled::Acknowledged => {
+                    self.changes.push(SessionChange::Received(entry.id));
+                    self.received.insert(entry.id, Received::Done)
+                }
                 Settled::Dropped => self.received.remove(&entry.id),
             };
         }
@@ -204,7 +213,10 @@ impl Incoming {
             return None;
         };
         match settled {
-            Settled::Acknowledged => self.received.insert(id, Received::Done),
+            Settled::Acknowledged => {
+                self.changes.push(SessionChange::Received(id));
+                self.received.insert(id, Received::Done)
+            }
             Settled::Dropped => self.received.remove(&id),
         };
         repeat
@@ -234,6 +246,7 @@ impl Incoming {
     pub(super) fn release(&mut self, id: PacketId, outbox: &mut Outbox) -> bool {
         let known = self.received.remove(&id).is_some();
         let reason = if known {
+            self.changes.push(SessionChange::Forgotten(id));
             ReasonCode::Success
         } else {
             ReasonCode::PacketIdNotFound
@@ -243,6 +256,10 @@ impl Incoming {
             quota.exactly_once.remove(&id);
         }
         known
+    }
+
+    pub(super) fn restore(&mut self, id: PacketId) {
+        self.received.insert(id, Received::Done);
     }
 
     /// Acknowledgements of QoS 1 die with their connection: the server sends those messages again.
@@ -263,5 +280,6 @@ impl Incoming {
     pub(super) fn session_lost(&mut self) {
         self.received.clear();
         self.carried.clear();
+        self.changes.push(SessionChange::AllForgotten);
     }
 }

@@ -15,6 +15,7 @@ mod control;
 mod alias;
 mod incoming;
 mod keep_alive;
+mod saved;
 #[cfg(test)]
 mod tests;
 
@@ -28,6 +29,7 @@ use crate::said::ServerReason;
 pub use incoming::AckId;
 pub use keep_alive::DeadPeer;
 pub use outbox::Outbox;
+pub use saved::SessionChange;
 pub use terms::{Forbidden, Offered, Terms};
 pub use violation::Violation;
 

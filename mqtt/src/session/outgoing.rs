@@ -11,8 +11,9 @@ use crate::said::ServerReason;
 
 use super::alias::Outbound;
 use super::control::{CONTROL_WINDOW, Control};
+use super::saved::Changes;
 use super::table::Table;
-use super::{Config, Event, Failure, OnSessionLost, Outbox, Terms, WindowFree};
+use super::{Config, Event, Failure, OnSessionLost, Outbox, SessionChange, Terms, WindowFree};
 
 #[derive(Debug)]
 pub(super) struct Outgoing<P, S> {
@@ -32,6 +33,7 @@ pub(super) struct Outgoing<P, S> {
     pub(super) controls: u16,
     /// Subscribes and unsubscribes that have no id yet.
     pub(super) waiting: VecDeque<Control<S>>,
+    pub(super) changes: Changes,
 }
 
 #[derive(Debug)]
@@ -76,6 +78,7 @@ impl<P, S> Outgoing<P, S> {
             downgraded: 0,
             controls: 0,
             waiting: VecDeque::new(),
+            changes: Changes::default(),
         }
     }
 
@@ -126,18 +129,38 @@ impl<P, S> Outgoing<P, S> {
         self.publishes += 1;
         self.exactly_once += usize::from(publish.qos == QoS::ExactlyOnce);
         let lasts = publish.properties.as_ref().and_then(|it| it.message_expiry);
-        let expires =
-            lasts.and_then(|seconds| now.checked_add(Duration::from_secs(seconds.into())));
-        self.table.put(
-            id,
-            State::Publish(Open {
-                publish,
-                expires,
-                place: Place::OnWire,
-                token,
-            }),
-        );
+        let lasts = lasts.map(|seconds| Duration::from_secs(seconds.into()));
+        let open = Open {
+            publish,
+            expires: lasts.and_then(|lasts| now.checked_add(lasts)),
+            place: Place::OnWire,
+            token,
+        };
+        self.table.put(id, State::Publish(open));
+        self.changes.push(SessionChange::Sent(id));
         None
+    }
+
+    /// How long it has been of use already is not known: its time begins anew.
+    pub(super) fn restore_publish(&mut self, id: PacketId, mut publish: Publish, token: P) {
+        publish.id = Some(id);
+        self.publishes += 1;
+        self.exactly_once += usize::from(publish.qos == QoS::ExactlyOnce);
+        let open = Open {
+            publish,
+            expires: None,
+            place: Place::Behind,
+            token,
+        };
+        self.table.claim(id);
+        self.table.put(id, State::Publish(open));
+    }
+
+    pub(super) fn restore_release(&mut self, id: PacketId, token: P) {
+        self.publishes += 1;
+        self.exactly_once += 1;
+        self.table.claim(id);
+        self.table.put(id, State::Release(token));
     }
 
     /// Takes an entry out and gives its id back.
@@ -151,6 +174,9 @@ impl<P, S> Outgoing<P, S> {
                 self.exactly_once -= 1;
             }
             State::Control(_) => self.controls -= 1,
+        }
+        if !matches!(state, State::Control(_)) {
+            self.changes.push(SessionChange::Completed(id));
         }
         Some(state)
     }
@@ -196,6 +222,7 @@ impl<P, S> Outgoing<P, S> {
         if expected && !released {
             if let Some(State::Publish(open)) = self.table.take(id) {
                 self.table.put(id, State::Release(open.token));
+                self.changes.push(SessionChange::Released(id));
             }
         } else if self.table.get(id).is_some() && !released {
             return false;

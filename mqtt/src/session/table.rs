@@ -46,6 +46,18 @@ impl<T> Table<T> {
         self.free.pop_front().expect("seen not to be empty")
     }
 
+    /// Makes the table as long as it has to be, and takes this id, which is free.
+    pub(super) fn claim(&mut self, id: PacketId) {
+        while self.entries.len() <= index(id) {
+            self.entries.push(None);
+            let new = u16::try_from(self.entries.len())
+                .ok()
+                .and_then(PacketId::new);
+            self.free.extend(new);
+        }
+        self.free.retain(|free| *free != id);
+    }
+
     /// Fills an allocated id, or changes its state; it is the youngest from now on.
     pub(super) fn put(&mut self, id: PacketId, state: T) {
         let stamp = self.next_stamp;

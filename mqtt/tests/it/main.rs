@@ -6,3 +6,4 @@ mod packets;
 mod differential_test;
 mod entries_test;
 mod conformance_test;
+mod journal_test;

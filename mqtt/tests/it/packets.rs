@@ -117,7 +117,14 @@ pub(crate) fn any_packet(random: &mut Random) -> Packet {
     match random.below(15) {
         0 => connect(random),
         1 => {
-            let code = ReasonCode::from_u8(random.byte() % 6).unwrap();
+            let code = random.pick(&[
+                ReasonCode::Success,
+                ReasonCode::UnsupportedProtocolVersion,
+                ReasonCode::ClientIdNotValid,
+                ReasonCode::ServerUnavailable,
+                ReasonCode::BadCredentials,
+                ReasonCode::NotAuthorized,
+            ]);
             let session_present = code == ReasonCode::Success && random.coin();
             Packet::ConnAck(ConnAck {
                 session_present,

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use qproxy::mqtt_client::client::{Event, Messages, MqttClient, MqttConfig, PublishOptions};
-use qproxy::mqtt_client::codec::Will;
+use qproxy::mqtt_client::codec::{Version, Will};
 use qproxy::mqtt_client::error::Error;
 use qproxy::mqtt_client::message::QoS;
 use qproxy::mqtt_client::options::Takeover;
@@ -16,17 +16,20 @@ use crate::support::soon;
 /// Gives each broker a module with every test, so that `cargo test mqtt_integration_test::every_broker::nats` runs one.
 macro_rules! on_every_broker {
     ($tests:tt) => {
-        on_every_broker!(mosquitto, Kind::Mosquitto, $tests);
-        on_every_broker!(rabbitmq, Kind::RabbitMq, $tests);
-        on_every_broker!(nats, Kind::Nats, $tests);
+        on_every_broker!(mosquitto, Kind::Mosquitto, Version::V311, $tests);
+        on_every_broker!(mosquitto_v5, Kind::Mosquitto, Version::V5, $tests);
+        // MQTT 5 came to them with 3.13 and not yet, respectively.
+        on_every_broker!(rabbitmq, Kind::RabbitMq, Version::V311, $tests);
+        on_every_broker!(nats, Kind::Nats, Version::V311, $tests);
     };
-    ($module:ident, $kind:expr, { $($test:ident)* }) => {
+    ($module:ident, $kind:expr, $version:expr, { $($test:ident)* }) => {
         mod $module {
             use crate::support::broker::Kind;
+            use qproxy::mqtt_client::codec::Version;
             $(
                 #[tokio::test]
                 async fn $test() {
-                    super::$test($kind).await;
+                    super::$test($kind, $version).await;
                 }
             )*
         }
@@ -66,9 +69,9 @@ async fn next(messages: &mut Messages) -> String {
     String::from_utf8(message.payload.to_vec()).unwrap()
 }
 
-async fn every_qos_arrives_in_order(kind: Kind) {
+async fn every_qos_arrives_in_order(kind: Kind, version: Version) {
     const COUNT: usize = 300;
-    let broker = Broker::start(kind, Need::Plain).await;
+    let broker = Broker::start(kind, version, Need::Plain).await;
     let exactly_once = kind.exactly_once() == ExactlyOnce::Kept;
     let levels = [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce];
     for qos in &levels[..if exactly_once { 3 } else { 2 }] {
@@ -103,8 +106,8 @@ async fn every_qos_arrives_in_order(kind: Kind) {
     }
 }
 
-async fn exactly_once_ends_as_the_broker_treats_it(kind: Kind) {
-    let broker = Broker::start(kind, Need::Plain).await;
+async fn exactly_once_ends_as_the_broker_treats_it(kind: Kind, version: Version) {
+    let broker = Broker::start(kind, version, Need::Plain).await;
     let topic = broker.topic("x");
     let (receiver, mut messages) = listening(broker.config("receiver")).await;
     let granted = receiver
@@ -138,8 +141,8 @@ async fn exactly_once_ends_as_the_broker_treats_it(kind: Kind) {
     }
 }
 
-async fn a_session_keeps_what_came_while_its_client_was_away(kind: Kind) {
-    let broker = Broker::start(kind, Need::Plain).await;
+async fn a_session_keeps_what_came_while_its_client_was_away(kind: Kind, version: Version) {
+    let broker = Broker::start(kind, version, Need::Plain).await;
     let topic = broker.topic("x");
     let lasting = MqttConfig {
         clean_session: false,
@@ -194,8 +197,8 @@ async fn a_session_keeps_what_came_while_its_client_was_away(kind: Kind) {
     assert!(first_sent.len() >= 99, "{first_sent:?}");
 }
 
-async fn a_message_that_is_not_acknowledged_comes_again(kind: Kind) {
-    let broker = Broker::start(kind, Need::Plain).await;
+async fn a_message_that_is_not_acknowledged_comes_again(kind: Kind, version: Version) {
+    let broker = Broker::start(kind, version, Need::Plain).await;
     let topic = broker.topic("x");
     let lasting = MqttConfig {
         clean_session: false,
@@ -227,8 +230,11 @@ async fn a_message_that_is_not_acknowledged_comes_again(kind: Kind) {
     again.ack();
 }
 
-async fn a_will_is_published_for_a_client_that_vanishes_but_not_for_one_that_leaves(kind: Kind) {
-    let broker = Broker::start(kind, Need::Plain).await;
+async fn a_will_is_published_for_a_client_that_vanishes_but_not_for_one_that_leaves(
+    kind: Kind,
+    version: Version,
+) {
+    let broker = Broker::start(kind, version, Need::Plain).await;
     let (watcher, mut messages) = listening(broker.config("watcher")).await;
     watcher
         .subscribe(broker.topic("will/#"), QoS::AtLeastOnce)
@@ -268,8 +274,8 @@ async fn a_will_is_published_for_a_client_that_vanishes_but_not_for_one_that_lea
     assert_eq!(will.payload, "gone");
 }
 
-async fn a_retained_message_reaches_later_subscribers(kind: Kind) {
-    let broker = Broker::start(kind, Need::Plain).await;
+async fn a_retained_message_reaches_later_subscribers(kind: Kind, version: Version) {
+    let broker = Broker::start(kind, version, Need::Plain).await;
     let (client, mut messages) = listening(broker.config("client")).await;
     let retained = PublishOptions::new(QoS::AtLeastOnce).retain();
     let publish = |payload: &'static str| {
@@ -316,8 +322,8 @@ fn pattern(bytes: usize) -> Bytes {
         .into()
 }
 
-async fn tls_carries_large_messages_both_ways(kind: Kind) {
-    let broker = Broker::start(kind, Need::Tls).await;
+async fn tls_carries_large_messages_both_ways(kind: Kind, version: Version) {
+    let broker = Broker::start(kind, version, Need::Tls).await;
     let (client, mut messages) = listening(broker.config("client")).await;
     client
         .subscribe(broker.topic("x"), QoS::AtLeastOnce)
@@ -339,8 +345,8 @@ async fn tls_carries_large_messages_both_ways(kind: Kind) {
     assert!(matches!(refused, Err(Error::Connect(_))), "{refused:?}");
 }
 
-async fn sixteen_mebibytes_arrive_whole(kind: Kind) {
-    let broker = Broker::start(kind, Need::Plain).await;
+async fn sixteen_mebibytes_arrive_whole(kind: Kind, version: Version) {
+    let broker = Broker::start(kind, version, Need::Plain).await;
     let config = MqttConfig {
         max_packet_size: 32 << 20,
         ..broker.config("client")
@@ -371,9 +377,9 @@ async fn sixteen_mebibytes_arrive_whole(kind: Kind) {
     assert_eq!(small.stats().connections, 1);
 }
 
-async fn thousands_in_flight_all_arrive(kind: Kind) {
+async fn thousands_in_flight_all_arrive(kind: Kind, version: Version) {
     const EACH: usize = 1000;
-    let broker = Broker::start(kind, Need::Plain).await;
+    let broker = Broker::start(kind, version, Need::Plain).await;
     let (receiver, mut messages) = listening(broker.config("receiver")).await;
     receiver
         .subscribe(broker.topic("+"), QoS::AtLeastOnce)
@@ -412,9 +418,12 @@ async fn thousands_in_flight_all_arrive(kind: Kind) {
     assert_eq!(sender.stats().in_flight, 0);
 }
 
-async fn nothing_acknowledged_is_lost_when_the_broker_restarts_midway(kind: Kind) {
+async fn nothing_acknowledged_is_lost_when_the_broker_restarts_midway(
+    kind: Kind,
+    version: Version,
+) {
     const COUNT: usize = 600;
-    let mut broker = Broker::start(kind, Need::Restart).await;
+    let mut broker = Broker::start(kind, version, Need::Restart).await;
     let topic = broker.topic("x");
     let lasting = |id: &str| MqttConfig {
         clean_session: false,

@@ -280,7 +280,7 @@ async fn tls_shows_a_client_certificate_where_one_is_required() {
         let tls = TlsOptions {
             ca: Some(files.ca.clone()),
             client_certificate,
-            server_name: None,
+            ..TlsOptions::default()
         };
         MqttConfig {
             host: "localhost".to_string(),

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use qproxy::mqtt_client::client::{MqttClient, MqttConfig};
+use qproxy::mqtt_client::codec::Version;
 use qproxy::mqtt_client::error::{Error, QueryError};
 use qproxy::mqtt_client::options::QueryOptions;
 use tokio::sync::Barrier;
@@ -35,7 +36,15 @@ fn peer(arguments: &[&str]) -> Process {
     Process::start(&mut command, "python3-venv")
 }
 
-async fn connected(broker: &Mosquitto, id: &str) -> MqttClient {
+/// As the Python peer names it.
+fn name(version: Version) -> &'static str {
+    match version {
+        Version::V311 => "3.1.1",
+        Version::V5 => "5",
+    }
+}
+
+async fn connected(broker: &Mosquitto, version: Version, id: &str) -> MqttClient {
     let query = QueryOptions {
         timeout: PATIENCE,
         max_handlers: QUERIES,
@@ -43,6 +52,7 @@ async fn connected(broker: &Mosquitto, id: &str) -> MqttClient {
     };
     let client = MqttClient::new(MqttConfig {
         query,
+        protocol: version,
         ..broker.config(id)
     });
     soon("CONNACK", client.connect()).await.unwrap();
@@ -51,10 +61,34 @@ async fn connected(broker: &Mosquitto, id: &str) -> MqttClient {
 
 #[tokio::test]
 async fn a_python_responder_answers_hundreds_of_queries_over_one_subscription() {
+    hundreds_of_queries(Version::V311).await;
+}
+
+#[tokio::test]
+async fn a_python_responder_that_looks_at_properties_alone_answers_queries_of_mqtt_5() {
+    hundreds_of_queries(Version::V5).await;
+}
+
+#[tokio::test]
+async fn our_responder_answers_a_python_caller() {
+    python_asks(Version::V311).await;
+}
+
+#[tokio::test]
+async fn our_responder_answers_a_python_caller_of_mqtt_5_where_it_wants() {
+    python_asks(Version::V5).await;
+}
+
+async fn hundreds_of_queries(version: Version) {
     let broker = broker().await;
-    let mut responder = peer(&["respond", &broker.port().to_string(), "3.1.1", "words"]);
+    let mut responder = peer(&[
+        "respond",
+        &broker.port().to_string(),
+        name(version),
+        "words",
+    ]);
     responder.expect_line("`ready`", |line| (line == "ready").then_some(()));
-    let caller = connected(&broker, "caller").await;
+    let caller = connected(&broker, version, "caller").await;
     let together = Arc::new(Barrier::new(QUERIES));
     let mut queries = JoinSet::new();
     for number in 0..QUERIES {
@@ -94,10 +128,9 @@ async fn a_python_responder_answers_hundreds_of_queries_over_one_subscription() 
     assert_eq!(caller.stats().late_answers, 0);
 }
 
-#[tokio::test]
-async fn our_responder_answers_a_python_caller() {
+async fn python_asks(version: Version) {
     let broker = broker().await;
-    let responder = connected(&broker, "responder").await;
+    let responder = connected(&broker, version, "responder").await;
     let handler = |request: qproxy::mqtt_client::client::Request| async move {
         match &request.payload[..] {
             b"question 7" => Err(Bytes::from_static(b"not that one")),
@@ -108,7 +141,7 @@ async fn our_responder_answers_a_python_caller() {
     let count = 200;
     let port = broker.port().to_string();
     let asking = tokio::task::spawn_blocking(move || {
-        let mut caller = peer(&["ask", &port, "3.1.1", "words", &count.to_string()]);
+        let mut caller = peer(&["ask", &port, name(version), "words", &count.to_string()]);
         caller.expect_line("the answers", |line| serde_json::from_str(line).ok())
     });
     let answers: BTreeMap<String, (String, String)> = asking.await.unwrap();

@@ -458,7 +458,7 @@ async fn one_deadline_spans_tcp_tls_and_connack() {
         connection
     };
     let (error, _dripping) = tokio::join!(late(config.clone()), dripping);
-    let ConnectError::Timeout { stage, timeout } = error else {
+    let ConnectError::Timeout { stage, timeout, .. } = error else {
         panic!("{error:?}")
     };
     assert_eq!((stage, timeout), ("the answer to CONNECT", connect_timeout));

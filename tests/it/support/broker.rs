@@ -4,11 +4,12 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use qproxy::mqtt_client::client::MqttConfig;
+use qproxy::mqtt_client::codec::Version;
 use qproxy::mqtt_client::options::{Backoff, TlsOptions};
 
 use super::certificates::{self, TlsFiles};
 use super::mosquitto::{Mosquitto, Options};
-use super::nats::{Nats, Transport};
+use super::nats_broker::{NatsBroker, Transport};
 use super::rabbitmq::{self, RabbitMq};
 
 /// Mosquitto 2.0, RabbitMQ 3.10 and NATS 2.9, as Debian 12 has them.
@@ -68,6 +69,7 @@ pub enum Need {
 pub struct Broker {
     server: Server,
     tls: Option<TlsFiles>,
+    version: Version,
     /// Apart from other tests on the same server.
     name: String,
 }
@@ -81,13 +83,13 @@ enum Server {
         &'static RabbitMq,
         #[allow(dead_code, reason = "held")] rabbitmq::Use,
     ),
-    Nats(Nats),
+    Nats(NatsBroker),
 }
 
 static NUMBER: AtomicU32 = AtomicU32::new(0);
 
 impl Broker {
-    pub async fn start(kind: Kind, need: Need) -> Self {
+    pub async fn start(kind: Kind, version: Version, need: Need) -> Self {
         let mut tls = None;
         let server = match kind {
             Kind::Mosquitto => {
@@ -114,13 +116,18 @@ impl Broker {
                     Need::Tls => Transport::Tls,
                     Need::Plain | Need::Restart => Transport::Plain,
                 };
-                let nats = Nats::start(transport);
+                let nats = NatsBroker::start(transport);
                 tls.clone_from(&nats.tls);
                 Server::Nats(nats)
             }
         };
         let name = format!("t{}", NUMBER.fetch_add(1, Ordering::Relaxed));
-        Self { server, tls, name }
+        Self {
+            server,
+            tls,
+            version,
+            name,
+        }
     }
 
     /// A configuration that leads here, with short pauses.
@@ -137,6 +144,7 @@ impl Broker {
             ..TlsOptions::default()
         });
         MqttConfig {
+            protocol: self.version,
             client_id: format!("{}-{client_id}", self.name),
             host: "localhost".to_owned(),
             port,

@@ -1,5 +1,7 @@
 //! Round trips of generated packets, every prefix and split, mutations, and one rejection for each rule.
 
+mod v5;
+
 use bytes::{BufMut, Bytes, BytesMut};
 use proptest::collection::vec;
 use proptest::option;
@@ -497,8 +499,8 @@ fn connect_flags_are_consistent() {
         Err(DecodeError::ProtocolLevel(3))
     );
     assert_eq!(
-        with(name, 5, 2, b"\0\0\x01a"),
-        Err(DecodeError::ProtocolLevel(5))
+        with(name, 6, 2, b"\0\0\x01a"),
+        Err(DecodeError::ProtocolLevel(6))
     );
     assert_eq!(
         with(name, 4, 0b11, b"\0\x01a"),
