@@ -331,6 +331,12 @@ impl<P, S> Session<P, S> {
         into.append(&mut self.events);
     }
 
+    /// Publishes of QoS 2 that the server answered as if they were of QoS 1: they may arrive twice.
+    #[must_use]
+    pub fn downgraded(&self) -> u64 {
+        self.outgoing.downgraded
+    }
+
     /// Answers that belonged to nothing, and were ignored.
     #[must_use]
     pub fn ignored(&self) -> u64 {
