@@ -222,8 +222,11 @@ impl Tested {
             terms.receive_maximum = u16::from(argument >> 2 & 7) + 1;
             terms.topic_alias_maximum = u16::from(argument >> 5);
         }
-        self.receive_maximum = terms.receive_maximum.into();
         self.connected = self.session.connected(&terms, self.now).is_ok();
+        // Terms that break the protocol are not taken.
+        if self.connected {
+            self.receive_maximum = terms.receive_maximum.into();
+        }
     }
 
     fn publish(&mut self, qos: QoS) {

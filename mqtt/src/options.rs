@@ -435,6 +435,13 @@ mod tests {
                 ..good.clone()
             },
             MqttConfig {
+                tls: Some(TlsOptions {
+                    alpn: vec![String::new()],
+                    ..TlsOptions::default()
+                }),
+                ..good.clone()
+            },
+            MqttConfig {
                 receive_maximum: 0,
                 ..good.clone()
             },
@@ -444,13 +451,6 @@ mod tests {
             },
             MqttConfig {
                 user_properties: vec![("a".into(), "b".into())],
-                ..good.clone()
-            },
-            MqttConfig {
-                tls: Some(TlsOptions {
-                    alpn: vec![String::new()],
-                    ..TlsOptions::default()
-                }),
                 ..good.clone()
             },
         ] {

@@ -267,7 +267,7 @@ impl Queue {
         }
         state.displaced += displaced.len() as u64;
         state.bytes += cost;
-        state.expect(queued.expires);
+        state.earliest = [state.earliest, queued.expires].into_iter().flatten().min();
         let wake = match self.keeping {
             Keeping::Nothing => {
                 state.publishes.push_back(queued);
@@ -305,8 +305,7 @@ impl Queue {
 
     /// Half of the bound is free again: producers hear of it.
     fn flow_again(&self, state: &mut State) {
-        let half =
-            state.publishes.len() <= self.max_messages / 2 && state.bytes <= self.max_bytes / 2;
+        let half = state.waiting() <= self.max_messages / 2 && state.bytes <= self.max_bytes / 2;
         if state.flow == Flow::Paused && half {
             state.flow = Flow::Free;
             // Nobody listens: that is fine.
@@ -351,7 +350,10 @@ impl Queue {
     pub(crate) fn admit(&self, admitted: Vec<Queued>, forgotten: &[Queued]) {
         let mut state = self.state();
         state.bytes -= forgotten.iter().map(Queued::cost).sum::<usize>();
-        state.publishes.extend(admitted);
+        for queued in admitted {
+            state.earliest = [state.earliest, queued.expires].into_iter().flatten().min();
+            state.publishes.push_back(queued);
+        }
         drop(state);
         if !forgotten.is_empty() {
             self.space.notify_waiters();
@@ -363,7 +365,7 @@ impl Queue {
         let mut state = self.state();
         for queued in restored {
             state.bytes += queued.cost();
-            state.expect(queued.expires);
+            state.earliest = [state.earliest, queued.expires].into_iter().flatten().min();
             state.publishes.push_back(queued);
         }
     }
@@ -466,11 +468,6 @@ impl State {
         Some(queued)
     }
 
-    /// One that expires then, or never, is about to wait.
-    fn expect(&mut self, expires: Option<Instant>) {
-        self.earliest = [self.earliest, expires].into_iter().flatten().min();
-    }
-
     /// Whether there were any.
     fn take_expired(&mut self, now: impl Fn() -> Instant, into: &mut Expired) -> bool {
         let Some(earliest) = self.earliest else {
@@ -480,11 +477,11 @@ impl State {
         if now < earliest {
             return false;
         }
-        let mut left = Vec::new();
+        self.earliest = None;
         let before = self.publishes.len();
         self.publishes.retain_mut(|queued| {
             if !queued.is_expired(now) {
-                left.extend(queued.expires);
+                self.earliest = [self.earliest, queued.expires].into_iter().flatten().min();
                 return true;
             }
             self.bytes -= queued.cost();
@@ -492,8 +489,6 @@ impl State {
             into.0.extend(queued.done.take());
             false
         });
-        left.extend(self.arrivals.iter().filter_map(|queued| queued.expires));
-        self.earliest = left.into_iter().min();
         let count = before - self.publishes.len();
         self.expired += count as u64;
         count > 0

@@ -135,18 +135,22 @@ pub(super) async fn start_broker(
     settings: &Settings,
     listening: &mut Vec<Listening>,
 ) -> Result<Option<broker_mock::RunningBroker>, Error> {
-    let Some(address) = &settings.broker else {
+    let Some(wanted) = &settings.broker else {
         return Ok(None);
     };
-    let mut limits = broker_mock::Config::new(limits::resolve("broker", address).await?);
+    let mut limits = broker_mock::Config::new(limits::resolve("broker", &wanted.listen).await?);
     limits.app_id.clone_from(&settings.mqtt.app_id);
     limits.token.clone_from(&settings.mqtt.token);
+    limits.tls = wanted.tls.as_ref().map(|files| broker_mock::Tls {
+        certificate: files.cert.clone(),
+        key: files.key.clone(),
+    });
     let broker = broker_mock::Broker::bind(limits).await?;
     let address = broker.local_addr().to_string();
     listening.push(Listening::new(
         "broker",
         address,
-        "embedded MQTT 3.1.1 broker",
+        "embedded MQTT broker, versions 3.1.1 and 5",
     ));
     Ok(Some(broker))
 }
@@ -167,6 +171,7 @@ pub(super) fn endpoint(
             });
             endpoint
         }
+        // Without TLS also where others need it: the broker lets this machine in without.
         (None, Some(broker)) => {
             let address = broker.local_addr();
             let host = match address.ip() {

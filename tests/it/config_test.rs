@@ -50,7 +50,7 @@ fn the_users_example_means_what_it_says() {
     assert_eq!(tcp.downstream[0].to_string(), "localhost:8083");
     let tls = tcp.tls.as_ref().unwrap();
     assert_eq!(
-        (tls.cert.to_str(), tls.key.to_str()),
+        (tls.files.cert.to_str(), tls.files.key.to_str()),
         (Some("cert.pem"), Some("key.pem"))
     );
     let Peer { endpoint, tls } = settings.peer.unwrap();
@@ -59,6 +59,17 @@ fn the_users_example_means_what_it_says() {
         ("remote-host:8084", true)
     );
     assert!(settings.broker.is_none() && settings.unused.is_empty());
+}
+
+#[test]
+fn the_broker_can_have_a_certificate_and_names_what_is_missing_of_it() {
+    let settings = good(
+        r#"{"mode": "Playback", "broker": {"port": 0, "tls": {"tls_cert": "c", "tls_key": "k"}}}"#,
+    );
+    let tls = settings.broker.and_then(|broker| broker.tls).unwrap();
+    assert_eq!((tls.cert, tls.key), ("c".into(), "k".into()));
+    let said = bad(r#"{"mode": "Playback", "broker": {"tls": {"tls_cert": "c"}}}"#);
+    assert!(said.to_string().contains("broker.tls.tls_key"), "{said}");
 }
 
 #[test]
@@ -119,7 +130,10 @@ fn the_default_file_works_on_this_machine_alone() {
         "127.0.0.1:8092"
     );
     assert_eq!(settings.api.listen.to_string(), "127.0.0.1:8090");
-    assert_eq!(settings.broker.unwrap().to_string(), "127.0.0.1:8084");
+    assert_eq!(
+        settings.broker.unwrap().listen.to_string(),
+        "127.0.0.1:8084"
+    );
     assert_eq!(settings.retention.max_bytes, Some(10 << 30));
     let StoreSettings::Embedded { path } = settings.store else {
         panic!("not embedded")
@@ -204,7 +218,10 @@ fn modes_decide_what_must_be_there() {
         assert!(said.contains("needs `http` or `tcp`"), "{said}");
     }
     let playback = good(r#"{"mode": "Playback", "http": {"port": 9}}"#);
-    assert_eq!(playback.broker.unwrap().to_string(), "127.0.0.1:8084");
+    assert_eq!(
+        playback.broker.unwrap().listen.to_string(),
+        "127.0.0.1:8084"
+    );
     assert_eq!(playback.playback.answer.unwrap().listen.port, 9);
     assert!(playback.http.is_none());
     let elsewhere = good(r#"{"mode": "Playback", "peer": {"host": "h"}}"#);

@@ -12,6 +12,7 @@ mod sync_test;
 mod mqtt_test;
 mod mqtt_integration_test;
 mod mqtt_transport_test;
+mod mqtt_persistence_test;
 mod proxy_test;
 mod playback_test;
 mod record_test;

@@ -2,6 +2,7 @@
 
 mod conformance;
 mod reliability;
+mod v5;
 
 use std::time::{Duration, Instant};
 

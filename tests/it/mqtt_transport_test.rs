@@ -3,6 +3,7 @@
 
 mod alpn;
 mod framing;
+mod logs;
 mod proxies;
 mod websocket;
 
@@ -75,7 +76,7 @@ async fn refusal(config: MqttConfig) -> ConnectError {
 }
 
 /// An error with its causes.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

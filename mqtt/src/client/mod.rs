@@ -23,7 +23,7 @@ use crate::error::Error;
 use crate::inbox::Inbox;
 use crate::queue::Queue;
 use crate::session::{self, Session, Terms};
-use crate::stats::{Counters, Stats};
+use crate::stats::{Counters, Latencies, Recorders, Stats};
 
 pub use crate::driver::{Event, Farewell};
 pub use crate::inbox::Messages;
@@ -66,10 +66,11 @@ impl MqttClient {
             inbox: Inbox::new(inbound, bytes, config.ack_mode, queue.clone()),
             queries: query::Queries::new(&config),
             counters: Counters::default(),
+            latencies: Recorders::default(),
             events,
             connected: AtomicBool::new(false),
-            terms: StdMutex::default(),
             next_number: AtomicU64::new(0),
+            terms: StdMutex::default(),
             leave: watch::Sender::new(Leave::Stay),
             queue,
             config,
@@ -208,6 +209,12 @@ impl MqttClient {
             open_queries: shared.queries.len() as u64,
             ..shared.counters.read()
         }
+    }
+
+    /// How long the server took to answer, since the client was made.
+    #[must_use]
+    pub fn latencies(&self) -> Latencies {
+        self.shared().latencies.read()
     }
 
     /// The messages of all subscriptions, but for those that a [`MqttClient::subscribe_stream`] or a responder

@@ -1,6 +1,7 @@
 //! Between the session and its store: what the program hands in is saved before it may be sent, what the session
 //! changes before the packet that follows from it leaves. Without `persistence` nothing here does anything.
 
+use std::convert::Infallible;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -14,6 +15,7 @@ use crate::persistence::{Change, InFlight};
 use crate::queue::Queued;
 use crate::session::SessionChange;
 
+use super::latency::Waiting;
 use super::{Chain, ClientSession, Driver, Event, Shared, finish};
 
 /// The session to go on with, and in the queue what was never sent. A session in memory is no older than the store.
@@ -44,8 +46,10 @@ pub(crate) fn restore(
     let mut session = new();
     for (id, in_flight) in saved.in_flight() {
         match in_flight {
-            InFlight::Publish { publish, .. } => session.restore_publish(id, publish.clone(), None),
-            InFlight::Release { .. } => session.restore_release(id, None),
+            InFlight::Publish { publish, .. } => {
+                session.restore_publish(id, publish.clone(), Waiting::default())
+            }
+            InFlight::Release { .. } => session.restore_release(id, Waiting::default()),
         }
     }
     saved.received().for_each(|id| session.restore_received(id));
@@ -86,7 +90,7 @@ pub(crate) async fn saved(
 }
 
 /// Saves what producers put in, as long as there is no connection that does. Never ends.
-pub(super) async fn keep_saving(shared: &Shared) {
+pub(super) async fn keep_saving(shared: &Shared) -> Infallible {
     if shared.config.persistence.is_none() {
         return std::future::pending().await;
     }

@@ -8,6 +8,8 @@ mod handshake;
 mod serve;
 mod stall;
 pub(crate) mod keep;
+mod latency;
+mod write;
 mod tls;
 mod transport;
 
@@ -18,7 +20,7 @@ use std::time::Duration;
 
 use tokio::sync::{broadcast, oneshot, watch};
 use tokio::time::Instant;
-use tracing::{debug, warn};
+use tracing::{Instrument, debug, info_span, warn};
 
 use crate::client::query::Queries;
 use crate::codec::ReasonCode;
@@ -30,12 +32,13 @@ use crate::persistence::{Change, PersistenceError};
 use crate::queue::{Answered, Batch, Control, Published, Queue};
 use crate::random;
 use crate::session::{self, Session, Terms};
-use crate::stats::Counters;
+use crate::stats::{Counters, Recorders};
 
 use handshake::Opening;
+use latency::Waiting;
 
 /// The session as the driver uses it.
-pub(crate) type ClientSession = Session<Published, Answered>;
+pub(crate) type ClientSession = Session<Waiting, Answered>;
 
 /// What happens to the connection. Slow listeners miss the oldest.
 #[derive(Debug, Clone)]
@@ -103,12 +106,13 @@ pub(crate) struct Shared {
     pub(crate) inbox: Inbox,
     pub(crate) queries: Queries,
     pub(crate) counters: Counters,
+    pub(crate) latencies: Recorders,
     pub(crate) events: broadcast::Sender<Event>,
     pub(crate) connected: AtomicBool,
-    /// Of the latest connection.
-    pub(crate) terms: Mutex<Option<Terms>>,
     /// The number of the next publish that is saved.
     pub(crate) next_number: AtomicU64,
+    /// Of the latest connection.
+    pub(crate) terms: Mutex<Option<Terms>>,
     /// Whether the driver is to drain and leave.
     pub(crate) leave: watch::Sender<Leave>,
 }
@@ -156,7 +160,7 @@ pub(crate) struct Driver {
     drain_until: Option<Instant>,
     /// Kept for their memory.
     batch: Batch,
-    events: Vec<session::Event<Published, Answered>>,
+    events: Vec<session::Event<Waiting, Answered>>,
     /// QoS 0 publishes with the mark in the outbox at which they are written.
     unwritten: VecDeque<(u64, Published)>,
     /// A message whose receiver is full. While there is one, nothing is read.
@@ -173,6 +177,8 @@ pub(crate) struct Driver {
     was_connected: bool,
     /// Changes of the session that are not saved yet.
     unsaved: Vec<Change>,
+    /// When the ping went out that has no answer yet.
+    pinged: Option<std::time::Instant>,
     /// Kept for its memory.
     changes: Vec<session::SessionChange>,
 }
@@ -201,6 +207,7 @@ impl Driver {
             short_connections: 0,
             was_connected: false,
             unsaved: Vec::new(),
+            pinged: None,
             changes: Vec::new(),
         }
     }
@@ -223,29 +230,36 @@ impl Driver {
         }
         let server = shared.config.server(self.server);
         let opening = Opening::new(&shared.config, &self.session);
+        let (host, port) = server;
+        let to = format!("{host}:{port}");
+        let attempt = info_span!("attempt", server = to);
+        let opening = connect::open(&shared.config, server, &opening).instrument(attempt.clone());
         let opened = tokio::select! {
-            opened = connect::open(&shared.config, server, &opening) => opened,
+            opened = opening => opened,
             left = self.give_up_draining() => return Next::Leave(left),
-            () = keep::keep_saving(&shared) => unreachable!("it never ends"),
+            never = keep::keep_saving(&shared) => match never {},
         };
         let connection = match opened {
             Ok(connection) => connection,
-            Err(error) => return self.attempt_failed(error, first).await,
+            Err(error) => {
+                attempt.in_scope(|| debug!(reason = %Chain(&error), "failed"));
+                return self.attempt_failed(error, first).await;
+            }
         };
         shared.counters.connections.add(1);
         shared.connected.store(true, Ordering::Relaxed);
         let since = Instant::now();
         self.tried = 0;
-        let (host, port) = server;
         let session_present = connection.terms.session_present;
-        debug!(host, port, session_present, "connected");
+        attempt.in_scope(|| debug!(session_present, "connected"));
         shared.set_terms(&connection.terms);
         self.emit(Event::Connected { session_present });
         if let Some(first) = first.take() {
             // The caller may have gone away; the client stays connected for other handles.
             let _ = first.send(Ok(()));
         }
-        let ended = self.serve(connection).await;
+        let span = info_span!("connection", server = to);
+        let ended = self.serve(connection).instrument(span).await;
         shared.connected.store(false, Ordering::Relaxed);
         self.session.connection_lost();
         self.fail_unwritten();
@@ -321,7 +335,7 @@ impl Driver {
         tokio::select! {
             () = tokio::time::sleep(delay) => Next::Retry,
             left = self.give_up_draining() => Next::Leave(left),
-            () = keep::keep_saving(&shared) => unreachable!("it never ends"),
+            never = keep::keep_saving(&shared) => match never {},
         }
     }
 
@@ -393,7 +407,8 @@ impl Driver {
         self.shared.counters.in_flight.set(in_flight);
         let left = self.shared.queue.clear();
         let queued = left.publishes.into_iter().map(|queued| queued.done);
-        for done in published.into_iter().chain(queued) {
+        let published = published.into_iter().map(|waiting| waiting.done);
+        for done in published.chain(queued) {
             finish(done, Err(reason.clone()));
         }
         let controls = left.controls.into_iter().map(|control| match control {

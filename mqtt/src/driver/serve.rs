@@ -4,10 +4,9 @@
 //! packets share a system call. Reading and writing never wait for each other.
 
 use std::future::{Future, poll_fn};
-use std::io::{self, IoSlice};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -24,7 +23,9 @@ use crate::queue::{Answer, Batch, Control, Queued, Room};
 use crate::session::{self, Closing, Continuity, Failure};
 
 use super::connect::Connection;
+use super::latency::Waiting;
 use super::transport::Stream;
+use super::write::write_once;
 use super::{Driver, Event, Farewell, Leave, finish, keep};
 
 /// Bytes encoded ahead of the socket: enough for one system call to be worth it, little enough for a ping not to
@@ -32,8 +33,6 @@ use super::{Driver, Event, Farewell, Leave, finish, keep};
 const OUTBOX_BYTES: usize = 256 << 10;
 /// Room for one read, in bytes: at rest, and where reads come back full.
 const READ_BYTES: std::ops::RangeInclusive<usize> = 8 << 10..=256 << 10;
-/// Pieces in one vectored write.
-const WRITE_PIECES: usize = 64;
 /// How long the last bytes may take to leave.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 /// How often the timer looks again while there is nothing to be due.
@@ -52,6 +51,7 @@ impl Driver {
     pub(super) async fn serve(&mut self, connection: Connection) -> Disconnected {
         let Connection { terms, .. } = &connection;
         let now = Instant::now().into_std();
+        self.pinged = None;
         match self.session.connected(terms, now) {
             Ok(resumed) => self.report_resumed(terms.session_present, resumed),
             Err(violation) => return violation.into(),
@@ -69,7 +69,10 @@ impl Driver {
             Ok(()) => Disconnected::Requested,
             Err(reason) => reason,
         };
-        if let Some(reason) = self.last_word(&ended) {
+        // Saved first, for whatever waits in the outbox leaves with it.
+        if let Some(reason) = self.last_word(&ended)
+            && self.save_session().is_ok()
+        {
             self.say_goodbye(&mut socket, reason).await;
         }
         ended
@@ -119,6 +122,8 @@ impl Driver {
         loop {
             self.decode(&mut socket.received)?;
             self.take_commands();
+            // What the server's terms forbid has failed by now.
+            self.hand_on(Instant::now().into_std());
             self.save_session()?;
             if self.is_leaving() && (self.is_drained() || Instant::now() >= self.drain_deadline()) {
                 return Ok(());
@@ -136,18 +141,19 @@ impl Driver {
 
     /// Decodes until nothing is left or a receiver is full, and hands everything on.
     fn decode(&mut self, received: &mut BytesMut) -> Result<(), Disconnected> {
-        // What the resumed session reported before anything came.
-        self.hand_on();
         let now = Instant::now().into_std();
+        // What the resumed session reported before anything came.
+        self.hand_on(now);
         let limit = self.shared.config.max_packet_size;
         let version = self.shared.config.protocol;
         while self.unpark(now) {
             let Some(packet) = codec::decode(received, limit, version)? else {
                 break;
             };
+            self.hear_pong(&packet, now);
             self.session.receive(packet, now)?;
             self.save_received()?;
-            self.hand_on();
+            self.hand_on(now);
         }
         self.shared.counters.ignored.set(self.session.ignored());
         self.shared
@@ -180,18 +186,18 @@ impl Driver {
         self.parked.is_none()
     }
 
-    fn hand_on(&mut self) {
+    fn hand_on(&mut self, now: std::time::Instant) {
         let mut events = std::mem::take(&mut self.events);
         self.session.take_events(&mut events);
         for event in events.drain(..) {
             match event {
-                session::Event::Published(done, reason) => {
+                session::Event::Published(waiting, reason) => {
                     self.shared.counters.acknowledged.add(1);
-                    finish(done, Ok(reason));
+                    finish(waiting.acknowledged(&self.shared, now), Ok(reason));
                 }
-                session::Event::PublishFailed(done, failure) => {
+                session::Event::PublishFailed(waiting, failure) => {
                     self.shared.counters.refused.add(1);
-                    finish(done, Err(failure.into()));
+                    finish(waiting.done, Err(failure.into()));
                 }
                 session::Event::Subscribed(done, codes, text)
                 | session::Event::Unsubscribed(done, codes, text) => {
@@ -275,11 +281,14 @@ impl Driver {
         let now = Instant::now().into_std();
         for queued in batch.publishes.drain(..) {
             let number = queued.number;
-            if let Some(Queued { publish, done, .. }) = self.in_time(queued, now)
-                && let Some(done) = self.session.publish(publish, done, now)
-            {
-                let mark = self.session.outbox().queued();
-                self.unwritten.push_back((mark, done));
+            let Some(Queued { publish, done, .. }) = self.in_time(queued, now) else {
+                self.note_sent(number);
+                continue;
+            };
+            let waiting = Waiting::new(done, now);
+            if let Some(waiting) = self.session.publish(publish, waiting, now) {
+                self.unwritten
+                    .push_back((self.session.outbox().queued(), waiting.done));
             }
             self.note_sent(number);
         }
@@ -309,7 +318,11 @@ impl Driver {
     /// out when it fires.
     fn tick(&mut self, mut timer: Pin<&mut Sleep>) -> Result<(), Disconnected> {
         let now = Instant::now();
+        let queued = self.session.outbox().queued();
         self.session.tick(now.into_std())?;
+        if self.session.outbox().queued() > queued {
+            self.pinged = Some(now.into_std());
+        }
         let stall = self.fail_stalled(now);
         let keep_alive = self
             .session
@@ -428,24 +441,6 @@ struct Turn {
     written: usize,
     read: Option<usize>,
     progress: bool,
-}
-
-fn write_once(
-    outbox: &mut session::Outbox,
-    writer: &mut WriteHalf<Stream>,
-    context: &mut Context<'_>,
-) -> Poll<io::Result<usize>> {
-    let mut slices = [IoSlice::new(&[]); WRITE_PIECES];
-    let used = outbox.slices(&mut slices);
-    let result = Pin::new(writer).poll_write_vectored(context, &slices[..used]);
-    match result {
-        Poll::Ready(Ok(0)) => Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-        Poll::Ready(Ok(count)) => {
-            outbox.advance(count);
-            Poll::Ready(Ok(count))
-        }
-        other => other,
-    }
 }
 
 impl From<Closing> for Disconnected {

@@ -1,7 +1,7 @@
 //! How changes stand in the journal: length and CRC-32 of what follows, then a byte for the kind, then its parts. A
-//! publish stands there as the packet that MQTT has for it.
+//! publish stands there as the packet that MQTT 5.0 has for it: all of 3.1.1 has a place in that.
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::{Buf, BufMut, BytesMut};
 
 use crate::codec::{self, EncodeError, MAX_REMAINING_LENGTH, Packet, PacketId, QoS, Version};
 
@@ -11,8 +11,6 @@ use super::Change;
 pub(super) const FRAME: usize = 8;
 /// No change takes more, in bytes.
 pub(super) const MAX_CHANGE: usize = MAX_REMAINING_LENGTH + 64;
-/// In which publishes stand there, whichever is spoken: it has a place for everything.
-const VERSION: Version = Version::V5;
 /// Stands for the id that a publish does not have yet: MQTT wants one there.
 const NO_ID: PacketId = PacketId::MIN;
 
@@ -26,7 +24,7 @@ pub(super) fn encode(change: &Change, buf: &mut BytesMut) -> Result<(), EncodeEr
             let mut publish = publish.clone();
             publish.dup = false;
             publish.id = (publish.qos != QoS::AtMostOnce).then_some(NO_ID);
-            if let Err(error) = codec::encode(&Packet::Publish(publish), VERSION, buf) {
+            if let Err(error) = codec::encode(&Packet::Publish(publish), Version::V5, buf) {
                 buf.truncate(start);
                 return Err(error);
             }
@@ -80,17 +78,15 @@ pub(super) fn decode(body: &[u8]) -> Option<Change> {
             let mut packet = BytesMut::from(rest);
             rest = &[];
             let limit = MAX_REMAINING_LENGTH + 5;
-            let decoded = codec::decode(&mut packet, limit, VERSION);
-            let Ok(Some(Packet::Publish(mut publish))) = decoded else {
+            let Ok(Some(Packet::Publish(mut publish))) =
+                codec::decode(&mut packet, limit, Version::V5)
+            else {
                 return None;
             };
             if !packet.is_empty() {
                 return None;
             }
             publish.id = None;
-            // In memory of its own, lest a small part keeps the whole alive.
-            publish.payload = Bytes::copy_from_slice(&publish.payload);
-            publish.topic = publish.topic.detached();
             Change::Accepted { number, publish }
         }
         2 => Change::Withdrawn {

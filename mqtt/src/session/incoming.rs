@@ -26,8 +26,8 @@ pub(super) struct Incoming {
     received: HashMap<PacketId, Received>,
     /// Messages of QoS 2 that came in an earlier connection and that the program still holds.
     carried: HashMap<u64, PacketId>,
-    quota: Option<Quota>,
     pub(super) changes: Changes,
+    quota: Option<Quota>,
 }
 
 /// How many messages the server may have unacknowledged on one connection (MQTT 5.0 section 4.9).

@@ -129,31 +129,36 @@ impl<P, S> Outgoing<P, S> {
         self.publishes += 1;
         self.exactly_once += usize::from(publish.qos == QoS::ExactlyOnce);
         let lasts = publish.properties.as_ref().and_then(|it| it.message_expiry);
-        let lasts = lasts.map(|seconds| Duration::from_secs(seconds.into()));
-        let open = Open {
-            publish,
-            expires: lasts.and_then(|lasts| now.checked_add(lasts)),
-            place: Place::OnWire,
-            token,
-        };
-        self.table.put(id, State::Publish(open));
+        let expires =
+            lasts.and_then(|seconds| now.checked_add(Duration::from_secs(seconds.into())));
+        self.table.put(
+            id,
+            State::Publish(Open {
+                publish,
+                expires,
+                place: Place::OnWire,
+                token,
+            }),
+        );
         self.changes.push(SessionChange::Sent(id));
         None
     }
 
-    /// How long it has been of use already is not known: its time begins anew.
     pub(super) fn restore_publish(&mut self, id: PacketId, mut publish: Publish, token: P) {
         publish.id = Some(id);
         self.publishes += 1;
         self.exactly_once += usize::from(publish.qos == QoS::ExactlyOnce);
-        let open = Open {
-            publish,
-            expires: None,
-            place: Place::Behind,
-            token,
-        };
         self.table.claim(id);
-        self.table.put(id, State::Publish(open));
+        self.table.put(
+            id,
+            State::Publish(Open {
+                publish,
+                // When it was accepted is not known any more.
+                expires: None,
+                place: Place::Behind,
+                token,
+            }),
+        );
     }
 
     pub(super) fn restore_release(&mut self, id: PacketId, token: P) {

@@ -46,7 +46,7 @@ impl<T> Table<T> {
         self.free.pop_front().expect("seen not to be empty")
     }
 
-    /// Makes the table as long as it has to be, and takes this id, which is free.
+    /// Takes this id, and makes the table as long as it has to be for that.
     pub(super) fn claim(&mut self, id: PacketId) {
         while self.entries.len() <= index(id) {
             self.entries.push(None);

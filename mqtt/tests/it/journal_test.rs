@@ -17,13 +17,11 @@ fn id(id: u16) -> PacketId {
 
 fn publish(payload: impl Into<Bytes>) -> Publish {
     Publish {
-        dup: false,
         qos: QoS::ExactlyOnce,
         retain: true,
         topic: "a/b".into(),
-        id: None,
         payload: payload.into(),
-        properties: None,
+        ..Publish::default()
     }
 }
 

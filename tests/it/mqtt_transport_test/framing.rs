@@ -94,13 +94,9 @@ fn connack() -> Vec<u8> {
 
 fn publish(payload: &'static str) -> Vec<u8> {
     bytes_of(&Packet::Publish(Publish {
-        dup: false,
-        qos: QoS::AtMostOnce,
-        retain: false,
         topic: "t".into(),
-        id: None,
         payload: payload.into(),
-        properties: None,
+        ..Publish::default()
     }))
 }
 

@@ -3,7 +3,8 @@
 use bytes::{Bytes, BytesMut};
 use qproxy::mqtt_client::client::MqttConfig;
 use qproxy::mqtt_client::codec::{
-    self, Ack, ConnAck, Connect, Packet, PacketId, Publish, QoS, ReasonCode, SubAck, Text, Version,
+    self, Ack, ConnAck, Connect, Packet, PacketId, Publish, QoS, ReasonCode, SubAck, Text,
+    UnsubAck, Unsubscribe, Version,
 };
 use qproxy::mqtt_client::options::Backoff;
 use std::time::Duration;
@@ -148,6 +149,20 @@ impl PeerConnection {
         }))
         .await;
         subscribe.filters[0].filter.clone()
+    }
+
+    /// Answers an UNSUBSCRIBE; MQTT 3.1.1 has no code for each filter.
+    pub(crate) async fn unsuback(&mut self, unsubscribe: &Unsubscribe) {
+        let codes = match self.version {
+            Version::V311 => Vec::new(),
+            Version::V5 => vec![ReasonCode::Success; unsubscribe.filters.len()],
+        };
+        self.send(&Packet::UnsubAck(UnsubAck {
+            id: unsubscribe.id,
+            codes,
+            properties: None,
+        }))
+        .await;
     }
 
     /// Sends a message; QoS 0 where `id` is 0, else QoS 1.

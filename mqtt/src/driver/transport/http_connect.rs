@@ -58,10 +58,11 @@ pub(super) async fn ask(
         // In MQTT, in TLS and in WebSocket the client speaks first: whatever came along is not from the server.
         200..=299 if head.len() > end => Err(malformed("data before we asked for any")),
         200..=299 => Ok(()),
-        407 if proxy.credentials().is_none() => Err(ProxyError::CredentialsWanted {
+        // Some say 401, which is for servers, where they do not accept a password.
+        401 | 407 if proxy.credentials().is_none() => Err(ProxyError::CredentialsWanted {
             proxy: proxy.to_string(),
         }),
-        407 => Err(ProxyError::CredentialsRefused {
+        401 | 407 => Err(ProxyError::CredentialsRefused {
             proxy: proxy.to_string(),
         }),
         _ => Err(ProxyError::Refused {

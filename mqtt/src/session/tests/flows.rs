@@ -1,6 +1,5 @@
 //! One exchange after the other, as MQTT 3.1.1 has it.
 
-use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use super::{Tested, config, events, message, number, sent, session};
@@ -11,33 +10,6 @@ use crate::codec::{
 use crate::session::{
     AckId, AckMode, Config, Continuity, Event, Session, Settled, Terms, Violation,
 };
-
-#[test]
-fn seventy_thousand_publishes_wrap_ids_without_zero_or_reuse() {
-    let mut session = session(u16::MAX, AckMode::Auto);
-    let now = Instant::now();
-    session.connected(&Terms::plain(false), now).unwrap();
-    let mut in_flight = std::collections::VecDeque::new();
-    let mut open = HashSet::new();
-    for index in 0..70_000 {
-        let token = session.publish(message(index, QoS::AtLeastOnce), None, Instant::now());
-        assert!(token.is_none());
-        let packets = sent(&mut session);
-        let [Packet::Publish(publish)] = &packets[..] else {
-            panic!("{packets:?}")
-        };
-        let id = publish.id.unwrap();
-        assert!(open.insert(id), "{id} is in flight already");
-        in_flight.push_back(Ack::from(id));
-        // One is never acknowledged, the others late.
-        if in_flight.len() > 1000 {
-            let id = in_flight.remove(1).unwrap();
-            open.remove(&id.id);
-            session.receive(Packet::PubAck(id), now).unwrap();
-        }
-    }
-    assert_eq!(session.open(), in_flight.len());
-}
 
 #[test]
 fn window_is_respected_and_fills_the_whole_id_space() {

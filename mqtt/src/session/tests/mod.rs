@@ -1,6 +1,8 @@
 //! The session without a socket and without a clock: what it sends, what it reports, and what survives any fault.
 
 mod flows;
+mod exchanges;
+mod terms;
 mod simulation;
 
 use std::time::{Duration, Instant};
@@ -47,6 +49,19 @@ fn message(number: u32, qos: QoS) -> Publish {
 
 fn number(publish: &Publish) -> u32 {
     u32::from_be_bytes(publish.payload[..].try_into().unwrap())
+}
+
+/// Connects, with a server that has the session or not.
+fn connect(session: &mut Tested, session_present: bool) -> super::Resumed {
+    let terms = Terms::plain(session_present);
+    session.connected(&terms, Instant::now()).unwrap()
+}
+
+/// Publishes what the window has room for.
+fn publish(session: &mut Tested, publish: Publish, token: u32) {
+    assert!(session.window_free().take(publish.qos), "no room");
+    let back = session.publish(publish, Some(token), Instant::now());
+    assert!(back.is_none());
 }
 
 /// Everything in the outbox, decoded.

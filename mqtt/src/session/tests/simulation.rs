@@ -12,7 +12,7 @@ use super::{Tested, config, events, message, number, take_bytes};
 use crate::codec::{self, Packet, PacketId, Publish, QoS, Text, Version};
 use crate::session::{AckId, AckMode, Config, Event, Session, Settled, Terms};
 
-const VERSIONS: [Version; 1] = [Version::V311];
+const VERSIONS: [Version; 2] = [Version::V311, Version::V5];
 /// Topics in use; more than there are aliases.
 const TOPICS: u32 = 5;
 /// Aliases that the receiver takes.

@@ -1,6 +1,37 @@
-//! Counters that can be read without any metrics crate.
+//! Counters and times that can be read without any metrics crate.
+
+mod histogram;
 
 use std::sync::atomic::{AtomicU64, Ordering};
+
+pub use histogram::Histogram;
+
+use histogram::Recorder;
+
+/// How long the server took to answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Latencies {
+    /// From the hand-over of a publish of QoS 1 or 2 to the connection until PUBACK or PUBCOMP.
+    pub publish: Histogram,
+    /// From PINGREQ to PINGRESP.
+    pub ping: Histogram,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Recorders {
+    pub(crate) publish: Recorder,
+    pub(crate) ping: Recorder,
+}
+
+impl Recorders {
+    pub(crate) fn read(&self) -> Latencies {
+        Latencies {
+            publish: self.publish.read(),
+            ping: self.ping.read(),
+        }
+    }
+}
 
 /// A counter that many tasks raise.
 #[derive(Debug, Default)]
