@@ -18,8 +18,8 @@ pub(crate) struct Options {
     /// The only user and password it lets in.
     pub(crate) user: Option<(&'static str, &'static str)>,
     pub(crate) tls: Option<TlsFiles>,
-    /// Queues for slow or absent clients without the default limit of 1,000.
-    pub(crate) unbounded_queue: bool,
+    /// Keeps any number of messages for a slow subscriber, where it else drops all over 1,000 without a word.
+    pub(crate) drops_nothing: bool,
     /// Writes down every packet; see [`Mosquitto::transcript`].
     pub(crate) transcript: bool,
 }
@@ -173,9 +173,6 @@ fn settings(directory: &Path, port: u16, options: &Options) -> String {
             directory.display()
         )
         .unwrap();
-    }
-    if options.unbounded_queue {
-        text.push_str("max_queued_messages 0\n");
     }
     if options.transcript {
         text.push_str("log_dest stderr\nlog_type all\n");
