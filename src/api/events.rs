@@ -202,6 +202,14 @@ impl<S: Store> Store for Announcing<S> {
         self.store.lookup(fingerprint, limit).await
     }
 
+    async fn newest(
+        &self,
+        fingerprint: Fingerprint,
+        limit: usize,
+    ) -> Result<Vec<RecordId>, store::Error> {
+        self.store.newest(fingerprint, limit).await
+    }
+
     async fn chunk(
         &self,
         id: RecordId,

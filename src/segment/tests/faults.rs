@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 use parking_lot::Mutex;
 
 use super::super::files::{Disk, File, Files};
+use super::super::map::Map;
 use super::super::{Config, Error, Fsync, Limits, Log, Position};
 use super::{all_ids, config, files, insert, payload, replace, ten};
 
@@ -63,6 +64,13 @@ impl Files for FaultyDisk {
             return Err(io::Error::from_raw_os_error(28));
         }
         Ok(self.wrap(Disk.create(path)?))
+    }
+    fn map(&self, path: &Path) -> io::Result<Map> {
+        eio(self.0.lock().read)?;
+        Disk.map(path)
+    }
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        Disk.link(from, to)
     }
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         Disk.rename(from, to)

@@ -26,7 +26,7 @@ fn append_for_ever(dir: &Path) -> ! {
         next = header.id + 1;
         ControlFlow::Break(())
     };
-    log.scan(1, 0..=u128::MAX, Order::Newest, newest).unwrap();
+    log.scan(1, 0..=u128::MAX, Order::Newest, newest);
     let mut out = std::io::stdout();
     loop {
         let count = next % LARGEST_BATCH + 1;

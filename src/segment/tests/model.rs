@@ -275,8 +275,7 @@ impl World {
                 assert_eq!((header.id, header.meta), (expected.id, expected.meta));
                 assert_eq!(header.fingerprint, expected.fingerprint);
                 std::ops::ControlFlow::Continue(())
-            })
-            .unwrap();
+            });
             assert!(next.next().is_none());
             for id in 0..IDS {
                 let found = log
@@ -292,7 +291,7 @@ impl World {
             for fingerprint in 1..4 {
                 let with = puts.iter().filter(|put| put.fingerprint == fingerprint);
                 let expected: Vec<u128> = with.map(|put| put.id).collect();
-                assert_eq!(log.find(kind, fingerprint), expected);
+                assert_eq!(super::find(log, kind, fingerprint), expected);
             }
             let counted = log.stats().entries.get(&kind).copied().unwrap_or_default();
             assert_eq!(counted, ids.len() as u64);

@@ -181,11 +181,16 @@ impl Store for Embedded {
 
     async fn list(&self, query: &Query) -> Result<Page, Error> {
         let query = query.clone();
-        self.blocking(move |open| open.page(&query)).await
+        self.blocking(move |open| Ok(open.page(&query))).await
     }
 
     async fn lookup(&self, fingerprint: Fingerprint, limit: usize) -> Result<Vec<RecordId>, Error> {
-        self.blocking(move |open| open.find(fingerprint, limit))
+        self.blocking(move |open| Ok(open.find(fingerprint, limit)))
+            .await
+    }
+
+    async fn newest(&self, fingerprint: Fingerprint, limit: usize) -> Result<Vec<RecordId>, Error> {
+        self.blocking(move |open| Ok(open.newest(fingerprint, limit)))
             .await
     }
 
@@ -206,7 +211,7 @@ impl Store for Embedded {
     }
 
     async fn stats(&self) -> Result<Stats, Error> {
-        self.blocking(Open::stats).await
+        self.blocking(|open| Ok(open.stats())).await
     }
 
     async fn close(&self) -> Result<(), Error> {
@@ -267,7 +272,9 @@ fn failure(config: &Config, error: segment::Error) -> Error {
             path: config.path.clone(),
             source: std::io::Error::new(std::io::ErrorKind::InvalidInput, error),
         },
-        segment::Error::Locked { .. } | segment::Error::SegmentBytes(_) => Error::Io {
+        segment::Error::Locked { .. }
+        | segment::Error::NotEmpty { .. }
+        | segment::Error::SegmentBytes(_) => Error::Io {
             action: "use the directory",
             path: config.path.clone(),
             source: std::io::Error::other(error),

@@ -38,12 +38,12 @@ impl Open {
         })
     }
 
-    pub(super) fn stats(&self) -> Result<Stats, Error> {
+    pub(super) fn stats(&self) -> Stats {
         let stats = self.log.stats();
         let records = stats.entries.get(&kind::RECORD).copied().unwrap_or(0);
         let mut oldest_us = None;
         let ids = self.first_visible()..=u128::MAX;
-        self.scan_past_damage(ids, Order::OldestFirst, &mut |header| {
+        self.scan(ids, Order::OldestFirst, &mut |header| {
             let summary = Stored::read(header.meta)
                 .and_then(|stored| stored.summary(RecordId::from_u128(header.id)));
             match summary {
@@ -53,12 +53,12 @@ impl Open {
                 }
                 Err(_) => ControlFlow::Continue(()),
             }
-        })?;
-        Ok(Stats {
+        });
+        Stats {
             records: records.saturating_sub(self.hidden.load(Relaxed)),
             bytes: stats.bytes,
             oldest_us,
-        })
+        }
     }
 
     /// Hides what is too old; what is hidden stays so.
