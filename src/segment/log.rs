@@ -49,6 +49,8 @@ pub(super) struct Shared {
     pub(super) leftover: Mutex<Vec<std::path::PathBuf>>,
     pub(super) sync_failures: AtomicU64,
     pub(super) seal_failures: AtomicU64,
+    /// Held by whoever forces a file onto the disk.
+    pub(super) syncing: Mutex<()>,
     /// Held by whoever writes sidecars.
     pub(super) sealing: Mutex<()>,
     /// Told when a file was sealed.
@@ -112,6 +114,7 @@ impl Log {
             leftover: Mutex::default(),
             sync_failures: AtomicU64::new(0),
             seal_failures: AtomicU64::new(recovered.unsaved),
+            syncing: Mutex::default(),
             sealing: Mutex::default(),
             bell: Bell::default(),
             dir_dirty: AtomicBool::new(true),

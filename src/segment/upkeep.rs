@@ -38,6 +38,8 @@ impl Shared {
     }
 
     pub(super) fn sync_file(&self, handle: &super::index::Handle) -> Result<(), Error> {
+        // One at a time: whoever finds nothing to sync must not go on while another still does it.
+        let _one = self.syncing.lock();
         // Cleared first: what is written while the sync runs is for the next one.
         if !handle.dirty.swap(false, Ordering::AcqRel) {
             return Ok(());

@@ -1,8 +1,11 @@
 //! Tests of the log as a whole.
 
+mod backup;
 mod faults;
 mod kill;
 mod model;
+mod power;
+mod sidecars;
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
