@@ -256,5 +256,8 @@ pub struct Damage {
     pub bytes: u64,
 }
 
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 #[cfg(test)]
 mod tests;

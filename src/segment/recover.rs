@@ -101,7 +101,8 @@ enum Role {
 }
 
 /// How a file's whole batches end.
-enum End {
+#[derive(Debug)]
+pub(super) enum End {
     Clean,
     /// At a frame that cannot be read, which starts here.
     Broken(u64),
@@ -267,7 +268,7 @@ impl Recoverer<'_> {
 }
 
 /// The entries of the whole batches of a file; where they end and why.
-fn frames(file: &dyn File, length: u64, depth: Depth) -> (OpenRows, u64, End) {
+pub(super) fn frames(file: &dyn File, length: u64, depth: Depth) -> (OpenRows, u64, End) {
     let mut rows = OpenRows::default();
     let mut scanner = Scanner::new(file, length, depth);
     let mut good = scanner.at();

@@ -408,6 +408,19 @@ impl Sidecar {
     }
 }
 
+/// The same bytes with checksums that hold, so that what lies behind them is reached too.
+#[cfg(any(test, fuzzing))]
+pub(super) fn repaired(bytes: &[u8]) -> Option<Vec<u8>> {
+    let mut out = bytes.to_vec();
+    let digest = XxHash3_128::oneshot(out.get(HEADER..)?);
+    out[..8].copy_from_slice(&MAGIC);
+    out[8..12].copy_from_slice(&FORMAT.to_le_bytes());
+    out[72..88].copy_from_slice(&digest.to_le_bytes());
+    let crc = crc32fast::hash(&out[..HEADER - 4]);
+    out[HEADER - 4..HEADER].copy_from_slice(&crc.to_le_bytes());
+    Some(out)
+}
+
 /// The first place from `low` to `high` at which `before` is false.
 fn partition(mut low: usize, mut high: usize, before: impl Fn(usize) -> bool) -> usize {
     while low < high {

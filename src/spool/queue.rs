@@ -402,7 +402,7 @@ impl Shared {
         let stats = self.log.stats();
         let bytes = i64::try_from(stats.bytes).unwrap_or(i64::MAX);
         self.metrics.bytes.set(bytes);
-        let failures = stats.sync_failures;
+        let failures = stats.sync_failures + stats.seal_failures;
         let counted = self
             .sync_failures
             .fetch_max(failures, atomic::Ordering::Relaxed);
@@ -419,6 +419,7 @@ fn push_range(into: &mut Vec<SequenceRange>, first: u64, last: u64) {
 
 fn report(recovery: &segment::Recovery, metrics: &Metrics) {
     metrics.recovery_cut_bytes.inc_by(recovery.cut_bytes);
+    metrics.reindexed.inc_by(recovery.reindexed);
     for damage in &recovery.damage {
         metrics.damaged_bytes.inc_by(damage.bytes);
         tracing::error!(

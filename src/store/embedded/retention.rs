@@ -17,6 +17,7 @@ const COUNT_STEP: usize = 4096;
 
 impl Open {
     pub(super) fn expire(&self, now_us: i64) -> Result<Expired, Error> {
+        self.count_failures();
         let visible = self.first_visible();
         self.hide_old(now_us);
         let aged = self.count(visible, self.first_visible());
@@ -59,6 +60,15 @@ impl Open {
             bytes: stats.bytes,
             oldest_us,
         }
+    }
+
+    /// What the log's own thread could not do is only in its statistics.
+    fn count_failures(&self) {
+        let stats = self.log.stats();
+        let failures = stats.sync_failures + stats.seal_failures;
+        let counted = self.disk_failures.fetch_max(failures, Relaxed);
+        let news = failures.saturating_sub(counted);
+        self.metrics.disk_failures.inc_by(news);
     }
 
     /// Hides what is too old; what is hidden stays so.

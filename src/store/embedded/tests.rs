@@ -169,6 +169,66 @@ async fn a_record_that_cannot_be_read_is_listed_and_named_and_the_rest_is_read()
 }
 
 #[tokio::test]
+async fn a_backup_is_a_store_of_its_own() {
+    let directory = Directory::new();
+    let config = Config {
+        path: directory.0.path().join("store"),
+        ..directory.config()
+    };
+    let copy = directory.0.path().join("copy");
+    let store = Embedded::open(config.clone(), Metrics::default()).unwrap();
+    let source = Source::new();
+    let records: Vec<_> = (1..=5).map(|seq| source.exchange(seq, 0)).collect();
+    let ids: Vec<_> = records.iter().map(|record| record.id).collect();
+    let mut batch = contract::batch(records.into_iter().map(contract::exchange));
+    batch.settled = vec![source.settled(5, &[])];
+    let settled = batch.settled.clone();
+    store.put(batch).await.unwrap();
+    assert_eq!(store.backup(copy.clone()).await.unwrap().segments, 1);
+    assert!(store.delete(ids[0]).await.unwrap());
+    let error = store.backup(copy.clone()).await.unwrap_err();
+    let text = format!("{error}: {}", std::error::Error::source(&error).unwrap());
+    assert!(text.contains("copy is not empty"), "{text}");
+    let restored = Config {
+        path: copy,
+        ..config
+    };
+    let restored = Embedded::open(restored, Metrics::default()).unwrap();
+    let oldest = Query {
+        order: Order::OldestFirst,
+        ..Query::default()
+    };
+    assert_eq!(contract::ids(&restored, &oldest).await, ids);
+    assert_eq!(restored.settled().await.unwrap(), settled);
+    restored.close().await.unwrap();
+    let error = restored.backup(directory.0.path().join("2")).await;
+    assert!(matches!(error, Err(Error::Closed)));
+}
+
+#[tokio::test]
+async fn an_index_that_was_made_again_is_counted() {
+    let directory = Directory::new();
+    let config = Config {
+        rotate_after: Duration::ZERO,
+        ..directory.config()
+    };
+    let metrics = Metrics::default();
+    let open = || Embedded::open(config.clone(), metrics.clone()).unwrap();
+    let store = open();
+    let source = Source::new();
+    for seq in 1..=3 {
+        let one = contract::exchange(source.exchange(seq, 0));
+        store.put(contract::batch([one])).await.unwrap();
+    }
+    let listed = contract::ids(&store, &Query::default()).await;
+    drop(store);
+    fs::remove_file(directory.0.path().join("0000000000000001.idx")).unwrap();
+    let store = open();
+    assert_eq!(metrics.reindexed.get(), 1);
+    assert_eq!(contract::ids(&store, &Query::default()).await, listed);
+}
+
+#[tokio::test]
 async fn a_damaged_coverage_is_skipped_and_the_rest_is_read() {
     let directory = Directory::new();
     let metrics = Metrics::default();
