@@ -4,9 +4,9 @@ use std::error::Error as _;
 use std::fmt;
 use std::path::PathBuf;
 
-use qproxy_mqtt::codec::ReasonCode;
-use qproxy_mqtt::error::ConnectError;
-use qproxy_mqtt::options::{MqttConfig, TlsOptions};
+use qproxy_mqtt::codec::{ReasonCode, Version};
+use qproxy_mqtt::error::{ConnectError, TlsError};
+use qproxy_mqtt::options::{MqttConfig, Proxy, TlsOptions, Transport};
 use secrecy::{ExposeSecret, SecretString};
 
 /// Where the server is and who we are to it.
@@ -22,8 +22,14 @@ pub struct Endpoint {
     pub app_id: Option<String>,
     /// Travels as MQTT password.
     pub token: Option<SecretString>,
+    /// Which version is spoken.
+    pub protocol: Version,
     /// Keep alive in seconds.
     pub keep_alive: u16,
+    /// What carries the packets.
+    pub transport: Transport,
+    /// The proxy before the server.
+    pub proxy: Option<Proxy>,
 }
 
 /// TLS towards the server.
@@ -33,10 +39,12 @@ pub struct Tls {
     pub ca: Option<PathBuf>,
     /// PEM files of our certificate chain and its key.
     pub client_certificate: Option<(PathBuf, PathBuf)>,
+    /// Protocols to offer.
+    pub alpn: Vec<String>,
 }
 
 impl Endpoint {
-    /// Plain TCP without credentials, keep alive 30 s.
+    /// MQTT 3.1.1 over plain TCP without credentials, keep alive 30 s.
     #[must_use]
     pub fn new(host: impl Into<String>, port: u16) -> Self {
         Self {
@@ -45,7 +53,10 @@ impl Endpoint {
             tls: None,
             app_id: None,
             token: None,
+            protocol: Version::V311,
             keep_alive: 30,
+            transport: Transport::default(),
+            proxy: None,
         }
     }
 
@@ -57,6 +68,7 @@ impl Endpoint {
             client_id,
             host: self.host.clone(),
             port: self.port,
+            protocol: self.protocol,
             keep_alive: self.keep_alive,
             app_id: self.app_id.clone(),
             token: token.map(|token| token.expose_secret().to_owned()),
@@ -64,7 +76,10 @@ impl Endpoint {
                 ca: tls.ca.clone(),
                 client_certificate: tls.client_certificate.clone(),
                 server_name: None,
+                alpn: tls.alpn.clone(),
             }),
+            transport: self.transport.clone(),
+            proxy: self.proxy.clone(),
             ..MqttConfig::default()
         }
     }
@@ -91,14 +106,20 @@ fn hint(error: &ConnectError, tls: bool) -> Option<&'static str> {
     match error {
         ConnectError::Resolve { .. } => Some("check `peer.host`"),
         ConnectError::Tcp { .. } => Some("is the server running, and `peer.port` right?"),
-        ConnectError::Refused(ReasonCode::BadCredentials | ReasonCode::NotAuthorized) => {
-            Some("check `mqtt.app_id` and `mqtt.token`")
-        }
+        ConnectError::Refused(said) => match said.reason {
+            ReasonCode::BadCredentials | ReasonCode::NotAuthorized => {
+                Some("check `mqtt.app_id` and `mqtt.token`")
+            }
+            _ => None,
+        },
+        ConnectError::Tls(TlsError::Alpn { .. }) => Some("check `mqtt.alpn`"),
         ConnectError::Tls(_) => Some("check `peer.tls` and `mqtt.ca`"),
-        ConnectError::Closed(_) | ConnectError::Protocol(_) if !tls => {
+        ConnectError::Closed { .. } | ConnectError::Protocol(_) if !tls => {
             Some("does the server expect TLS there (`peer.tls`)?")
         }
-        ConnectError::Closed(_) | ConnectError::Protocol(_) => Some("is that an MQTT port?"),
+        ConnectError::Closed { .. } | ConnectError::Protocol(_) => Some("is that an MQTT port?"),
+        ConnectError::Proxy(_) => Some("check `mqtt.proxy`"),
+        ConnectError::WebSocket(_) => Some("check `mqtt.transport` and `mqtt.path`"),
         _ => None,
     }
 }
@@ -122,7 +143,7 @@ mod tests {
     #[test]
     fn says_where_and_what_to_look_at() {
         let endpoint = Endpoint::new("broker", 1883);
-        let refused = ConnectError::Refused(ReasonCode::BadCredentials);
+        let refused = ConnectError::Refused(ReasonCode::BadCredentials.into());
         let line = endpoint.explain(&refused);
         assert!(
             line.contains("broker:1883") && line.contains("mqtt.token"),

@@ -13,6 +13,7 @@ use crate::support::httpbin_requests::{
 };
 use crate::support::mosquitto::{Mosquitto, Options};
 use crate::support::node::Node;
+use crate::support::numbered::Origin;
 use crate::support::process::Process;
 
 fn recorder(broker_port: u16, upstream: &str) -> Value {
@@ -60,6 +61,52 @@ fn records_answers_and_replays_every_endpoint_of_httpbin_across_processes() {
 
     let copy = Httpbin::start(0);
     assert_replayed_as_recorded(&player, &copy.url());
+}
+
+#[test]
+fn a_recorder_reaches_the_broker_inside_the_player_over_tls() {
+    let (folder, origin) = (tempfile::tempdir().unwrap(), Origin::start());
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let file = |name: &str, text: String| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    };
+    let certificate = file("cert.pem", made.cert.pem());
+    let key = file("key.pem", made.signing_key.serialize_pem());
+    let mut playing = player(0);
+    playing.as_object_mut().unwrap().remove("peer");
+    playing["broker"] = json!({ "port": 0, "tls": { "tls_cert": certificate, "tls_key": key } });
+    let player = Node::start(&folder.path().join("player"), &playing);
+    let (_, port) = player.url("broker").rsplit_once(':').unwrap();
+    let mut recording = recorder(0, &origin.url());
+    recording["peer"] =
+        json!({ "host": "localhost", "port": port.parse::<u16>().unwrap(), "tls": true });
+    recording["mqtt"] = json!({ "ca": certificate });
+    let recorder = Node::start(&folder.path().join("recorder"), &recording);
+    assert_eq!(curl(recorder.url("record"), &[]).status, 200);
+    wait_for_records(&player, 1);
+}
+
+/// In both versions: what the one node captured, the other answers.
+#[test]
+fn nodes_that_speak_mqtt_5_meet_on_any_broker_and_with_nodes_that_do_not() {
+    let (folder, origin) = (tempfile::tempdir().unwrap(), Origin::start());
+    let mosquitto = Mosquitto::start_now(&Options::default());
+    let mut playing = player(mosquitto.port());
+    playing["mqtt"] = json!({ "protocol": "5.0" });
+    let player = Node::start(&folder.path().join("player"), &playing);
+    for (number, protocol) in (1..).zip(["5.0", "3.1.1"]) {
+        let mut recording = recorder(mosquitto.port(), &origin.url());
+        recording["node"] = json!(format!("rec-{number}"));
+        recording["mqtt"] = json!({ "protocol": protocol });
+        let recorder = Node::start(
+            &folder.path().join(format!("recorder-{number}")),
+            &recording,
+        );
+        assert_eq!(curl(recorder.url("record"), &[]).status, 200);
+        wait_for_records(&player, number);
+    }
 }
 
 #[test]

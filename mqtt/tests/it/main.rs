@@ -9,3 +9,4 @@ mod differential_test;
 mod differential_v5_test;
 mod entries_test;
 mod conformance_test;
+mod journal_test;
