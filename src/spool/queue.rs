@@ -69,7 +69,7 @@ impl Shared {
         let mut ledger = Ledger::restore(state.acknowledged, state.unlinked, &state.dropped());
         let mut newest = state.epoch.max(state.acknowledged.0);
         // What was given out and then removed is in the log no more; the reader counts it.
-        let places = lives(&log)?.into_iter().chain(state.removed());
+        let places = lives(&log).into_iter().chain(state.removed());
         for last in places {
             newest = newest.max(last.0);
             if last >= state.acknowledged {
@@ -275,7 +275,7 @@ impl Shared {
         let known = self.ledger.lock().highest(epoch.0);
         let highest = match known {
             Some(highest) => Some(highest),
-            None => last_of(&self.log, epoch.0).ok().flatten(),
+            None => last_of(&self.log, epoch.0),
         };
         highest.map(Sequence)
     }
@@ -329,7 +329,7 @@ impl Shared {
             let first = first.entries.first().map(|entry| key(entry.id));
             let dropped = self.ledger.lock().unlink_before(first);
             drop(writing);
-            self.count_dropped(&dropped)?;
+            self.count_dropped(&dropped);
             // Saved before the files go, so that a restart still tells players of the gap; but on a full disk
             // the files must go first.
             let saved = self.save_state();
@@ -343,7 +343,7 @@ impl Shared {
     }
 
     /// Counts dropped numbers, without those that were no copies but gaps and counted as such before.
-    pub(super) fn count_dropped(&self, dropped: &[Dropped]) -> Result<(), Error> {
+    pub(super) fn count_dropped(&self, dropped: &[Dropped]) {
         let mut numbers: u64 = dropped.iter().map(|(_, range)| range.count()).sum();
         for (epoch, range) in dropped {
             let inside = ids(*epoch, *range);
@@ -352,7 +352,7 @@ impl Shared {
                 let places = span_of(gap.meta).min(range.last - first + 1);
                 numbers = numbers.saturating_sub(places);
                 std::ops::ControlFlow::Continue(())
-            })?;
+            });
         }
         if numbers > 0 {
             let reason = GapReason::SpoolLimit.as_str();
@@ -360,7 +360,6 @@ impl Shared {
             counter.inc_by(numbers);
             tracing::error!(numbers, "spool over its limit: dropped the oldest unsent");
         }
-        Ok(())
     }
 
     /// Saves the acknowledged place where it moved.
@@ -403,7 +402,7 @@ impl Shared {
         let stats = self.log.stats();
         let bytes = i64::try_from(stats.bytes).unwrap_or(i64::MAX);
         self.metrics.bytes.set(bytes);
-        let failures = stats.sync_failures;
+        let failures = stats.sync_failures + stats.seal_failures;
         let counted = self
             .sync_failures
             .fetch_max(failures, atomic::Ordering::Relaxed);
@@ -420,6 +419,7 @@ fn push_range(into: &mut Vec<SequenceRange>, first: u64, last: u64) {
 
 fn report(recovery: &segment::Recovery, metrics: &Metrics) {
     metrics.recovery_cut_bytes.inc_by(recovery.cut_bytes);
+    metrics.reindexed.inc_by(recovery.reindexed);
     for damage in &recovery.damage {
         metrics.damaged_bytes.inc_by(damage.bytes);
         tracing::error!(
@@ -432,7 +432,7 @@ fn report(recovery: &segment::Recovery, metrics: &Metrics) {
 }
 
 /// The last place of every epoch in the log.
-fn lives(log: &Log) -> Result<Vec<Key>, Error> {
+fn lives(log: &Log) -> Vec<Key> {
     let mut lives = Vec::new();
     let mut from = Some(0);
     while let Some(epoch) = from {
@@ -444,12 +444,12 @@ fn lives(log: &Log) -> Result<Vec<Key>, Error> {
         let Some(epoch) = first.min() else {
             break;
         };
-        if let Some(last) = last_of(log, epoch)? {
+        if let Some(last) = last_of(log, epoch) {
             lives.push((epoch, last));
         }
         from = epoch.checked_add(1);
     }
-    Ok(lives)
+    lives
 }
 
 fn message_ids_from(epoch: u64) -> segment::Ids {
@@ -457,7 +457,7 @@ fn message_ids_from(epoch: u64) -> segment::Ids {
 }
 
 /// The last place of an epoch in the log.
-fn last_of(log: &Log, epoch: u64) -> Result<Option<u64>, Error> {
+fn last_of(log: &Log, epoch: u64) -> Option<u64> {
     let mut last = None;
     for kind in [ITEM, GAP] {
         log.scan(kind, ids(epoch, ALL), Order::Newest, &mut |header| {
@@ -465,7 +465,7 @@ fn last_of(log: &Log, epoch: u64) -> Result<Option<u64>, Error> {
             let end = first.saturating_add(span_of(header.meta).saturating_sub(1));
             last = last.max(Some(end));
             std::ops::ControlFlow::Break(())
-        })?;
+        });
     }
-    Ok(last)
+    last
 }

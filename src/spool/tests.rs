@@ -523,6 +523,7 @@ fn metrics_show_what_happened() {
         "qproxy_spool_disk_errors_total 0".to_owned(),
         "qproxy_spool_recovery_cut_bytes_total 0".to_owned(),
         "qproxy_spool_damaged_bytes_total 0".to_owned(),
+        "qproxy_spool_reindexed_total 0".to_owned(),
     ] {
         assert!(page.contains(&line), "{line} is not in\n{page}");
     }

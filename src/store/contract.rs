@@ -48,6 +48,7 @@ macro_rules! contract {
             pages_show_every_survivor_once
             delete_takes_all_of_a_record_for_good
             lookups_come_in_source_order
+            newest_come_first_whoever_recorded_them
             pieces_may_come_in_any_order
             old_records_expire
             the_oldest_make_room
@@ -595,6 +596,35 @@ pub(super) async fn delete_takes_all_of_a_record_for_good(bench: &dyn Bench) {
     );
 }
 
+pub(super) async fn newest_come_first_whoever_recorded_them(bench: &dyn Bench) {
+    let store = bench.open(Retention::default()).await;
+    let sources = ["az1", "az1-", "az2", "b"].map(|node| Source::named(node, 1));
+    let print = Fingerprint(u128::MAX);
+    let mut ids = Vec::new();
+    for at in 0..600_u64 {
+        let source = &sources[usize::try_from(at * 7 % 4).unwrap()];
+        let one = source.exchange(at + 1, i64::try_from(at).unwrap() * 1000 - 3_600_000);
+        ids.push(one.id);
+        let mut one = batch([exchange(one)]);
+        one.arrivals[0].fingerprint = Some(print);
+        store.put(one).await.unwrap();
+    }
+    let mut other = batch([exchange(sources[0].exchange(1000, 0))]);
+    other.arrivals[0].fingerprint = Some(Fingerprint(2));
+    store.put(other).await.unwrap();
+    ids.sort_unstable_by(|a, b| b.cmp(a));
+    for limit in [0, 1, 2, 7, 599, 600, 601, 10_000] {
+        let found = store.newest(print, limit).await.unwrap();
+        assert_eq!(found, ids[..limit.min(600)], "{limit}");
+    }
+    for deleted in [0, 1, 5] {
+        store.delete(ids[deleted]).await.unwrap();
+    }
+    let left = [ids[2], ids[3], ids[4], ids[6]];
+    assert_eq!(store.newest(print, 4).await.unwrap(), left);
+    assert_eq!(store.newest(Fingerprint(3), 9).await.unwrap(), []);
+}
+
 pub(super) async fn lookups_come_in_source_order(bench: &dyn Bench) {
     let store = bench.open(Retention::default()).await;
     let sources = [
@@ -1006,6 +1036,12 @@ pub(super) async fn agrees_with_a_model(bench: &dyn Bench) {
                 let limit = usize::try_from(dice(9)).unwrap();
                 let found = store.lookup(Fingerprint(print), limit).await.unwrap();
                 assert_eq!(found, model.lookup(print, limit), "round {round}");
+                let found = store.newest(Fingerprint(print), limit).await.unwrap();
+                // The model gives out places at random, so that only the one order or the other can hold.
+                let all = model.lookup(print, usize::MAX);
+                assert_eq!(found.len(), all.len().min(limit), "round {round}");
+                assert!(found.is_sorted_by(|a, b| a > b), "round {round}");
+                assert!(found.iter().all(|id| all.contains(id)), "round {round}");
             }
             _ => {
                 let mut moment = || {

@@ -107,6 +107,10 @@ pub trait Store: Send + Sync + 'static {
     /// Up to `limit` records with this fingerprint, in the order in which their source saw them.
     async fn lookup(&self, fingerprint: Fingerprint, limit: usize) -> Result<Vec<RecordId>, Error>;
 
+    /// Up to `limit` of the newest records with this fingerprint, whichever source saw them, largest id first.
+    /// Of requests that overlapped, newer may be the one that began later or the one that ended later.
+    async fn newest(&self, fingerprint: Fingerprint, limit: usize) -> Result<Vec<RecordId>, Error>;
+
     /// One chunk of a body; `None` where it has not arrived or is gone.
     async fn chunk(&self, id: RecordId, side: Side, index: u32) -> Result<Option<Bytes>, Error>;
 

@@ -98,6 +98,10 @@ impl Store for Memory {
         Ok(Vec::new())
     }
 
+    async fn newest(&self, _: Fingerprint, _: usize) -> Result<Vec<RecordId>, store::Error> {
+        Ok(Vec::new())
+    }
+
     async fn chunk(
         &self,
         _: RecordId,

@@ -335,6 +335,14 @@ impl Store for Moody {
         self.inner.lookup(fingerprint, limit).await
     }
 
+    async fn newest(
+        &self,
+        fingerprint: Fingerprint,
+        limit: usize,
+    ) -> Result<Vec<RecordId>, store::Error> {
+        self.inner.newest(fingerprint, limit).await
+    }
+
     async fn chunk(
         &self,
         id: RecordId,

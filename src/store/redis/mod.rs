@@ -206,6 +206,10 @@ impl Store for Redis {
         self.counted(self.find(fingerprint, limit).await)
     }
 
+    async fn newest(&self, fingerprint: Fingerprint, limit: usize) -> Result<Vec<RecordId>, Error> {
+        self.counted(self.find_newest(fingerprint, limit).await)
+    }
+
     async fn chunk(&self, id: RecordId, side: Side, index: u32) -> Result<Option<Bytes>, Error> {
         self.counted(self.read_chunk(id, side, index).await)
     }

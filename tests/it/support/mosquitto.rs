@@ -174,6 +174,9 @@ fn settings(directory: &Path, port: u16, options: &Options) -> String {
         )
         .unwrap();
     }
+    if options.drops_nothing {
+        text.push_str("max_queued_messages 0\n");
+    }
     if options.transcript {
         text.push_str("log_dest stderr\nlog_type all\n");
     }
