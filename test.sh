@@ -15,6 +15,7 @@ need mosquitto mosquitto
 need mosquitto_sub mosquitto-clients
 need redis-server redis-server
 need curl curl ca-certificates
+need h2load nghttp2-client
 need openssl openssl
 need python3 python3 python3-venv
 python3 -c 'import venv, ensurepip' 2>/dev/null || packages+=(python3-venv)

@@ -160,7 +160,7 @@ impl Resolver {
         let form = form?;
         let mut downstream = Vec::new();
         for (key, text) in self.texts("http.downstream", form.downstream) {
-            match target::http_origin(&text) {
+            match target::downstream_origin(&text) {
                 Ok(origin) => downstream.push(origin),
                 Err(message) => self.wrong(key, message),
             }

@@ -131,7 +131,7 @@ impl Error {
         let upstream = Arc::clone(upstream);
         if source.is_user() {
             Self::RequestBody(source)
-        } else if source.is_parse() {
+        } else if source.is_parse() || breaks_http2(&source) {
             Self::Protocol { upstream, source }
         } else {
             Self::Reset { upstream, source }
@@ -219,4 +219,17 @@ impl Error {
         }
         text
     }
+}
+
+/// Whether it is our side that found the peer's HTTP/2 wrong (RFC 9113 section 5.4).
+fn breaks_http2(error: &hyper::Error) -> bool {
+    let cause = std::error::Error::source(error);
+    let Some(cause) = cause.and_then(|cause| cause.downcast_ref::<h2::Error>()) else {
+        return false;
+    };
+    let ended = [h2::Reason::NO_ERROR, h2::Reason::CANCEL];
+    let wrong = cause
+        .reason()
+        .is_some_and(|reason| !ended.contains(&reason));
+    wrong && !cause.is_remote()
 }

@@ -1,9 +1,9 @@
 //! The recording proxies: HTTP in front of a service, or plain TCP.
 //!
 //! ```text
-//! listener --> tls? --> http (hyper) --> forward --> upstream pool
-//!                    |                `-> Responder (answers from records, plugged in by `app`)
-//!                    `-> tcp (pump both ways)
+//! listener --> tls? --> detect --> http (hyper) --> forward --> upstream pool --> dial
+//!                    |                         `-> Responder (answers from records, plugged in by `app`)
+//!                    `-> tcp (pump both ways) --> dial
 //! ```
 //!
 //! Sockets are bound by `bind`, work starts with `serve`, and [`Running::shutdown`] drains. What is copied
@@ -14,6 +14,8 @@ mod metrics;
 mod drain;
 mod listener;
 mod stream;
+mod detect;
+mod dial;
 pub mod tls;
 pub mod http;
 pub mod tcp;

@@ -35,7 +35,10 @@ pub(super) struct Server {
 
 /// Begins TLS with upstreams.
 #[derive(Clone)]
-pub(super) struct Client(TlsConnector);
+pub(super) struct Client {
+    config: Arc<ClientConfig>,
+    connector: TlsConnector,
+}
 
 impl Server {
     /// Reads the files; `alpn` are the protocols offered (RFC 7301).
@@ -91,8 +94,8 @@ pub(super) async fn accept(
 }
 
 impl Client {
-    /// Trusts what the operating system trusts, or only the authorities in `ca`.
-    pub(super) fn new(ca: Option<&Path>, alpn: &[&[u8]]) -> Result<Self, Error> {
+    /// Trusts what the operating system trusts, or only the authorities in `ca`; offers no protocol by name.
+    pub(super) fn new(ca: Option<&Path>) -> Result<Self, Error> {
         let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
             .with_safe_default_protocol_versions()
             .map_err(Error::UpstreamTls)?;
@@ -108,15 +111,26 @@ impl Client {
                 builder.with_root_certificates(roots)
             }
         };
-        let mut config = builder.with_no_client_auth();
+        Ok(Self::of(builder.with_no_client_auth()))
+    }
+
+    /// The same, but offering these protocols (RFC 7301).
+    pub(super) fn offering(&self, alpn: &[&[u8]]) -> Self {
+        let mut config = ClientConfig::clone(&self.config);
         config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
-        Ok(Self(TlsConnector::from(Arc::new(config))))
+        Self::of(config)
+    }
+
+    fn of(config: ClientConfig) -> Self {
+        let config = Arc::new(config);
+        let connector = TlsConnector::from(Arc::clone(&config));
+        Self { config, connector }
     }
 
     pub(super) async fn connect(&self, host: &str, socket: TcpStream) -> std::io::Result<Stream> {
         let name = ServerName::try_from(host.to_owned())
             .map_err(|error| std::io::Error::new(std::io::ErrorKind::InvalidInput, error))?;
-        let stream = self.0.connect(name, socket).await?;
+        let stream = self.connector.connect(name, socket).await?;
         Ok(Stream::Tls(Box::new(TlsStream::Client(stream))))
     }
 }

@@ -12,6 +12,7 @@ mod sync_test;
 mod mqtt_test;
 mod mqtt_integration_test;
 mod proxy_test;
+mod http_peers_test;
 mod playback_test;
 mod record_test;
 mod demo_test;

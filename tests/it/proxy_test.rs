@@ -8,10 +8,13 @@
 
 #[path = "support/origin.rs"]
 mod origin;
+#[path = "support/http2.rs"]
+mod http2_support;
 
 mod bodies;
 mod failures;
 mod http;
+mod http2;
 mod lifecycle;
 mod tcp;
 mod tls;

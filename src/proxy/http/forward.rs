@@ -11,13 +11,14 @@ use http::request::Parts;
 use http_body::Body;
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::{Request, Response};
+use hyper::{Request, Response, Version};
 
 use super::super::drain::Drain;
 use super::super::{Error, Metrics, Side};
-use super::body::{Meter, Progress, Reply, RequestBody, UpstreamBody};
+use super::body::{Meter, Progress, Reply, RequestBody, UpstreamBody, Way};
 use super::head::{self, Route, Use};
-use super::upstream::{self, Busy, Site, Source, Upstreams};
+use super::loan;
+use super::upstream::{Busy, Carrier, Seat, Site, Source, Upstreams};
 use super::{Client, Config, Forwarded, Host, upgrade};
 use crate::capture::{Capture, Tee};
 use crate::record::Outcome;
@@ -43,8 +44,25 @@ pub(super) struct Forwarder {
 /// A request that was sent, and what came of it.
 struct Answered {
     site: Arc<Site>,
-    connection: upstream::Connection,
+    carrier: Carrier,
     response: Response<Incoming>,
+}
+
+/// A request that was not answered.
+struct Failed {
+    error: Error,
+    /// The request, where it can be sent again and has its content.
+    again: Option<Request<RequestBody>>,
+    sight: Sight,
+}
+
+/// What the upstream has seen of a failed request.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Sight {
+    /// Perhaps all of it.
+    Unknown,
+    /// Nothing, as it says itself: every request can be sent again.
+    Nothing,
 }
 
 impl Forwarder {
@@ -56,7 +74,7 @@ impl Forwarder {
         drain: Drain,
     ) -> Result<Self, Error> {
         Ok(Self {
-            upstreams: Upstreams::new(config, pool, metrics.clone())?,
+            upstreams: Upstreams::new(config, pool, metrics.clone(), drain.clone())?,
             metrics: Arc::new(metrics),
             drain,
             capture,
@@ -86,13 +104,17 @@ impl Forwarder {
         client: &Client,
     ) -> Response<Reply> {
         let mut meter = Meter::new(Arc::clone(&self.metrics));
-        let (parts, body) = request.into_parts();
+        let (mut parts, body) = request.into_parts();
+        let normal = match parts.version {
+            Version::HTTP_2 => head::from_http2(&mut parts),
+            _ => Ok(()),
+        };
         let tee = self.capture.begin(&client.connection, &parts);
-        let kind = match head::check(&parts) {
+        let kind = match normal.and_then(|()| head::check(&parts)) {
             Ok(kind) => kind,
             Err(error) => return self.refuse(&error, tee, meter),
         };
-        if kind == Use::Upgrade {
+        if kind == Use::Upgrade && self.upstreams.upgrades() {
             let request = Request::from_parts(parts, body);
             return upgrade::forward(self, request, tee, meter, client).await;
         }
@@ -111,7 +133,7 @@ impl Forwarder {
             Ok(answered) => {
                 let Answered {
                     site,
-                    connection,
+                    carrier,
                     response,
                 } = answered;
                 let (mut head, incoming) = response.into_parts();
@@ -119,12 +141,15 @@ impl Forwarder {
                 meter.answered(head.status);
                 let tee = tee.and_then(|t| t.respond(head.status, &head.headers, Some(&site.name)));
                 let pause = self.body_timeout;
-                let busy = Busy {
-                    connection,
-                    progress,
-                    drain: self.drain.clone(),
+                let way = match carrier {
+                    Carrier::Own(connection) => Way::Own(Busy {
+                        connection,
+                        progress,
+                        drain: self.drain.clone(),
+                    }),
+                    Carrier::Shared(seat) => Way::Shared { _seat: seat },
                 };
-                let body = UpstreamBody::new(incoming, Some(busy), site, tee, meter, pause);
+                let body = UpstreamBody::new(incoming, way, site, tee, meter, pause);
                 Response::from_parts(head, Reply::Upstream(Box::new(body)))
             }
             Err(error) => self.refuse(&error, tee, meter),
@@ -150,8 +175,8 @@ impl Forwarder {
         head::to_upstream(parts, kind, &route)
     }
 
-    /// Sends a request; once more on a fresh connection where a kept one turned out to be closed and the
-    /// request can be repeated (RFC 9110 section 9.2.2).
+    /// Sends a request; once more where a kept connection turned out to be closed and the request can be
+    /// repeated (RFC 9110 section 9.2.2), or where the upstream says that it has not looked at it.
     async fn exchange(
         &self,
         mut parts: Parts,
@@ -159,50 +184,97 @@ impl Forwarder {
         progress: &Arc<Progress>,
         client: SocketAddr,
     ) -> Result<Answered, Error> {
-        let (site, connection, source) = self.upstreams.connection().await?;
+        let (site, carrier, source) = self.upstreams.connection().await?;
         let repeatable =
             source == Source::Reused && parts.method.is_idempotent() && body.is_end_stream();
         self.rewrite(&mut parts, Use::Exchange, &site, client)?;
         let spare = repeatable.then(|| copy(&parts));
         let request = Request::from_parts(parts, body);
         let again = Arc::clone(&site);
-        let (error, unsent) = match self.send(site, connection, request, progress).await {
+        let failed = match self.send(site, carrier, request, progress).await {
             Ok(answered) => return Ok(answered),
-            Err(failed) => failed,
+            Err(failed) => *failed,
         };
-        if source == Source::Fresh || !matches!(error, Error::Reset { .. }) {
-            return Err(error);
-        }
+        let stale = source == Source::Reused && matches!(failed.error, Error::Reset { .. });
         let none = |parts| Request::from_parts(parts, RequestBody::none(Arc::clone(&self.metrics)));
-        let Some(request) = unsent.or_else(|| spare.map(none)) else {
-            return Err(error);
+        let request = match (failed.again, spare) {
+            (Some(request), _) if stale || failed.sight == Sight::Nothing => request,
+            (None, Some(parts)) if stale => none(parts),
+            _ => return Err(failed.error),
         };
         self.metrics.retries.inc();
-        let connection = self.upstreams.fresh(&again).await?;
-        let sent = self.send(again, connection, request, progress).await;
-        sent.map_err(|(error, _)| error)
+        let (carrier, _) = self.upstreams.another(&again).await?;
+        let sent = self.send(again, carrier, request, progress).await;
+        sent.map_err(|failed| failed.error)
     }
 
     async fn send(
         &self,
         site: Arc<Site>,
-        mut connection: upstream::Connection,
+        carrier: Carrier,
         request: Request<RequestBody>,
         progress: &Progress,
-    ) -> Result<Answered, (Error, Option<Request<RequestBody>>)> {
+    ) -> Result<Answered, Box<Failed>> {
+        let mut connection = match carrier {
+            Carrier::Own(connection) => connection,
+            Carrier::Shared(seat) => return self.share(site, seat, request, progress).await,
+        };
         let response = connection.send(request);
         let response = within(self.response_timeout, progress, response).await;
         match response {
             Some(Ok(response)) => Ok(Answered {
                 site,
-                connection,
+                carrier: Carrier::Own(connection),
                 response,
             }),
-            Some(Err(refused)) => {
-                let error = Error::from_exchange(refused.error, &site.name);
-                Err((error, refused.unsent))
+            Some(Err(refused)) => Err(Box::new(Failed {
+                error: Error::from_exchange(refused.error, &site.name),
+                again: refused.unsent,
+                sight: Sight::Unknown,
+            })),
+            None => Err(Failed::only(no_answer(progress, &site.name))),
+        }
+    }
+
+    /// Sends a request on a stream of a shared connection.
+    async fn share(
+        &self,
+        site: Arc<Site>,
+        mut seat: Seat,
+        request: Request<RequestBody>,
+        progress: &Progress,
+    ) -> Result<Answered, Box<Failed>> {
+        let (parts, body) = request.into_parts();
+        let mut sent = copy(&parts);
+        head::to_http2(&mut sent, site.scheme()).map_err(Failed::only)?;
+        let (lent, lender) = loan::lend(body);
+        let response = seat.send(Request::from_parts(sent, lent));
+        match within(self.response_timeout, progress, response).await {
+            Some(Ok(response)) => {
+                lender.settle();
+                let carrier = Carrier::Shared(seat);
+                Ok(Answered {
+                    site,
+                    carrier,
+                    response,
+                })
             }
-            None => Err((no_answer(progress, &site.name), None)),
+            Some(Err(returned)) if returned.unprocessed => {
+                let body = lender.take_back();
+                Err(Box::new(Failed {
+                    error: Error::from_exchange(returned.error, &site.name),
+                    again: body.map(|body| Request::from_parts(parts, body)),
+                    sight: Sight::Nothing,
+                }))
+            }
+            Some(Err(returned)) if progress.is_broken() => {
+                Err(Failed::only(Error::RequestBody(returned.error)))
+            }
+            Some(Err(returned)) => Err(Failed::only(Error::from_exchange(
+                returned.error,
+                &site.name,
+            ))),
+            None => Err(Failed::only(no_answer(progress, &site.name))),
         }
     }
 
@@ -250,6 +322,17 @@ impl Forwarder {
         } else {
             tracing::warn!(error = error.chain(), "upstream failed");
         }
+    }
+}
+
+impl Failed {
+    /// A failure after which nothing is sent again.
+    fn only(error: Error) -> Box<Self> {
+        Box::new(Self {
+            error,
+            again: None,
+            sight: Sight::Unknown,
+        })
     }
 }
 

@@ -1,9 +1,14 @@
 //! What a reverse proxy does to heads: drop hop-by-hop fields, find the target, name the host. Pure.
+//!
+//! HTTP/2 requests are brought to the form of HTTP/1.1 first (RFC 9113 section 8.3.1), which is also how they
+//! are recorded, and into theirs again where the upstream speaks HTTP/2.
 
 use std::net::IpAddr;
 
-use http::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderName, TE, TRANSFER_ENCODING, UPGRADE};
-use http::uri::{PathAndQuery, Uri};
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, COOKIE, HOST, HeaderName, TE, TRANSFER_ENCODING, UPGRADE,
+};
+use http::uri::{Authority, PathAndQuery, Uri};
 use http::{HeaderMap, HeaderValue, Method, Version};
 
 use super::super::Error;
@@ -32,6 +37,66 @@ pub(super) struct Route<'a> {
     pub(super) forwarded: Forwarded,
     pub(super) client: IpAddr,
     pub(super) scheme: &'static str,
+}
+
+/// Makes of a request that came over HTTP/2 one with a path for a target, a `Host`, and one `Cookie`.
+pub(super) fn from_http2(head: &mut http::request::Parts) -> Result<(), Error> {
+    if head.method == Method::CONNECT {
+        return Ok(());
+    }
+    if let Some(authority) = head.uri.authority() {
+        let authority = authority.as_str();
+        let differs =
+            |host: &HeaderValue| !host.as_bytes().eq_ignore_ascii_case(authority.as_bytes());
+        if head.headers.get_all(HOST).iter().any(differs) {
+            return Err(Error::Request(
+                "the request's :authority and Host differ (RFC 9113 section 8.3.1)",
+            ));
+        }
+        let host = HeaderValue::from_str(authority)
+            .map_err(|_| Error::Request("the target's authority is no host"))?;
+        head.headers.insert(HOST, host);
+    }
+    let path = head.uri.path_and_query().cloned();
+    head.uri = Uri::from(path.unwrap_or(PathAndQuery::from_static("/")));
+    join_cookies(&mut head.headers)
+}
+
+/// HTTP/2 may send the cookies of a request one by one (RFC 9113 section 8.2.3).
+fn join_cookies(headers: &mut HeaderMap) -> Result<(), Error> {
+    let mut cookies = headers.get_all(COOKIE).iter();
+    let (Some(first), Some(second)) = (cookies.next(), cookies.next()) else {
+        return Ok(());
+    };
+    let mut joined = first.as_bytes().to_vec();
+    for cookie in std::iter::once(second).chain(cookies) {
+        joined.extend_from_slice(b"; ");
+        joined.extend_from_slice(cookie.as_bytes());
+    }
+    let joined = HeaderValue::from_bytes(&joined)
+        .map_err(|_| Error::Request("the request's cookies make no field"))?;
+    headers.insert(COOKIE, joined);
+    Ok(())
+}
+
+/// Makes of an upstream's request one for HTTP/2: the host becomes `:authority`, and `TE` needs no
+/// `Connection` (RFC 9113 sections 8.2.2 and 8.3.1).
+pub(super) fn to_http2(
+    head: &mut http::request::Parts,
+    scheme: http::uri::Scheme,
+) -> Result<(), Error> {
+    let host = head.headers.remove(HOST);
+    let authority = host.and_then(|host| Authority::try_from(host.as_bytes()).ok());
+    let authority = authority.ok_or(Error::Request("the request's Host is no host"))?;
+    let path = head.uri.path_and_query().cloned();
+    let mut target = http::uri::Parts::default();
+    target.scheme = Some(scheme);
+    target.authority = Some(authority);
+    target.path_and_query = Some(path.unwrap_or(PathAndQuery::from_static("/")));
+    head.uri = Uri::from_parts(target).map_err(|_| Error::Request("the target is no path"))?;
+    head.headers.remove(CONNECTION);
+    head.version = Version::HTTP_2;
+    Ok(())
 }
 
 /// Refuses what no server has to take.
@@ -297,6 +362,44 @@ mod tests {
             assert_eq!(request.uri.to_string(), path);
             assert_eq!(request.headers["host"], host, "{uri}");
         }
+    }
+
+    #[test]
+    fn http2_requests_take_the_form_of_http1_and_back() {
+        let mut request = head(
+            "https://shop.test/a?b",
+            &[
+                ("cookie", "a=1"),
+                ("x", "1"),
+                ("cookie", "b=2"),
+                ("te", "trailers"),
+            ],
+        );
+        request.version = Version::HTTP_2;
+        from_http2(&mut request).unwrap();
+        assert_eq!(request.uri.to_string(), "/a?b");
+        assert_eq!(request.headers["host"], "shop.test");
+        assert_eq!(request.headers["cookie"], "a=1; b=2");
+        assert_eq!(request.headers.get_all("cookie").iter().count(), 1);
+        assert_eq!(check(&request).unwrap(), Use::Exchange);
+        to_upstream(&mut request, Use::Exchange, &route("/base")).unwrap();
+        to_http2(&mut request, http::uri::Scheme::HTTP).unwrap();
+        assert_eq!(request.uri.to_string(), "http://shop.test/base/a?b");
+        assert_eq!(names_of(&request.headers), ["cookie", "te", "x"]);
+    }
+
+    #[test]
+    fn http2_requests_whose_host_is_in_doubt_are_refused() {
+        let mut request = head("https://shop.test/", &[("host", "other.test")]);
+        assert!(from_http2(&mut request).is_err());
+        let mut request = head("https://shop.test/", &[("host", "SHOP.test")]);
+        assert!(from_http2(&mut request).is_ok());
+        let mut request = head("/", &[("host", "a b")]);
+        assert!(to_http2(&mut request, http::uri::Scheme::HTTP).is_err());
+        let mut request = head("*", &[("host", "a")]);
+        request.method = Method::OPTIONS;
+        to_http2(&mut request, http::uri::Scheme::HTTP).unwrap();
+        assert_eq!(request.uri.path(), "*");
     }
 
     #[test]

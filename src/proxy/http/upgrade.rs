@@ -14,7 +14,7 @@ use tokio::io::copy_bidirectional;
 
 use super::super::Error;
 use super::Client;
-use super::body::{Meter, Progress, Reply, RequestBody, UpstreamBody};
+use super::body::{Meter, Progress, Reply, RequestBody, UpstreamBody, Way};
 use super::forward::{Forwarder, no_answer, within};
 use super::head::{self, Use};
 use super::upstream::Site;
@@ -47,7 +47,7 @@ pub(super) async fn forward(
     let tee = tee.and_then(|tee| tee.respond(head.status, &head.headers, Some(&site.name)));
     if !switched {
         let pause = forwarder.body_timeout;
-        let body = UpstreamBody::new(incoming, None, site, tee, meter, pause);
+        let body = UpstreamBody::new(incoming, Way::Driven, site, tee, meter, pause);
         return Response::from_parts(head, Reply::Upstream(Box::new(body)));
     }
     if let Some(tee) = tee {

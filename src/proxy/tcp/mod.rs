@@ -9,15 +9,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::net::TcpStream;
-
+use super::dial::{Dialer, Offer};
 use super::drain::{Drain, Running};
-use super::listener::{Accepted, Listener, next_connection, tune};
+use super::listener::{Accepted, Listener, next_connection};
 use super::stream::Stream;
 use super::{Error, Metrics, tls};
 use crate::capture::{Capture, Connection};
 use crate::record::{Outcome, Protocol};
-use crate::service_discovery::{Member, Pool, Scheme};
+use crate::service_discovery::Pool;
 
 /// What a listener is and how much it takes.
 #[derive(Debug, Clone)]
@@ -83,7 +82,7 @@ pub struct Bound {
 struct Server {
     config: Config,
     tls: Option<tls::Server>,
-    downstream_tls: Option<tls::Client>,
+    dialer: Dialer,
     pool: Arc<Pool>,
     capture: Capture,
     metrics: Metrics,
@@ -103,15 +102,12 @@ pub fn bind(
     config.check()?;
     let tls = config.tls.as_ref();
     let tls = tls.map(|files| tls::Server::new(files, &[], config.handshake_timeout));
-    let secure = |member: &Arc<Member>| member.endpoint().scheme() == Scheme::Https;
-    let downstream_tls = pool.members().iter().any(secure);
-    let ca = config.upstream_ca.as_deref();
-    let downstream_tls = downstream_tls.then(|| tls::Client::new(ca, &[]));
+    let dialer = Dialer::new(&pool, config.upstream_ca.as_deref())?;
     Ok(Bound {
         listener: Listener::bind(config.listen)?,
         server: Server {
             tls: tls.transpose()?,
-            downstream_tls: downstream_tls.transpose()?,
+            dialer,
             config,
             pool,
             capture,
@@ -212,10 +208,10 @@ impl Server {
         loop {
             let member = self.pool.pick(Instant::now());
             let name: Arc<str> = member.endpoint().authority().into();
-            let opened =
-                tokio::time::timeout(self.config.connect_timeout, self.open(member, &name));
+            let dialed = self.dialer.dial(member.endpoint(), &name, Offer::Raw);
+            let opened = tokio::time::timeout(self.config.connect_timeout, dialed);
             let error = match opened.await {
-                Ok(Ok(stream)) => {
+                Ok(Ok((stream, _))) => {
                     self.pool.connected(member);
                     self.metrics.upstream_connections.inc();
                     return Ok((stream, name));
@@ -231,30 +227,6 @@ impl Server {
             if tries == 0 {
                 return Err(error);
             }
-        }
-    }
-
-    async fn open(&self, member: &Member, name: &Arc<str>) -> Result<Stream, Error> {
-        let endpoint = member.endpoint();
-        let host = &**endpoint.host();
-        let upstream = || Arc::clone(name);
-        let socket = TcpStream::connect((host, endpoint.port()))
-            .await
-            .map_err(|source| Error::Connect {
-                upstream: upstream(),
-                source,
-            })?;
-        tune(&socket);
-        match (&self.downstream_tls, endpoint.scheme()) {
-            (Some(tls), Scheme::Https) => {
-                tls.connect(host, socket)
-                    .await
-                    .map_err(|source| Error::Handshake {
-                        upstream: upstream(),
-                        source,
-                    })
-            }
-            _ => Ok(Stream::Plain(socket)),
         }
     }
 }
