@@ -13,10 +13,12 @@ use http::{HeaderMap, Method, StatusCode, Version};
 
 use super::body::{BodyCopy, CopiedBody, Limits, Over, Part, Sink};
 use super::head::FlatHead;
+use super::messages::Framer;
+use super::pace::Pace;
 use super::queue::{Chunk, Message};
 use super::settings::RequestParts;
 use super::{Connection, Inner, MESSAGE_OVERHEAD, Settings, redact};
-use crate::record::{Outcome, RecordId, Side, Target};
+use crate::record::{Beat, Grpc, Messages, Outcome, Protocol, RecordId, Side, Target};
 
 /// All that is known of an exchange; the halves are filled in as they end.
 #[derive(Debug)]
@@ -30,6 +32,7 @@ pub(super) struct Shared {
     pub(super) monotonic_us: u64,
     pub(super) method: Method,
     pub(super) version: Version,
+    pub(super) protocol: Protocol,
     /// The target and the header fields.
     pub(super) head: FlatHead,
     pub(super) typed: bool,
@@ -44,6 +47,7 @@ pub(super) struct Shared {
 pub(super) struct RequestHalf {
     pub(super) body: CopiedBody,
     pub(super) trailers: Option<FlatHead>,
+    pub(super) messages: Messages,
     pub(super) end_us: u64,
 }
 
@@ -63,9 +67,16 @@ pub(super) struct Answer {
     pub(super) body: CopiedBody,
     pub(super) trailers: Option<FlatHead>,
     pub(super) first_byte_us: u64,
+    pub(super) messages: Messages,
+    pub(super) pace: Vec<Beat>,
 }
 
 impl Shared {
+    /// The messages of a body, where it has some.
+    fn framer(&self) -> Option<Box<Framer>> {
+        (self.protocol == Protocol::Grpc).then(Box::default)
+    }
+
     fn elapsed_us(&self) -> u64 {
         Inner::micros(self.started, Instant::now())
     }
@@ -182,6 +193,7 @@ impl Tee {
             monotonic_us: Inner::micros(inner.epoch, started),
             method: head.method.clone(),
             version: head.version,
+            protocol: protocol(connection, head),
             typed: head.headers.contains_key(CONTENT_TYPE),
             head: flat,
             request: OnceLock::new(),
@@ -204,6 +216,7 @@ impl Tee {
         let shared = Arc::clone(self.shared());
         shared.open.fetch_add(1, Ordering::Relaxed);
         RequestTee {
+            framer: shared.framer(),
             copy: Some(BodyCopy::new(shared.limits(headers))),
             shared: Some(shared),
             trailers: None,
@@ -237,6 +250,8 @@ impl Tee {
             trailers: None,
             first_byte_us: shared.elapsed_us(),
             upstream: upstream.cloned(),
+            framer: shared.framer(),
+            pace: Pace::default(),
             shared: Some(shared),
         })
     }
@@ -277,6 +292,7 @@ impl Drop for Tee {
 pub struct RequestTee {
     shared: Option<Arc<Shared>>,
     copy: Option<BodyCopy>,
+    framer: Option<Box<Framer>>,
     trailers: Option<FlatHead>,
 }
 
@@ -284,6 +300,9 @@ impl RequestTee {
     /// The next bytes passed.
     pub fn data(&mut self, frame: &Bytes) {
         if let (Some(shared), Some(copy)) = (&self.shared, &mut self.copy) {
+            if let Some(framer) = &mut self.framer {
+                framer.data(frame, shared.elapsed_us());
+            }
             copy.data(
                 frame,
                 &Lane {
@@ -317,6 +336,7 @@ impl RequestTee {
                 },
             ),
             trailers: self.trailers.take(),
+            messages: finish(self.framer.take()),
             end_us: shared.elapsed_us(),
         };
         let _ = shared.request.set(half);
@@ -340,6 +360,8 @@ pub struct ResponseTee {
     copy: Option<BodyCopy>,
     trailers: Option<FlatHead>,
     first_byte_us: u64,
+    framer: Option<Box<Framer>>,
+    pace: Pace,
     upstream: Option<Arc<str>>,
 }
 
@@ -347,6 +369,11 @@ impl ResponseTee {
     /// The next bytes passed.
     pub fn data(&mut self, frame: &Bytes) {
         if let (Some(shared), Some(copy)) = (&self.shared, &mut self.copy) {
+            let at_us = shared.elapsed_us();
+            self.pace.data(frame.len(), at_us);
+            if let Some(framer) = &mut self.framer {
+                framer.data(frame, at_us);
+            }
             copy.data(
                 frame,
                 &Lane {
@@ -392,6 +419,8 @@ impl ResponseTee {
                 body,
                 trailers: self.trailers.take(),
                 first_byte_us: self.first_byte_us,
+                messages: finish(self.framer.take()),
+                pace: std::mem::take(&mut self.pace).finish(),
             }),
             upstream: self.upstream.take(),
             outcome,
@@ -406,6 +435,20 @@ impl Drop for ResponseTee {
     fn drop(&mut self) {
         self.close(Outcome::ClientClosed, false);
     }
+}
+
+/// gRPC is a use of HTTP/2 that only its content type tells.
+fn protocol(connection: &Connection, head: &http::request::Parts) -> Protocol {
+    let kind = head.headers.get(CONTENT_TYPE);
+    let grpc = kind.is_some_and(|kind| Grpc::is_content_type(kind.as_bytes()));
+    match connection.protocol {
+        Protocol::Http2 if grpc => Protocol::Grpc,
+        protocol => protocol,
+    }
+}
+
+fn finish(framer: Option<Box<Framer>>) -> Messages {
+    framer.map_or_else(Messages::default, |framer| framer.finish())
 }
 
 fn copy_head(head: &http::request::Parts) -> FlatHead {

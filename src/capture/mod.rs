@@ -13,6 +13,8 @@ mod redact;
 mod head;
 mod body;
 mod queue;
+mod messages;
+mod pace;
 mod exchange;
 mod stream;
 mod model;

@@ -196,6 +196,26 @@ impl Error {
         }
     }
 
+    /// The code that a gRPC client is told in place of the status.
+    #[must_use]
+    pub const fn grpc_status(&self) -> u32 {
+        match self {
+            // CANCELLED
+            Self::RequestBody(_) => 1,
+            // DEADLINE_EXCEEDED
+            Self::Timeout { .. } | Self::SlowRequest => 4,
+            // UNIMPLEMENTED
+            Self::Unsupported(_) => 12,
+            // UNAVAILABLE
+            Self::Connect { .. }
+            | Self::Handshake { .. }
+            | Self::Reset { .. }
+            | Self::Protocol { .. } => 14,
+            // INTERNAL, as gRPC's own mapping has it for 400
+            _ => 13,
+        }
+    }
+
     /// How the record says that it ended.
     #[must_use]
     pub fn outcome(&self) -> Outcome {

@@ -13,6 +13,7 @@ mod mqtt_test;
 mod mqtt_integration_test;
 mod proxy_test;
 mod http_peers_test;
+mod grpc_test;
 mod playback_test;
 mod record_test;
 mod demo_test;

@@ -6,12 +6,14 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use http::StatusCode;
 use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
 use http::request::Parts;
 use http_body::Body;
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::{Request, Response, Version};
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
 use super::super::drain::Drain;
 use super::super::{Error, Metrics, Side};
@@ -21,7 +23,7 @@ use super::loan;
 use super::upstream::{Busy, Carrier, Seat, Site, Source, Upstreams};
 use super::{Client, Config, Forwarded, Host, upgrade};
 use crate::capture::{Capture, Tee};
-use crate::record::Outcome;
+use crate::record::{Grpc, Outcome};
 use crate::service_discovery::Pool;
 
 /// What stands behind a listener that forwards.
@@ -110,9 +112,10 @@ impl Forwarder {
             _ => Ok(()),
         };
         let tee = self.capture.begin(&client.connection, &parts);
+        let asker = Asker::of(&parts);
         let kind = match normal.and_then(|()| head::check(&parts)) {
             Ok(kind) => kind,
-            Err(error) => return self.refuse(&error, tee, meter),
+            Err(error) => return self.refuse(&error, asker, tee, meter),
         };
         if kind == Use::Upgrade && self.upstreams.upgrades() {
             let request = Request::from_parts(parts, body);
@@ -152,7 +155,7 @@ impl Forwarder {
                 let body = UpstreamBody::new(incoming, way, site, tee, meter, pause);
                 Response::from_parts(head, Reply::Upstream(Box::new(body)))
             }
-            Err(error) => self.refuse(&error, tee, meter),
+            Err(error) => self.refuse(&error, asker, tee, meter),
         }
     }
 
@@ -282,6 +285,7 @@ impl Forwarder {
     pub(super) fn refuse(
         &self,
         error: &Error,
+        asker: Asker,
         tee: Option<Tee>,
         mut meter: Meter,
     ) -> Response<Reply> {
@@ -291,17 +295,33 @@ impl Forwarder {
         } else {
             tracing::debug!(error = error.chain(), "request refused");
         }
-        let status = error.status();
-        let content = message(error);
+        let content = match asker {
+            Asker::Http => message(error),
+            Asker::Grpc => Bytes::new(),
+        };
         let mut response = Response::new(Reply::Own(Full::new(content.clone())));
+        let status = match asker {
+            Asker::Http => error.status(),
+            // What went wrong with a call is in its trailers, which here are the only head there is.
+            Asker::Grpc => StatusCode::OK,
+        };
         *response.status_mut() = status;
         let headers = response.headers_mut();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        headers.insert(CONTENT_LENGTH, HeaderValue::from(content.len()));
-        if error.side() == Side::Client {
+        match asker {
+            Asker::Http => {
+                headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+                headers.insert(CONTENT_LENGTH, HeaderValue::from(content.len()));
+            }
+            Asker::Grpc => {
+                headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+                headers.insert("grpc-status", error.grpc_status().into());
+                headers.insert("grpc-message", grpc_message(error));
+            }
+        }
+        if asker == Asker::Http && error.side() == Side::Client {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
-        meter.answered(status);
+        meter.answered(error.status());
         if let Some(tee) = tee {
             if error.outcome() == Outcome::ClientClosed {
                 tee.end(error.outcome(), error.upstream());
@@ -377,6 +397,35 @@ fn copy(parts: &Parts) -> Parts {
     copy.version = parts.version;
     copy.headers = parts.headers.clone();
     copy
+}
+
+/// Who is answered, which decides what an error looks like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Asker {
+    /// Takes a status and a text.
+    Http,
+    /// Takes a `grpc-status` in trailers.
+    Grpc,
+}
+
+impl Asker {
+    fn of(parts: &Parts) -> Self {
+        let kind = parts.headers.get(CONTENT_TYPE);
+        let grpc = kind.is_some_and(|kind| Grpc::is_content_type(kind.as_bytes()));
+        if grpc && parts.version == Version::HTTP_2 {
+            Self::Grpc
+        } else {
+            Self::Http
+        }
+    }
+}
+
+/// What a `grpc-message` has to escape: a percent sign, and what is not printable ASCII.
+const GRPC_ESCAPED: &AsciiSet = &CONTROLS.add(b'%');
+
+fn grpc_message(error: &Error) -> HeaderValue {
+    let text = utf8_percent_encode(&error.chain(), GRPC_ESCAPED).to_string();
+    HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("the call failed"))
 }
 
 fn message(error: &Error) -> Bytes {

@@ -62,6 +62,18 @@ pub(super) fn from_http2(head: &mut http::request::Parts) -> Result<(), Error> {
     join_cookies(&mut head.headers)
 }
 
+/// A request as HTTP/1.1 has it, as far as that can be done: for who answers and asks nobody.
+pub(super) fn normal<B>(request: http::Request<B>) -> http::Request<B> {
+    if request.version() != Version::HTTP_2 {
+        return request;
+    }
+    let (mut parts, body) = request.into_parts();
+    if let Err(error) = from_http2(&mut parts) {
+        tracing::debug!(%error, "a request keeps its form");
+    }
+    http::Request::from_parts(parts, body)
+}
+
 /// HTTP/2 may send the cookies of a request one by one (RFC 9113 section 8.2.3).
 fn join_cookies(headers: &mut HeaderMap) -> Result<(), Error> {
     let mut cookies = headers.get_all(COOKIE).iter();

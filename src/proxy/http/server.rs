@@ -22,7 +22,7 @@ use super::super::{Metrics, tls};
 use super::body::Reply;
 use super::stall::{self, Lift, StallGuard};
 use super::streams::{Patience, Streams};
-use super::{Config, Handler, MAX_FIELDS};
+use super::{Config, Handler, MAX_FIELDS, head};
 use crate::capture::Connection;
 use crate::record::{Protocol, TlsFacts};
 
@@ -224,6 +224,7 @@ async fn serve(
         Handler::Forward(forwarder) => forwarder.forward(request, &peer).await,
         Handler::Respond(responder) => {
             let started = std::time::Instant::now();
+            let request = head::normal(request);
             let connection = peer.connection.id;
             let response = responder.respond(request, peer.address, connection).await;
             server

@@ -15,7 +15,7 @@ use tokio::io::copy_bidirectional;
 use super::super::Error;
 use super::Client;
 use super::body::{Meter, Progress, Reply, RequestBody, UpstreamBody, Way};
-use super::forward::{Forwarder, no_answer, within};
+use super::forward::{Asker, Forwarder, no_answer, within};
 use super::head::{self, Use};
 use super::upstream::Site;
 use crate::capture::Tee;
@@ -32,7 +32,7 @@ pub(super) async fn forward(
     let client_side = hyper::upgrade::on(&mut request);
     let (site, mut response) = match send(forwarder, request, tee.as_ref(), client.address).await {
         Ok(answered) => answered,
-        Err(error) => return forwarder.refuse(&error, tee, meter),
+        Err(error) => return forwarder.refuse(&error, Asker::Http, tee, meter),
     };
     let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
     let upstream_side = hyper::upgrade::on(&mut response);
