@@ -10,6 +10,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, Method, StatusCode, Version};
+use parking_lot::Mutex;
 
 use super::body::{BodyCopy, CopiedBody, Limits, Over, Part, Sink};
 use super::head::FlatHead;
@@ -19,6 +20,9 @@ use super::queue::{Chunk, Message};
 use super::settings::RequestParts;
 use super::{Connection, Inner, MESSAGE_OVERHEAD, Settings, redact};
 use crate::record::{Beat, Grpc, Messages, Outcome, Protocol, RecordId, Side, Target};
+
+/// How many interim responses of an exchange are kept.
+const MAX_INTERIM: usize = 16;
 
 /// All that is known of an exchange; the halves are filled in as they end.
 #[derive(Debug)]
@@ -40,6 +44,8 @@ pub(super) struct Shared {
     pub(super) response: OnceLock<ResponseHalf>,
     open: AtomicU8,
     discarded: AtomicBool,
+    /// Interim responses; written while there is no response, and read when all has ended.
+    pub(super) interim: Mutex<Vec<(u16, FlatHead)>>,
     room: AtomicUsize,
 }
 
@@ -175,8 +181,9 @@ impl Tee {
         settings: arc_swap::Guard<Arc<Settings>>,
         connection: &Arc<Connection>,
         head: &http::request::Parts,
+        raw: Option<&[u8]>,
     ) -> Option<Self> {
-        let flat = copy_head(head);
+        let flat = copy_head(head, raw);
         let room = flat.len() + MESSAGE_OVERHEAD;
         if !inner.queue.reserve(room) {
             inner.queue.drop_one();
@@ -200,6 +207,7 @@ impl Tee {
             response: OnceLock::new(),
             open: AtomicU8::new(1),
             discarded: AtomicBool::new(false),
+            interim: Mutex::new(Vec::new()),
             room: AtomicUsize::new(room),
         }))))
     }
@@ -221,6 +229,12 @@ impl Tee {
             shared: Some(shared),
             trailers: None,
         }
+    }
+
+    /// The copy of the interim responses.
+    #[must_use]
+    pub fn interims(&self) -> InterimTee {
+        InterimTee(Arc::clone(self.shared()))
     }
 
     /// The response's head is there. `None` where the rules do not want this exchange.
@@ -284,6 +298,23 @@ impl Tee {
 impl Drop for Tee {
     fn drop(&mut self) {
         self.close(Outcome::ClientClosed, None);
+    }
+}
+
+/// The copy of an exchange's interim responses (RFC 9110 section 15.2).
+#[derive(Debug, Clone)]
+pub struct InterimTee(Arc<Shared>);
+
+impl InterimTee {
+    /// One came; the first 16 are kept.
+    pub fn add(&self, status: StatusCode, headers: &HeaderMap) {
+        let mut interim = self.0.interim.lock();
+        if interim.len() < MAX_INTERIM {
+            let head = FlatHead::copy(&[], headers);
+            self.0.inner.queue.take(head.len());
+            self.0.room.fetch_add(head.len(), Ordering::Relaxed);
+            interim.push((status.as_u16(), head));
+        }
     }
 }
 
@@ -451,14 +482,18 @@ fn finish(framer: Option<Box<Framer>>) -> Messages {
     framer.map_or_else(Messages::default, |framer| framer.finish())
 }
 
-fn copy_head(head: &http::request::Parts) -> FlatHead {
+fn copy_head(head: &http::request::Parts, raw: Option<&[u8]>) -> FlatHead {
     let uri = &head.uri;
+    let copy = |text: &[&str]| match raw {
+        Some(raw) => FlatHead::parse(text, raw),
+        None => FlatHead::copy(text, &head.headers),
+    };
     match (uri.scheme_str(), uri.authority()) {
         (None, None) => {
             let target = uri.path_and_query().map_or("/", |target| target.as_str());
-            FlatHead::copy(&[target], &head.headers)
+            copy(&[target])
         }
-        _ => FlatHead::copy(&[&uri.to_string()], &head.headers),
+        _ => copy(&[&uri.to_string()]),
     }
 }
 

@@ -25,7 +25,10 @@ pub(super) fn exchange(shared: &Shared, origin: Origin, names: &mut Names) -> Ex
     let request = request(shared, names, &mut redactions);
     let half = shared.response.get();
     let answer = half.and_then(|half| half.answer.as_ref());
-    let response = answer.map(|answer| response(settings, answer, &mut redactions));
+    let response = answer.map(|answer| Response {
+        informational: interim(shared, &mut redactions),
+        ..response(settings, answer, &mut redactions)
+    });
     let connection = &shared.connection;
     Exchange {
         id: shared.id,
@@ -52,6 +55,17 @@ pub(super) fn exchange(shared: &Shared, origin: Origin, names: &mut Names) -> Ex
         outcome: half.map_or(Outcome::ClientClosed, |half| half.outcome.clone()),
         redactions,
     }
+}
+
+/// The interim responses that came first.
+fn interim(shared: &Shared, redactions: &mut Vec<Arc<str>>) -> Vec<(u16, Headers)> {
+    let mut all = Vec::new();
+    for (status, head) in shared.interim.lock().iter() {
+        let mut headers = head.headers();
+        redact::headers(&shared.settings, &mut headers, redactions);
+        all.push((*status, headers));
+    }
+    all
 }
 
 /// The call, where the exchange was one. Its status comes in the trailers, or in the only head.

@@ -13,8 +13,10 @@ mod http2_support;
 
 mod bodies;
 mod failures;
+mod framing;
 mod http;
 mod http2;
+mod interim;
 mod lifecycle;
 mod tcp;
 mod tls;

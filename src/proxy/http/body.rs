@@ -4,13 +4,14 @@ use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::Full;
 use hyper::body::Incoming;
+use parking_lot::Mutex;
 use tokio::time::Sleep;
 
 use super::super::{Error, Metrics};
@@ -25,7 +26,14 @@ pub(super) struct Progress {
     frames: AtomicU64,
     waiting: AtomicBool,
     broken: AtomicBool,
+    /// The client waits to be told to go on (`Expect: 100-continue`), and was not.
+    held: AtomicBool,
+    releasing: Mutex<Option<Waker>>,
 }
+
+/// How long an upstream has to say that it wants the content; then it is sent as well (RFC 9110 section
+/// 10.1.1), since few servers say so.
+const EXPECT_PATIENCE: Duration = Duration::from_secs(1);
 
 impl Progress {
     /// Grows with each frame.
@@ -36,6 +44,20 @@ impl Progress {
     /// Whether the upstream would take more than the client has sent.
     pub(super) fn waits_for_client(&self) -> bool {
         self.waiting.load(Relaxed)
+    }
+
+    /// The content is wanted.
+    pub(super) fn release(&self) {
+        if self.held.swap(false, Relaxed)
+            && let Some(body) = self.releasing.lock().take()
+        {
+            body.wake();
+        }
+    }
+
+    /// Whether the client still waits to be told to go on.
+    pub(super) fn is_held(&self) -> bool {
+        self.held.load(Relaxed)
     }
 
     /// Whether the client broke off, or sent what is no content.
@@ -49,6 +71,8 @@ pub(super) struct RequestBody {
     incoming: Option<Incoming>,
     /// What has passed once and is to pass again first; already counted and copied.
     again: VecDeque<Bytes>,
+    /// Until when the content is kept back.
+    expect: Option<Pin<Box<Sleep>>>,
     tee: Option<RequestTee>,
     metrics: Arc<Metrics>,
     progress: Arc<Progress>,
@@ -64,6 +88,7 @@ impl RequestBody {
         Self {
             incoming: Some(incoming),
             again: VecDeque::new(),
+            expect: None,
             tee,
             metrics,
             progress,
@@ -75,6 +100,7 @@ impl RequestBody {
         Self {
             incoming: None,
             again: VecDeque::new(),
+            expect: None,
             tee: None,
             metrics,
             progress: Arc::default(),
@@ -87,6 +113,25 @@ impl RequestBody {
             self.again.push_front(bytes);
         }
         self
+    }
+
+    /// The same content, kept back until the upstream says that it wants it, or has had the time to.
+    pub(super) fn expected(mut self) -> Self {
+        self.progress.held.store(true, Relaxed);
+        self.expect = Some(Box::pin(tokio::time::sleep(EXPECT_PATIENCE)));
+        self
+    }
+
+    fn poll_expect(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if let Some(timer) = &mut self.expect {
+            if self.progress.is_held() && timer.as_mut().poll(cx).is_pending() {
+                *self.progress.releasing.lock() = Some(cx.waker().clone());
+                return Poll::Pending;
+            }
+            self.progress.held.store(false, Relaxed);
+            self.expect = None;
+        }
+        Poll::Ready(())
     }
 
     fn see(&mut self, frame: &Frame<Bytes>) {
@@ -114,6 +159,7 @@ impl Body for RequestBody {
         if let Some(bytes) = this.again.pop_front() {
             return Poll::Ready(Some(Ok(Frame::data(bytes))));
         }
+        ready!(this.poll_expect(cx));
         let Some(incoming) = &mut this.incoming else {
             return Poll::Ready(None);
         };

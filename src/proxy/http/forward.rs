@@ -19,6 +19,7 @@ use super::super::drain::Drain;
 use super::super::{Error, Metrics, Side};
 use super::body::{Meter, Progress, Reply, RequestBody, UpstreamBody, Way};
 use super::head::{self, Route, Use};
+use super::interim::Hints;
 use super::loan;
 use super::upstream::{Busy, Carrier, Seat, Site, Source, Upstreams};
 use super::{Client, Config, Forwarded, Host, upgrade};
@@ -99,10 +100,11 @@ impl Forwarder {
         self.upstreams.sweep().await;
     }
 
-    /// Serves one request; every failure becomes a response that says what failed.
+    /// Serves one request, whose head is `sent` as it came over HTTP/1.1; every failure becomes a response that says what failed.
     pub(super) async fn forward(
         self: &Arc<Self>,
         request: Request<Incoming>,
+        sent: Option<Bytes>,
         client: &Client,
     ) -> Response<Reply> {
         let mut meter = Meter::new(Arc::clone(&self.metrics));
@@ -111,7 +113,8 @@ impl Forwarder {
             Version::HTTP_2 => head::from_http2(&mut parts),
             _ => Ok(()),
         };
-        let tee = self.capture.begin(&client.connection, &parts);
+        let sent = sent.as_deref();
+        let tee = (self.capture).begin_as_sent(&client.connection, &parts, sent);
         let asker = Asker::of(&parts);
         let kind = match normal.and_then(|()| head::check(&parts)) {
             Ok(kind) => kind,
@@ -130,9 +133,22 @@ impl Forwarder {
             RequestBody::none(Arc::clone(&self.metrics))
         } else {
             let progress = Arc::clone(&progress);
-            RequestBody::new(body, request_tee, Arc::clone(&self.metrics), progress)
+            let body = RequestBody::new(body, request_tee, Arc::clone(&self.metrics), progress);
+            match head::expects_continue(&parts) {
+                true => body.expected(),
+                false => body,
+            }
         };
-        match self.exchange(parts, body, &progress, client.address).await {
+        let hints = Hints {
+            progress: Arc::clone(&progress),
+            desk: (client
+                .desk
+                .as_ref()
+                .filter(|_| parts.version == Version::HTTP_11))
+            .cloned(),
+            tee: tee.as_ref().map(Tee::interims),
+        };
+        match self.exchange(parts, body, &hints, client.address).await {
             Ok(answered) => {
                 let Answered {
                     site,
@@ -184,7 +200,7 @@ impl Forwarder {
         &self,
         mut parts: Parts,
         body: RequestBody,
-        progress: &Arc<Progress>,
+        hints: &Hints,
         client: SocketAddr,
     ) -> Result<Answered, Error> {
         let (site, carrier, source) = self.upstreams.connection().await?;
@@ -194,7 +210,7 @@ impl Forwarder {
         let spare = repeatable.then(|| copy(&parts));
         let request = Request::from_parts(parts, body);
         let again = Arc::clone(&site);
-        let failed = match self.send(site, carrier, request, progress).await {
+        let failed = match self.send(site, carrier, request, hints).await {
             Ok(answered) => return Ok(answered),
             Err(failed) => *failed,
         };
@@ -207,7 +223,7 @@ impl Forwarder {
         };
         self.metrics.retries.inc();
         let (carrier, _) = self.upstreams.another(&again).await?;
-        let sent = self.send(again, carrier, request, progress).await;
+        let sent = self.send(again, carrier, request, hints).await;
         sent.map_err(|failed| failed.error)
     }
 
@@ -215,13 +231,19 @@ impl Forwarder {
         &self,
         site: Arc<Site>,
         carrier: Carrier,
-        request: Request<RequestBody>,
-        progress: &Progress,
+        mut request: Request<RequestBody>,
+        hints: &Hints,
     ) -> Result<Answered, Box<Failed>> {
+        let progress = &*hints.progress;
         let mut connection = match carrier {
             Carrier::Own(connection) => connection,
-            Carrier::Shared(seat) => return self.share(site, seat, request, progress).await,
+            Carrier::Shared(seat) => {
+                // The library tells nothing of interim responses over HTTP/2.
+                progress.release();
+                return self.share(site, seat, request, progress).await;
+            }
         };
+        hints.attach(&mut request);
         let response = connection.send(request);
         let response = within(self.response_timeout, progress, response).await;
         match response {

@@ -6,7 +6,7 @@
 use std::net::IpAddr;
 
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, COOKIE, HOST, HeaderName, TE, TRANSFER_ENCODING, UPGRADE,
+    CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, HeaderName, TE, TRANSFER_ENCODING, UPGRADE,
 };
 use http::uri::{Authority, PathAndQuery, Uri};
 use http::{HeaderMap, HeaderValue, Method, Version};
@@ -204,6 +204,20 @@ pub(super) fn to_client(head: &mut http::response::Parts, kind: Use) {
         head.headers.insert(UPGRADE, upgrade);
     }
     head.version = Version::HTTP_11;
+}
+
+/// What a client is told of an interim response (RFC 9110 section 15.2).
+pub(super) fn interim(headers: &HeaderMap) -> HeaderMap {
+    let mut headers = headers.clone();
+    headers.remove(CONTENT_LENGTH);
+    strip(&mut headers);
+    headers
+}
+
+/// Whether the client waits for 100 before it sends its content (RFC 9110 section 10.1.1).
+pub(super) fn expects_continue(head: &http::request::Parts) -> bool {
+    let expect = head.headers.get(EXPECT);
+    head.version == Version::HTTP_11 && expect.is_some_and(|expect| lists(expect, "100-continue"))
 }
 
 /// Removes what concerns one hop only (RFC 9110 section 7.6.1), and what `Connection` names.

@@ -6,6 +6,9 @@
 
 mod config;
 mod server;
+mod inspect;
+mod line;
+mod interim;
 mod streams;
 mod head;
 mod body;

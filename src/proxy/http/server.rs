@@ -20,6 +20,7 @@ use super::super::listener::{Accepted, next_connection};
 use super::super::stream::Stream;
 use super::super::{Metrics, tls};
 use super::body::Reply;
+use super::line::{Desk, Line};
 use super::stall::{self, Lift, StallGuard};
 use super::streams::{Patience, Streams};
 use super::{Config, Handler, MAX_FIELDS, head};
@@ -44,9 +45,11 @@ pub(super) struct Client {
     pub(super) slot: Arc<OwnedSemaphorePermit>,
     /// To be lifted where the connection becomes a tunnel.
     pub(super) write_limit: Lift,
+    /// What goes beside the library, over HTTP/1.1.
+    pub(super) desk: Option<Arc<Desk>>,
 }
 
-type Socket = StallGuard<Rewound<Stream>>;
+type Guarded = StallGuard<Rewound<Stream>>;
 
 impl Server {
     pub(super) fn new(
@@ -81,8 +84,9 @@ impl Server {
         if let Some((stream, spoken)) = self.detect(stream, facts.as_ref()).await {
             let lift = Lift::default();
             let stream = StallGuard::new(stream, self.config.write_timeout, lift.clone());
-            let peer = Arc::new(Client {
+            let mut peer = Client {
                 write_limit: lift,
+                desk: None,
                 address: client,
                 slot: Arc::new(slot),
                 connection: Arc::new(Connection {
@@ -95,11 +99,15 @@ impl Server {
                     },
                     tls: facts,
                 }),
-            });
+            };
             let server = Arc::clone(&self);
             match spoken {
-                Spoken::Http1 => server.http1(stream, peer).await,
-                Spoken::Http2 => server.http2(stream, peer).await,
+                Spoken::Http1 => {
+                    let (line, desk) = Line::new(stream, self.config.max_head_bytes);
+                    peer.desk = Some(desk);
+                    server.http1(line, Arc::new(peer)).await;
+                }
+                Spoken::Http2 => server.http2(stream, Arc::new(peer)).await,
             }
         }
         self.metrics.open.dec();
@@ -126,7 +134,7 @@ impl Server {
         }
     }
 
-    async fn http1(self: Arc<Self>, stream: Socket, peer: Arc<Client>) {
+    async fn http1(self: Arc<Self>, stream: Line<Guarded>, peer: Arc<Client>) {
         let address = peer.address;
         let server = Arc::clone(&self);
         let service =
@@ -142,7 +150,7 @@ impl Server {
         self.log(address, ended.await);
     }
 
-    async fn http2(self: Arc<Self>, stream: Socket, peer: Arc<Client>) {
+    async fn http2(self: Arc<Self>, stream: Guarded, peer: Arc<Client>) {
         let address = peer.address;
         let streams = Streams::new(
             self.drain.clone(),
@@ -220,8 +228,9 @@ async fn serve(
     peer: Arc<Client>,
     request: hyper::Request<Incoming>,
 ) -> Result<hyper::Response<Reply>, Infallible> {
-    Ok(match &server.handler {
-        Handler::Forward(forwarder) => forwarder.forward(request, &peer).await,
+    let head = peer.desk.as_ref().and_then(|desk| desk.head());
+    let response = match &server.handler {
+        Handler::Forward(forwarder) => forwarder.forward(request, head, &peer).await,
         Handler::Respond(responder) => {
             let started = std::time::Instant::now();
             let request = head::normal(request);
@@ -232,5 +241,9 @@ async fn serve(
                 .served(response.status().as_u16(), started.elapsed());
             response.map(Reply::Boxed)
         }
-    })
+    };
+    if let Some(desk) = &peer.desk {
+        desk.answered(response.status());
+    }
+    Ok(response)
 }

@@ -5,6 +5,7 @@
 //! HTTP/2 connections are shared and have tasks. Which of the two an endpoint speaks is in its scheme or, for
 //! `https`, said by its TLS.
 
+mod outbound;
 mod own;
 mod shared;
 
@@ -27,6 +28,7 @@ use super::body::RequestBody;
 use super::{Config, MAX_FIELDS};
 use crate::service_discovery::{Endpoint, Member, Pool, Scheme};
 
+use outbound::{Closed, Outbound};
 pub(super) use own::{Busy, Connection};
 pub(super) use shared::Seat;
 use shared::{Settings, SharedConnections};
@@ -37,7 +39,8 @@ type Request = hyper::Request<RequestBody>;
 type Response = hyper::Response<Incoming>;
 type Http1 = (
     http1::SendRequest<RequestBody>,
-    http1::Connection<TokioIo<Stream>, RequestBody>,
+    http1::Connection<TokioIo<Outbound<Stream>>, RequestBody>,
+    Closed,
 );
 
 /// The endpoints and the connections to them.
@@ -83,7 +86,7 @@ pub(super) enum Carrier {
 /// A connection whose driver runs in its own task, for an upgrade.
 pub(super) struct Upgradable {
     pub(super) sender: http1::SendRequest<RequestBody>,
-    pub(super) driver: http1::Connection<TokioIo<Stream>, RequestBody>,
+    pub(super) driver: http1::Connection<TokioIo<Outbound<Stream>>, RequestBody>,
 }
 
 /// Where a connection comes from.
@@ -167,7 +170,7 @@ impl Upstreams {
             let (stream, _) = self.dial(site, Offer::Http1).await?;
             self.http1(site, stream).await
         };
-        let (sender, driver) = self.in_time(site, opening).await?;
+        let (sender, driver, _) = self.in_time(site, opening).await?;
         Ok((Arc::clone(site), Upgradable { sender, driver }))
     }
 
@@ -207,8 +210,8 @@ impl Upstreams {
         site.shares.store(spoken == Spoken::Http2, Relaxed);
         match spoken {
             Spoken::Http1 => {
-                let (sender, driver) = self.http1(site, stream).await?;
-                Ok(Carrier::Own(Connection::new(sender, driver)))
+                let (sender, driver, closed) = self.http1(site, stream).await?;
+                Ok(Carrier::Own(Connection::new(sender, driver, closed)))
             }
             Spoken::Http2 => {
                 let added = site.shared.add(stream, &self.http2).await;
@@ -220,8 +223,10 @@ impl Upstreams {
 
     async fn http1(&self, site: &Site, stream: Stream) -> Result<Http1, Error> {
         let upstream = Arc::clone(&site.name);
+        let (stream, closed) = Outbound::new(stream);
         let handshake = self.http1.handshake(TokioIo::new(stream)).await;
-        handshake.map_err(|source| Error::Protocol { upstream, source })
+        let made = handshake.map(|(sender, driver)| (sender, driver, closed));
+        made.map_err(|source| Error::Protocol { upstream, source })
     }
 
     /// Dials, and tells the pool what came of it.

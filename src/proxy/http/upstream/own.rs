@@ -15,6 +15,7 @@ use super::super::super::drain::Drain;
 use super::super::super::stream::Stream;
 use super::super::body::{Progress, RequestBody};
 use super::super::forward::within;
+use super::outbound::{Closed, Outbound};
 use super::{Refused, Request, Response, Site};
 
 /// A connection in someone's hands, who passes it on several times per exchange: a pointer, not the state of
@@ -23,8 +24,10 @@ pub(in super::super) struct Connection(Box<Held>);
 
 struct Held {
     sender: http1::SendRequest<RequestBody>,
-    driver: http1::Connection<TokioIo<Stream>, RequestBody>,
+    driver: http1::Connection<TokioIo<Outbound<Stream>>, RequestBody>,
     ended: bool,
+    /// The upstream takes no more of a request.
+    closed: Closed,
 }
 
 /// A connection with an exchange on it whose request's content may still be on its way.
@@ -37,12 +40,14 @@ pub(in super::super) struct Busy {
 impl Connection {
     pub(super) fn new(
         sender: http1::SendRequest<RequestBody>,
-        driver: http1::Connection<TokioIo<Stream>, RequestBody>,
+        driver: http1::Connection<TokioIo<Outbound<Stream>>, RequestBody>,
+        closed: Closed,
     ) -> Self {
         Self(Box::new(Held {
             sender,
             driver,
             ended: false,
+            closed,
         }))
     }
 
@@ -72,6 +77,7 @@ impl Connection {
             sender,
             driver,
             ended,
+            ..
         } = &mut *self.0;
         let mut response = std::pin::pin!(sender.try_send_request(request));
         let result = std::future::poll_fn(|cx| {
@@ -103,6 +109,10 @@ impl Busy {
         cx: &mut Context<'_>,
     ) {
         self.connection.drive(cx);
+        if self.connection.0.closed.is_set() || self.progress.is_held() {
+            // What is left of the request goes nowhere.
+            return;
+        }
         if self.connection.has_ended() || self.connection.is_ready() {
             site.give_back(self.connection);
             return;
@@ -116,7 +126,8 @@ impl Busy {
         drain.spawn(async move {
             let settled = std::future::poll_fn(|cx| {
                 connection.drive(cx);
-                if connection.has_ended() || connection.is_ready() {
+                let closed = connection.0.closed.is_set();
+                if closed || connection.has_ended() || connection.is_ready() {
                     Poll::Ready(())
                 } else {
                     Poll::Pending
