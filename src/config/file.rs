@@ -13,7 +13,7 @@ use serde::de::value::{MapAccessDeserializer, StrDeserializer};
 use serde::de::{Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
 use super::problem::{Problem, Problems};
-use super::settings::{BodyMatch, Compression, Mode, MqttVersion, Repeat};
+use super::settings::{BodyMatch, Compression, Forwarded, Mode, MqttVersion, Repeat};
 use super::units::{Limit, Size, Span};
 
 /// What stands in the file.
@@ -63,7 +63,10 @@ forms! {
     Http {
         host: String, port: u16, downstream: OneOrMany<String>, service: String, tls: Tls,
         upstream_ca: PathBuf, max_connections: u32, connect_timeout: Span, response_timeout: Span,
+        forwarded: Forwarded, routes: Vec<RouteForm>,
     }
+    /// One of `http.routes`.
+    RouteForm { host: String, path: String, downstream: OneOrMany<String>, service: String }
     /// `tcp`, or one of a list of them.
     Tcp {
         host: String, port: u16, downstream: OneOrMany<String>, service: String, tls: Tls,

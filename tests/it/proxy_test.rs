@@ -18,6 +18,7 @@ mod http;
 mod http2;
 mod interim;
 mod lifecycle;
+mod routes;
 mod tcp;
 mod tls;
 

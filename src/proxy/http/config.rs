@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::super::{Error, tls};
+use super::Route;
 
 /// What a listener is and how much it takes.
 #[derive(Debug, Clone)]
@@ -14,13 +15,15 @@ pub struct Config {
     pub listen: SocketAddr,
     /// The service's name in records and topics.
     pub service: Arc<str>,
+    /// Services that have requests of their own; the first that fits is taken.
+    pub routes: Vec<Route>,
     /// Certificate and key, to speak HTTPS.
     pub tls: Option<tls::Files>,
     /// Authorities that upstream certificates are checked against, in place of the system's.
     pub upstream_ca: Option<PathBuf>,
     /// Whether the upstream sees the client's `Host`.
     pub host: Host,
-    /// Whether `X-Forwarded-For`, `-Host` and `-Proto` are added.
+    /// What the upstream is told of the client.
     pub forwarded: Forwarded,
     /// How many clients may be connected; more wait.
     pub max_connections: usize,
@@ -72,6 +75,8 @@ pub enum Forwarded {
     Off,
     /// `X-Forwarded-For`, `X-Forwarded-Host`, `X-Forwarded-Proto`.
     On,
+    /// `Forwarded` (RFC 7239).
+    Standard,
 }
 
 impl Config {
@@ -81,6 +86,7 @@ impl Config {
         Self {
             listen,
             service: service.into(),
+            routes: Vec::new(),
             tls: None,
             upstream_ca: None,
             host: Host::Preserve,

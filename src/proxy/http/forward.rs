@@ -22,14 +22,16 @@ use super::head::{self, Route, Use};
 use super::interim::Hints;
 use super::loan;
 use super::upstream::{Busy, Carrier, Seat, Site, Source, Upstreams};
-use super::{Client, Config, Forwarded, Host, upgrade};
+use super::{Client, Config, Forwarded, Host, Route as Service, upgrade};
 use crate::capture::{Capture, Tee};
 use crate::record::{Grpc, Outcome};
 use crate::service_discovery::Pool;
 
 /// What stands behind a listener that forwards.
 pub(super) struct Forwarder {
-    pub(super) upstreams: Upstreams,
+    upstreams: Upstreams,
+    /// The services with requests of their own.
+    routes: Vec<(Service, Upstreams)>,
     /// One count to share per request instead of one for each of two dozen counters.
     pub(super) metrics: Arc<Metrics>,
     pub(super) drain: Drain,
@@ -76,10 +78,16 @@ impl Forwarder {
         metrics: Metrics,
         drain: Drain,
     ) -> Result<Self, Error> {
+        let upstreams = |pool| Upstreams::new(config, pool, metrics.clone(), drain.clone());
+        let mut routes = Vec::new();
+        for route in &config.routes {
+            routes.push((route.clone(), upstreams(Arc::clone(&route.pool))?));
+        }
         Ok(Self {
-            upstreams: Upstreams::new(config, pool, metrics.clone(), drain.clone())?,
-            metrics: Arc::new(metrics),
-            drain,
+            upstreams: upstreams(pool)?,
+            routes,
+            metrics: Arc::new(metrics.clone()),
+            drain: drain.clone(),
             capture,
             host: config.host,
             forwarded: config.forwarded,
@@ -97,7 +105,9 @@ impl Forwarder {
 
     /// Looks after idle connections, for ever.
     pub(super) async fn sweep(&self) {
-        self.upstreams.sweep().await;
+        let routed = self.routes.iter().map(|(_, upstreams)| upstreams);
+        let all = routed.chain([&self.upstreams]).map(Upstreams::sweep);
+        futures_util::future::join_all(all).await;
     }
 
     /// Serves one request, whose head is `sent` as it came over HTTP/1.1; every failure becomes a response that says what failed.
@@ -113,16 +123,22 @@ impl Forwarder {
             Version::HTTP_2 => head::from_http2(&mut parts),
             _ => Ok(()),
         };
-        let sent = sent.as_deref();
-        let tee = (self.capture).begin_as_sent(&client.connection, &parts, sent);
+        let fits = |(route, _): &(Service, Upstreams)| route.takes(&parts);
+        let at = self.routes.iter().position(fits);
+        let (upstreams, route) = match at.map(|at| (at, &self.routes[at])) {
+            Some((at, (route, upstreams))) => (upstreams, Some((at, &route.service))),
+            None => (&self.upstreams, None),
+        };
+        let (sent, connection) = (sent.as_deref(), client.connection(route));
+        let tee = self.capture.begin_as_sent(connection, &parts, sent);
         let asker = Asker::of(&parts);
         let kind = match normal.and_then(|()| head::check(&parts)) {
             Ok(kind) => kind,
             Err(error) => return self.refuse(&error, asker, tee, meter),
         };
-        if kind == Use::Upgrade && self.upstreams.upgrades() {
+        if kind == Use::Upgrade && upstreams.upgrades() {
             let request = Request::from_parts(parts, body);
-            return upgrade::forward(self, request, tee, meter, client).await;
+            return upgrade::forward(self, upstreams, request, tee, meter, client).await;
         }
         let request_tee = tee
             .as_ref()
@@ -148,7 +164,8 @@ impl Forwarder {
             .cloned(),
             tee: tee.as_ref().map(Tee::interims),
         };
-        match self.exchange(parts, body, &hints, client.address).await {
+        let exchange = self.exchange(upstreams, parts, body, &hints, client.address);
+        match exchange.await {
             Ok(answered) => {
                 let Answered {
                     site,
@@ -198,12 +215,13 @@ impl Forwarder {
     /// repeated (RFC 9110 section 9.2.2), or where the upstream says that it has not looked at it.
     async fn exchange(
         &self,
+        upstreams: &Upstreams,
         mut parts: Parts,
         body: RequestBody,
         hints: &Hints,
         client: SocketAddr,
     ) -> Result<Answered, Error> {
-        let (site, carrier, source) = self.upstreams.connection().await?;
+        let (site, carrier, source) = upstreams.connection().await?;
         let repeatable =
             source == Source::Reused && parts.method.is_idempotent() && body.is_end_stream();
         self.rewrite(&mut parts, Use::Exchange, &site, client)?;
@@ -222,7 +240,7 @@ impl Forwarder {
             _ => return Err(failed.error),
         };
         self.metrics.retries.inc();
-        let (carrier, _) = self.upstreams.another(&again).await?;
+        let (carrier, _) = upstreams.another(&again).await?;
         let sent = self.send(again, carrier, request, hints).await;
         sent.map_err(|failed| failed.error)
     }

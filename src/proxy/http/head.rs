@@ -6,7 +6,8 @@
 use std::net::IpAddr;
 
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, HeaderName, TE, TRANSFER_ENCODING, UPGRADE,
+    CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, FORWARDED, HOST, HeaderName, TE, TRANSFER_ENCODING,
+    UPGRADE,
 };
 use http::uri::{Authority, PathAndQuery, Uri};
 use http::{HeaderMap, HeaderValue, Method, Version};
@@ -148,8 +149,10 @@ pub(super) fn to_upstream(
     kind: Use,
     route: &Route<'_>,
 ) -> Result<(), Error> {
-    if route.forwarded == Forwarded::On {
-        forwarded(&mut head.headers, route)?;
+    match route.forwarded {
+        Forwarded::Off => {}
+        Forwarded::On => x_forwarded(&mut head.headers, route)?,
+        Forwarded::Standard => forwarded(&mut head.headers, route)?,
     }
     // RFC 9112 section 3.2.2: the authority of an absolute target replaces Host.
     let absolute = head
@@ -281,7 +284,23 @@ fn target(uri: &Uri, prefix: &str) -> Result<Uri, Error> {
     Ok(Uri::from(path))
 }
 
+/// Adds an element to `Forwarded` (RFC 7239 section 4).
 fn forwarded(headers: &mut HeaderMap, route: &Route<'_>) -> Result<(), Error> {
+    let client = match route.client {
+        IpAddr::V4(address) => address.to_string(),
+        IpAddr::V6(address) => format!("\"[{address}]\""),
+    };
+    let host = headers.get(HOST).and_then(|host| host.to_str().ok());
+    let host = host.filter(|host| !host.contains(['"', '\\']));
+    let host = host.map_or_else(String::new, |host| format!(";host=\"{host}\""));
+    let element = format!("for={client}{host};proto={}", route.scheme);
+    let element = HeaderValue::try_from(element)
+        .map_err(|_| Error::Request("the request's Host makes no field"))?;
+    headers.append(FORWARDED, element);
+    Ok(())
+}
+
+fn x_forwarded(headers: &mut HeaderMap, route: &Route<'_>) -> Result<(), Error> {
     let value = |text: String| {
         HeaderValue::try_from(text).map_err(|_| Error::Request("X-Forwarded-For is no list"))
     };
@@ -454,5 +473,17 @@ mod tests {
         assert_eq!(request.headers["x-forwarded-for"], "10.0.0.1, 127.0.0.1");
         assert_eq!(request.headers["x-forwarded-host"], "a");
         assert_eq!(request.headers["x-forwarded-proto"], "http");
+        let mut request = head("/", &[("host", "a:1"), ("forwarded", "for=10.0.0.1")]);
+        let standard = Route {
+            forwarded: Forwarded::Standard,
+            client: std::net::Ipv6Addr::LOCALHOST.into(),
+            ..route("")
+        };
+        to_upstream(&mut request, Use::Exchange, &standard).unwrap();
+        let told: Vec<_> = request.headers.get_all("forwarded").iter().collect();
+        assert_eq!(
+            told,
+            ["for=10.0.0.1", "for=\"[::1]\";host=\"a:1\";proto=http"]
+        );
     }
 }

@@ -5,6 +5,7 @@
 //! HTTP/2 connections are shared, so those have tasks of their own on either side.
 
 mod config;
+mod routes;
 mod server;
 mod inspect;
 mod line;
@@ -35,6 +36,7 @@ use crate::record::ConnectionId;
 use crate::service_discovery;
 
 pub use config::{Config, Forwarded, Host};
+pub use routes::Route;
 
 use forward::Forwarder;
 use server::{Client, Server};

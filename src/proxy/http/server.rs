@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::Poll;
 
 use hyper::body::Incoming;
@@ -40,7 +40,9 @@ pub(super) struct Server {
 /// A connected client, as its requests see it.
 pub(super) struct Client {
     pub(super) address: SocketAddr,
-    pub(super) connection: Arc<Connection>,
+    connection: Arc<Connection>,
+    /// The same for the service of each route, as far as it was needed.
+    routed: Box<[OnceLock<Arc<Connection>>]>,
     /// Its place under the limit on connections.
     pub(super) slot: Arc<OwnedSemaphorePermit>,
     /// To be lifted where the connection becomes a tunnel.
@@ -50,6 +52,21 @@ pub(super) struct Client {
 }
 
 type Guarded = StallGuard<Rewound<Stream>>;
+
+impl Client {
+    /// What the exchanges of this connection with one route's service have in common.
+    pub(super) fn connection(&self, route: Option<(usize, &Arc<str>)>) -> &Arc<Connection> {
+        let Some((at, service)) = route else {
+            return &self.connection;
+        };
+        self.routed[at].get_or_init(|| {
+            Arc::new(Connection {
+                service: Arc::clone(service),
+                ..Connection::clone(&self.connection)
+            })
+        })
+    }
+}
 
 impl Server {
     pub(super) fn new(
@@ -87,6 +104,7 @@ impl Server {
             let mut peer = Client {
                 write_limit: lift,
                 desk: None,
+                routed: self.config.routes.iter().map(|_| OnceLock::new()).collect(),
                 address: client,
                 slot: Arc::new(slot),
                 connection: Arc::new(Connection {
@@ -234,7 +252,7 @@ async fn serve(
         Handler::Respond(responder) => {
             let started = std::time::Instant::now();
             let request = head::normal(request);
-            let connection = peer.connection.id;
+            let connection = peer.connection(None).id;
             let response = responder.respond(request, peer.address, connection).await;
             server
                 .metrics
