@@ -5,16 +5,15 @@ use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
 
-use super::file::{
-    Api, Capture, File, Http, OneOrMany, Playback, RouteForm, RuleForm, Store, Tcp, Tls,
-};
+use super::file::{Api, Capture, File, Http, OneOrMany, Playback, RouteForm, RuleForm, Store, Tcp};
 use super::problem::{Problem, Problems};
 use super::settings::{
     AnswerSettings, ApiSettings, Auto, BodyMatch, CaptureSettings, Compression, Delay, Endpoint,
     Forwarded, HttpSettings, MatchSettings, Miss, Mode, MqttSettings, MqttVersion, Peer,
     PlaybackSettings, Repeat, RetentionSettings, RouteSettings, Rule, Settings, SpoolSettings,
-    StoreSettings, TcpSettings, TlsFiles,
+    StoreSettings, TcpSettings,
 };
+use super::tls::UpstreamForm;
 use super::units::{Limit, Size, Span};
 use super::{Environment, target};
 
@@ -45,12 +44,12 @@ impl File {
 
 /// Collects what is wrong, and goes on with a value that is never used.
 #[derive(Default)]
-struct Resolver {
+pub(super) struct Resolver {
     problems: Vec<Problem>,
 }
 
 impl Resolver {
-    fn wrong(&mut self, key: impl Into<String>, message: impl Into<String>) {
+    pub(super) fn wrong(&mut self, key: impl Into<String>, message: impl Into<String>) {
         self.problems.push(Problem::new(key, message));
     }
 
@@ -179,7 +178,16 @@ impl Resolver {
                 .collect(),
             service,
             tls: self.tls("http", form.tls),
-            upstream_ca: form.upstream_ca,
+            proxy_protocol: form.proxy_protocol.unwrap_or(false),
+            upstream_tls: self.upstream_tls(
+                "http",
+                UpstreamForm {
+                    ca: form.upstream_ca,
+                    cert: form.upstream_cert,
+                    key: form.upstream_key,
+                    insecure_skip_verify: form.insecure_skip_verify,
+                },
+            ),
             max_connections: self.connections("http.max_connections", form.max_connections),
             connect_timeout: span(form.connect_timeout, 5),
             response_timeout: span(form.response_timeout, 60),
@@ -268,8 +276,18 @@ impl Resolver {
             service: self.service(&format!("{key}.service"), form.service, service),
             listen,
             downstream,
+            balance: form.balance.unwrap_or_default(),
             tls: self.tls(key, form.tls),
-            upstream_ca: form.upstream_ca,
+            proxy_protocol: form.proxy_protocol.unwrap_or(false),
+            upstream_tls: self.upstream_tls(
+                key,
+                UpstreamForm {
+                    ca: form.upstream_ca,
+                    cert: form.upstream_cert,
+                    key: form.upstream_key,
+                    insecure_skip_verify: form.insecure_skip_verify,
+                },
+            ),
             max_connections: self
                 .connections(&format!("{key}.max_connections"), form.max_connections),
             connect_timeout: span(form.connect_timeout, 5),
@@ -544,19 +562,6 @@ impl Resolver {
             host: bare.to_owned(),
             port: port.unwrap_or(default),
         }
-    }
-
-    fn tls(&mut self, key: &str, form: Option<Tls>) -> Option<TlsFiles> {
-        let form = form?;
-        for (name, given) in [("tls_cert", &form.tls_cert), ("tls_key", &form.tls_key)] {
-            if given.is_none() {
-                self.wrong(format!("{key}.tls.{name}"), "is missing");
-            }
-        }
-        Some(TlsFiles {
-            cert: form.tls_cert?,
-            key: form.tls_key?,
-        })
     }
 
     /// A list that must not be empty, each with the key that names it.

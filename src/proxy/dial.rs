@@ -2,7 +2,6 @@
 //!
 //! Whatever has to happen between the proxy and a service belongs here, so that every kind of proxy has it.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use tokio::net::TcpStream;
@@ -51,13 +50,13 @@ struct Offers {
 }
 
 impl Dialer {
-    /// For the endpoints of `pool`; certificates are checked against `ca`, or what the system trusts.
-    pub(super) fn new(pool: &Pool, ca: Option<&Path>) -> Result<Self, Error> {
+    /// For the endpoints of `pool`.
+    pub(super) fn new(pool: &Pool, trust: tls::Trust<'_>) -> Result<Self, Error> {
         let mut members = pool.members().iter();
         if !members.any(|member| member.endpoint().scheme().is_secure()) {
             return Ok(Self { tls: None });
         }
-        let raw = tls::Client::new(ca)?;
+        let raw = tls::Client::new(trust)?;
         let tls = Some(Offers {
             http1: raw.offering(&[HTTP1]),
             http2: raw.offering(&[H2]),

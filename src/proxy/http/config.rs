@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::super::{Error, tls};
+use super::super::{Error, ProxyProtocol, tls};
 use super::Route;
 
 /// What a listener is and how much it takes.
@@ -19,8 +19,16 @@ pub struct Config {
     pub routes: Vec<Route>,
     /// Certificate and key, to speak HTTPS.
     pub tls: Option<tls::Files>,
+    /// Whether clients have to show a certificate.
+    pub client_auth: tls::ClientAuth,
+    /// Whether connections begin with a PROXY protocol header.
+    pub proxy_protocol: ProxyProtocol,
     /// Authorities that upstream certificates are checked against, in place of the system's.
     pub upstream_ca: Option<PathBuf>,
+    /// What we show to upstreams that ask for a certificate.
+    pub upstream_identity: Option<tls::Files>,
+    /// Whether upstream certificates are checked.
+    pub upstream_verify: tls::Verify,
     /// Whether the upstream sees the client's `Host`.
     pub host: Host,
     /// What the upstream is told of the client.
@@ -88,7 +96,11 @@ impl Config {
             service: service.into(),
             routes: Vec::new(),
             tls: None,
+            client_auth: tls::ClientAuth::None,
+            proxy_protocol: ProxyProtocol::Off,
             upstream_ca: None,
+            upstream_identity: None,
+            upstream_verify: tls::Verify::Full,
             host: Host::Preserve,
             forwarded: Forwarded::Off,
             max_connections: 10_000,

@@ -29,6 +29,7 @@ use hyper::body::Incoming;
 
 use super::dial::{H2, HTTP1};
 use super::drain::{Drain, Running};
+use super::entry::{Entry, Speaks};
 use super::listener::Listener;
 use super::{Error, Metrics, tls};
 use crate::capture::Capture;
@@ -74,7 +75,7 @@ enum Handler {
 pub struct Bound {
     listener: Listener,
     config: Config,
-    tls: Option<tls::Server>,
+    entry: Entry,
     handler: Handler,
     metrics: Metrics,
     drain: Drain,
@@ -119,10 +120,18 @@ pub fn bind_responder(
 
 fn bound(config: Config, handler: Handler, metrics: Metrics, drain: Drain) -> Result<Bound, Error> {
     config.check()?;
-    let tls = config.tls.as_ref();
-    let tls = tls.map(|files| tls::Server::new(files, &[H2, HTTP1], config.handshake_timeout));
+    let tls = config.tls.as_ref().map(|files| {
+        let limit = config.handshake_timeout;
+        tls::Server::new(files, &config.client_auth, &[H2, HTTP1], limit)
+    });
     Ok(Bound {
-        tls: tls.transpose()?,
+        entry: Entry {
+            tls: tls.transpose()?,
+            proxy_protocol: config.proxy_protocol,
+            speaks: Speaks::Http,
+            header_timeout: config.handshake_timeout,
+            first_byte_timeout: config.head_timeout,
+        },
         listener: Listener::bind(config.listen)?,
         config,
         handler,
@@ -153,11 +162,12 @@ impl Bound {
         let Self {
             listener,
             config,
-            tls,
+            entry,
             handler,
             metrics,
             drain,
         } = self;
+        entry.watch(&drain, &metrics);
         if let Handler::Forward(forwarder) = &handler {
             let (sweep, drain_signal) = (Arc::clone(forwarder), drain.clone());
             drain.spawn(async move {
@@ -171,7 +181,7 @@ impl Bound {
         let max_connections = config.max_connections;
         let server = Arc::new(Server::new(
             config,
-            tls,
+            entry,
             handler,
             metrics.clone(),
             drain.clone(),

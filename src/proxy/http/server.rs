@@ -13,12 +13,13 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::sync::OwnedSemaphorePermit;
 
+use super::super::Metrics;
 use super::super::detect::{self, Rewound};
 use super::super::dial::Spoken;
 use super::super::drain::{Drain, Ended, Step};
+use super::super::entry::{Entry, Opened};
 use super::super::listener::{Accepted, next_connection};
 use super::super::stream::Stream;
-use super::super::{Metrics, tls};
 use super::body::Reply;
 use super::line::{Desk, Line};
 use super::stall::{self, Lift, StallGuard};
@@ -31,7 +32,7 @@ use crate::record::{Protocol, TlsFacts};
 pub(super) struct Server {
     config: Config,
     http1: http1::Builder,
-    tls: Option<tls::Server>,
+    entry: Entry,
     handler: Handler,
     metrics: Metrics,
     drain: Drain,
@@ -71,7 +72,7 @@ impl Client {
 impl Server {
     pub(super) fn new(
         config: Config,
-        tls: Option<tls::Server>,
+        entry: Entry,
         handler: Handler,
         metrics: Metrics,
         drain: Drain,
@@ -79,7 +80,7 @@ impl Server {
         Self {
             http1: http1_settings(&config),
             config,
-            tls,
+            entry,
             handler,
             metrics,
             drain,
@@ -92,13 +93,17 @@ impl Server {
             client,
             slot,
         } = accepted;
-        let Some((stream, facts)) =
-            tls::accept(self.tls.as_ref(), socket, client, &self.metrics).await
+        let opened = self.entry.open(socket, client, &self.drain, &self.metrics);
+        let Some(Opened {
+            stream,
+            client,
+            tls,
+        }) = opened.await
         else {
             return;
         };
         self.metrics.open.inc();
-        if let Some((stream, spoken)) = self.detect(stream, facts.as_ref()).await {
+        if let Some((stream, spoken)) = self.detect(stream, tls.as_ref()).await {
             let lift = Lift::default();
             let stream = StallGuard::new(stream, self.config.write_timeout, lift.clone());
             let mut peer = Client {
@@ -115,7 +120,7 @@ impl Server {
                         Spoken::Http1 => Protocol::Http1,
                         Spoken::Http2 => Protocol::Http2,
                     },
-                    tls: facts,
+                    tls,
                 }),
             };
             let server = Arc::clone(&self);

@@ -3,6 +3,8 @@
 //! It knows no protocol. Each side's close is passed on as it comes, so half-closed connections work.
 
 mod pump;
+mod copy;
+mod splice;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -11,12 +13,13 @@ use std::time::{Duration, Instant};
 
 use super::dial::{Dialer, Offer};
 use super::drain::{Drain, Running};
+use super::entry::{Entry, Opened, Speaks};
 use super::listener::{Accepted, Listener, next_connection};
 use super::stream::Stream;
-use super::{Error, Metrics, tls};
+use super::{Error, Metrics, ProxyProtocol, tls};
 use crate::capture::{Capture, Connection};
 use crate::record::{Outcome, Protocol};
-use crate::service_discovery::Pool;
+use crate::service_discovery::{InUse, Pool};
 
 /// What a listener is and how much it takes.
 #[derive(Debug, Clone)]
@@ -27,8 +30,16 @@ pub struct Config {
     pub service: Arc<str>,
     /// Certificate and key, to end the clients' TLS.
     pub tls: Option<tls::Files>,
+    /// Whether clients have to show a certificate.
+    pub client_auth: tls::ClientAuth,
+    /// Whether connections begin with a PROXY protocol header.
+    pub proxy_protocol: ProxyProtocol,
     /// Authorities that downstream certificates are checked against, in place of the system's.
     pub upstream_ca: Option<PathBuf>,
+    /// What we show to downstreams that ask for a certificate.
+    pub upstream_identity: Option<tls::Files>,
+    /// Whether downstream certificates are checked.
+    pub upstream_verify: tls::Verify,
     /// How many clients may be connected; more wait.
     pub max_connections: usize,
     /// How long a TLS handshake may take.
@@ -47,7 +58,11 @@ impl Config {
             listen,
             service: service.into(),
             tls: None,
+            client_auth: tls::ClientAuth::None,
+            proxy_protocol: ProxyProtocol::Off,
             upstream_ca: None,
+            upstream_identity: None,
+            upstream_verify: tls::Verify::Full,
             max_connections: 10_000,
             handshake_timeout: Duration::from_secs(10),
             connect_timeout: Duration::from_secs(5),
@@ -81,7 +96,7 @@ pub struct Bound {
 
 struct Server {
     config: Config,
-    tls: Option<tls::Server>,
+    entry: Entry,
     dialer: Dialer,
     pool: Arc<Pool>,
     capture: Capture,
@@ -100,13 +115,25 @@ pub fn bind(
     metrics: Metrics,
 ) -> Result<Bound, Error> {
     config.check()?;
+    let limit = config.handshake_timeout;
     let tls = config.tls.as_ref();
-    let tls = tls.map(|files| tls::Server::new(files, &[], config.handshake_timeout));
-    let dialer = Dialer::new(&pool, config.upstream_ca.as_deref())?;
+    let tls = tls.map(|files| tls::Server::new(files, &config.client_auth, &[], limit));
+    let trust = tls::Trust {
+        ca: config.upstream_ca.as_ref(),
+        identity: config.upstream_identity.as_ref(),
+        verify: config.upstream_verify,
+    };
+    let dialer = Dialer::new(&pool, trust)?;
     Ok(Bound {
         listener: Listener::bind(config.listen)?,
         server: Server {
-            tls: tls.transpose()?,
+            entry: Entry {
+                tls: tls.transpose()?,
+                proxy_protocol: config.proxy_protocol,
+                speaks: Speaks::Anything,
+                header_timeout: limit,
+                first_byte_timeout: limit,
+            },
             dialer,
             config,
             pool,
@@ -140,6 +167,7 @@ impl Bound {
         let address = listener.address();
         let max_connections = server.config.max_connections;
         let (drain, metrics) = (server.drain.clone(), server.metrics.clone());
+        server.entry.watch(&drain, &metrics);
         let server = Arc::new(server);
         let tasks = drain.clone();
         let serve = move |accepted| tasks.spawn(Arc::clone(&server).connection(accepted));
@@ -156,8 +184,13 @@ impl Server {
             slot,
         } = accepted;
         let _slot = slot;
-        let ready = tls::accept(self.tls.as_ref(), socket, client, &self.metrics);
-        let Some((mut stream, facts)) = ready.await else {
+        let opened = self.entry.open(socket, client, &self.drain, &self.metrics);
+        let Some(Opened {
+            mut stream,
+            client,
+            tls,
+        }) = opened.await
+        else {
             return;
         };
         self.metrics.open.inc();
@@ -167,11 +200,11 @@ impl Server {
             service: Arc::clone(&self.config.service),
             client: client.to_string().into(),
             protocol: Protocol::Tcp,
-            tls: facts,
+            tls,
         });
         let tee = self.capture.begin_stream(&connection);
         let (outcome, name) = match self.connect().await {
-            Ok((mut downstream, name)) => {
+            Ok((mut downstream, name, _in_use)) => {
                 let pumped = pump::run(
                     &mut stream,
                     &mut downstream,
@@ -203,18 +236,19 @@ impl Server {
     }
 
     /// A connection to the downstream whose turn it is, or to the next that takes one.
-    async fn connect(&self) -> Result<(Stream, Arc<str>), Error> {
+    async fn connect(&self) -> Result<(Stream, Arc<str>, InUse), Error> {
         let mut tries = self.pool.members().len();
         loop {
             let member = self.pool.pick(Instant::now());
             let name: Arc<str> = member.endpoint().authority().into();
+            let in_use = member.in_use();
             let dialed = self.dialer.dial(member.endpoint(), &name, Offer::Raw);
             let opened = tokio::time::timeout(self.config.connect_timeout, dialed);
             let error = match opened.await {
                 Ok(Ok((stream, _))) => {
                     self.pool.connected(member);
                     self.metrics.upstream_connections.inc();
-                    return Ok((stream, name));
+                    return Ok((stream, name, in_use));
                 }
                 Ok(Err(error)) => error,
                 Err(_) => Error::Timeout {

@@ -23,7 +23,7 @@ use parking_lot::Mutex;
 use super::super::dial::{Dialer, Offer, Spoken};
 use super::super::drain::Drain;
 use super::super::stream::Stream;
-use super::super::{Error, Metrics};
+use super::super::{Error, Metrics, tls};
 use super::body::RequestBody;
 use super::{Config, MAX_FIELDS};
 use crate::service_discovery::{Endpoint, Member, Pool, Scheme};
@@ -114,7 +114,12 @@ impl Upstreams {
     ) -> Result<Self, Error> {
         let site = |member: &Arc<Member>| Arc::new(Site::new(member, config));
         let sites = pool.members().iter().map(site).collect();
-        let dialer = Dialer::new(&pool, config.upstream_ca.as_deref())?;
+        let trust = tls::Trust {
+            ca: config.upstream_ca.as_ref(),
+            identity: config.upstream_identity.as_ref(),
+            verify: config.upstream_verify,
+        };
+        let dialer = Dialer::new(&pool, trust)?;
         let mut http1 = http1::Builder::new();
         http1
             .preserve_header_case(true)
