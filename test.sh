@@ -14,6 +14,10 @@ need cc build-essential
 need mosquitto mosquitto
 need mosquitto_sub mosquitto-clients
 need redis-server redis-server
+need nats-server nats-server
+need nginx nginx-light
+need microsocks microsocks
+need tinyproxy tinyproxy-bin
 need curl curl ca-certificates
 need h2load nghttp2-client
 need openssl openssl

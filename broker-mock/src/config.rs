@@ -1,8 +1,10 @@
 //! What a broker is told at its start: where to listen, whom to let in, and every limit.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
+use qproxy_mqtt::codec::QoS;
 use secrecy::SecretString;
 
 use crate::Error;
@@ -16,8 +18,19 @@ pub struct Config {
     pub app_id: Option<String>,
     /// The MQTT password that clients must give. Required unless `listen` is a loopback address.
     pub token: Option<SecretString>,
+    /// TLS on the listener, where it is wanted. Connections from this machine may do without.
+    pub tls: Option<Tls>,
     /// Everything that is bounded.
     pub limits: Limits,
+}
+
+/// The files that a TLS listener needs, in PEM.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tls {
+    /// The certificate chain, the server's own first.
+    pub certificate: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
 }
 
 impl Default for Config {
@@ -26,6 +39,7 @@ impl Default for Config {
             listen: SocketAddr::from(([127, 0, 0, 1], 1883)),
             app_id: None,
             token: None,
+            tls: None,
             limits: Limits::default(),
         }
     }
@@ -74,11 +88,12 @@ pub struct Limits {
     /// Sessions, connected or not. When full, the one offline for longest gives way; where all are
     /// connected the client is refused. Default 2,000.
     pub sessions: usize,
-    /// How long a session without a connection is kept. Default 24 hours.
+    /// How long a session without a connection is kept at most; an MQTT 5 client that asks for more is told.
+    /// Default 24 hours.
     pub session_expiry: Duration,
-    /// Subscriptions of one session; more are answered with 0x80. Default 1,000.
+    /// Subscriptions of one session; more are refused. Default 1,000.
     pub subscriptions_per_session: usize,
-    /// Subscriptions of all sessions; more are answered with 0x80. Default 50,000.
+    /// Subscriptions of all sessions; more are refused. Default 50,000.
     pub subscriptions: usize,
     /// Length of a topic name or filter in bytes. Default 1,024.
     pub topic_bytes: usize,
@@ -86,10 +101,22 @@ pub struct Limits {
     pub topic_levels: usize,
     /// A whole packet in bytes; a longer one closes the connection. Default 1 MiB.
     pub packet_bytes: usize,
-    /// QoS 1 and 2 messages on their way to one client without an acknowledgement. Default 1,000.
+    /// QoS 1 and 2 messages on their way to one client without an acknowledgement; fewer where an MQTT 5
+    /// client says so. Default 1,000.
     pub in_flight: u16,
-    /// QoS 2 messages from one client between PUBLISH and PUBREL; more close the connection. Default 10,000.
+    /// QoS 2 messages from one client between PUBLISH and PUBREL; more close the connection. MQTT 5 clients
+    /// are told it as Receive Maximum. Default 10,000.
     pub incoming_qos2: usize,
+    /// What the MQTT 5 properties of one message may take in memory, in bytes: their text and data, and 64
+    /// for each user property. A message with more is refused. Default 16 KiB.
+    pub property_bytes: usize,
+    /// Topic aliases of one connection in each direction; 0 for none. Default 32.
+    pub topic_aliases: u16,
+    /// The highest QoS that clients may publish with; subscriptions are granted no more. Default 2.
+    pub maximum_qos: QoS,
+    /// The longest keep alive of an MQTT 5 client, which is told; others keep theirs. `None` leaves the choice
+    /// to the client, 0 included. Default `None`.
+    pub maximum_keep_alive: Option<Duration>,
     /// Messages that wait for one session, not counting those in flight. Default 10,000.
     pub queued_messages: usize,
     /// Payload and topic bytes that wait or are in flight for one session. Default 32 MiB.
@@ -100,14 +127,14 @@ pub struct Limits {
     pub total_queued_bytes: usize,
     /// What to give up when a queue is full. Default [`Overflow::DropNewest`].
     pub overflow: Overflow,
-    /// Retained messages; more are delivered but not retained. Default 10,000.
+    /// Retained messages; more are delivered but not retained. 0 switches them off. Default 10,000.
     pub retained_messages: usize,
     /// Payload and topic bytes of the retained messages. Default 16 MiB.
     pub retained_bytes: usize,
     /// Bytes of messages handed to one connection and not yet written to its socket; the rest waits in the
     /// session's queue. A client with twice as much of anything unwritten is not read from. Default 256 KiB.
     pub outbox_bytes: usize,
-    /// From the connection to its CONNECT. Default 10 s.
+    /// From the connection to its CONNECT, and for the TLS handshake before. Default 10 s.
     pub connect_timeout: Duration,
     /// How long a socket may take no byte while there is something to write. Default 60 s.
     pub write_timeout: Duration,
@@ -131,6 +158,10 @@ impl Default for Limits {
             packet_bytes: MIB,
             in_flight: 1_000,
             incoming_qos2: 10_000,
+            property_bytes: 16 * 1024,
+            topic_aliases: 32,
+            maximum_qos: QoS::ExactlyOnce,
+            maximum_keep_alive: None,
             queued_messages: 10_000,
             queued_bytes: 32 * MIB,
             total_queued_bytes: 128 * MIB,
@@ -197,6 +228,15 @@ impl Limits {
             Self::LARGEST_PACKET as u128,
             "128 to 268,435,460",
         )?;
+        if let Some(longest) = self.maximum_keep_alive {
+            within(
+                "maximum_keep_alive",
+                longest.as_secs().into(),
+                1,
+                u16::MAX.into(),
+                "1 to 65,535 seconds",
+            )?;
+        }
         // So that a message always fits into an empty queue.
         within(
             "queued_bytes",

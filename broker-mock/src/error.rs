@@ -1,6 +1,7 @@
 //! Why a broker could not be started.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 /// A broker that could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -25,6 +26,20 @@ pub enum Error {
         /// What is allowed.
         expected: &'static str,
     },
+    /// A file of the TLS set-up cannot be read, or is no PEM of its kind.
+    #[error("could not read a {what} from {path}")]
+    TlsFile {
+        /// What was looked for.
+        what: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: rustls_pki_types::pem::Error,
+    },
+    /// Certificate and key cannot be used, or not together.
+    #[error("could not set up TLS")]
+    Tls(#[source] rustls::Error),
     /// The system refused the address (taken, not ours, no permission).
     #[error("could not listen on {address}")]
     Bind {

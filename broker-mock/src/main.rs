@@ -1,4 +1,4 @@
-//! `broker-mock [ADDRESS] [--app-id NAME] [--token-env VARIABLE]`: the plain broker as a process.
+//! `broker-mock [ADDRESS] [OPTIONS]`: the plain broker as a process.
 //!
 //! The token comes from an environment variable, since arguments can be read by every user of a machine.
 
@@ -6,10 +6,20 @@ use std::error::Error;
 use std::io::Write;
 use std::process::ExitCode;
 
-use broker_mock::{Broker, Config};
+use broker_mock::{Broker, Config, Tls};
 
-const USAGE: &str = "usage: broker-mock [ADDRESS] [--app-id NAME] [--token-env VARIABLE]
-ADDRESS defaults to 127.0.0.1:1883; one that other machines can reach needs both options.";
+const USAGE: &str = "\
+A small strict MQTT broker (versions 3.1.1 and 5). Everything is kept in memory.
+
+usage: broker-mock [ADDRESS] [OPTIONS]
+
+  ADDRESS               where to listen; default 127.0.0.1:1883, port 0 takes a free one. An address that
+                        other machines can reach needs --app-id and --token-env
+  --app-id NAME         the user name that clients must give
+  --token-env VARIABLE  the environment variable with the password that clients must give
+  --tls-cert FILE       TLS, with this certificate chain (PEM); connections from this machine may do without
+  --tls-key FILE        its private key (PEM)
+  -h, --help            this text";
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -43,11 +53,14 @@ async fn run(args: impl Iterator<Item = String>) -> Result<(), Box<dyn Error>> {
 /// `None` asks for the usage.
 fn parse(mut args: impl Iterator<Item = String>) -> Result<Option<Config>, Box<dyn Error>> {
     let mut config = Config::default();
+    let (mut certificate, mut key) = (None, None);
     while let Some(arg) = args.next() {
         let mut value = |name: &str| args.next().ok_or(format!("{name} needs a value\n{USAGE}"));
         match arg.as_str() {
             "-h" | "--help" => return Ok(None),
             "--app-id" => config.app_id = Some(value("--app-id")?),
+            "--tls-cert" => certificate = Some(value("--tls-cert")?.into()),
+            "--tls-key" => key = Some(value("--tls-key")?.into()),
             "--token-env" => {
                 let name = value("--token-env")?;
                 let token = std::env::var(&name)
@@ -64,6 +77,11 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<Option<Config>, Box<d
             }
         }
     }
+    config.tls = match (certificate, key) {
+        (Some(certificate), Some(key)) => Some(Tls { certificate, key }),
+        (None, None) => None,
+        _ => return Err("--tls-cert and --tls-key belong together".into()),
+    };
     Ok(Some(config))
 }
 

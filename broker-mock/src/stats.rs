@@ -28,6 +28,10 @@ pub struct Counters {
     pub connections_accepted: u64,
     /// Connections closed at once because of `Limits::connections`.
     pub connections_over_limit: u64,
+    /// Connections closed because their TLS handshake failed, or was not begun by another machine.
+    pub handshake_errors: u64,
+    /// CONNECTs of MQTT 5 that were accepted.
+    pub connects_v5: u64,
     /// CONNECTs answered with a code other than 0.
     pub connects_refused: u64,
     /// Packets received.
@@ -42,11 +46,20 @@ pub struct Counters {
     pub dropped_offline: u64,
     /// Messages that were still held by a session when it ended.
     pub dropped_session_ended: u64,
+    /// Messages that were larger than their receiver takes (MQTT 5: Maximum Packet Size).
+    pub dropped_too_large: u64,
+    /// Messages whose Message Expiry Interval ended before they were sent.
+    pub messages_expired: u64,
+    /// Messages that were not taken from their publisher: topic or properties over a limit, or a payload that is not
+    /// the text it is said to be.
+    pub publishes_refused: u64,
+    /// Messages that their receiver answered with an error.
+    pub rejected_by_receiver: u64,
     /// Messages on topics that only the broker may use (`$SYS/`, `$share/`), acknowledged and ignored.
     pub dropped_reserved_topic: u64,
     /// Messages that were delivered but not retained for want of room.
     pub retained_refused: u64,
-    /// Subscriptions answered with 0x80.
+    /// Subscriptions answered with a failure.
     pub subscriptions_refused: u64,
     /// Acknowledgements that no message waited for.
     pub unexpected_acknowledgements: u64,
@@ -62,6 +75,8 @@ pub struct Counters {
     pub sessions_evicted: u64,
     /// Wills published.
     pub wills_published: u64,
+    /// Wills whose client came back before their delay was over.
+    pub wills_cancelled: u64,
     /// Connections closed for malformed bytes or a breach of the protocol.
     pub protocol_errors: u64,
     /// Connections closed for a limit of this broker.
@@ -78,6 +93,9 @@ impl Counters {
     /// All messages that were to be delivered and were not.
     #[must_use]
     pub fn dropped(&self) -> u64 {
-        self.dropped_queue_full + self.dropped_offline + self.dropped_session_ended
+        self.dropped_queue_full
+            + self.dropped_offline
+            + self.dropped_session_ended
+            + self.dropped_too_large
     }
 }

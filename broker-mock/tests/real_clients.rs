@@ -1,4 +1,5 @@
-//! The binary with clients that others wrote: `mosquitto_pub` and `mosquitto_sub` (package mosquitto-clients).
+//! The binary with clients that others wrote: `mosquitto_pub` and `mosquitto_sub` (package mosquitto-clients), and
+//! paho-mqtt (Python, for MQTT 5).
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
@@ -206,4 +207,74 @@ async fn the_binary_stops_in_order_when_it_is_told_to() {
         .unwrap()
         .unwrap();
     assert!(status.success(), "{status}");
+}
+
+#[tokio::test]
+async fn mosquitto_clients_speak_mqtt_5() {
+    let server = Server::start(&["127.0.0.1:0"]).await;
+    let durable = ["-V", "mqttv5", "-i", "s", "-c", "-x", "600", "-q", "2"];
+    let prepare = [&durable[..], &["-t", "shop/#", "-E"]].concat();
+    let output = server.run("mosquitto_sub", &prepare).await;
+    assert!(output.status.success(), "{output:?}");
+    let publish = [
+        "-V",
+        "mqttv5",
+        "-q",
+        "2",
+        "-t",
+        "shop/é",
+        "-m",
+        "hello",
+        "-D",
+        "publish",
+        "user-property",
+        "name",
+        "value",
+        "-D",
+        "publish",
+        "content-type",
+        "text",
+        "-D",
+        "publish",
+        "response-topic",
+        "answers",
+        "-D",
+        "publish",
+        "message-expiry-interval",
+        "600",
+    ];
+    let output = server.run("mosquitto_pub", &publish).await;
+    assert!(output.status.success(), "{output:?}");
+    let receive = [
+        &durable[..],
+        &["-t", "shop/#", "-C", "1", "-F", "%t|%p|%P|%C|%R"],
+    ]
+    .concat();
+    let got = server.run("mosquitto_sub", &receive).await;
+    let said = String::from_utf8_lossy(&got.stdout);
+    assert_eq!(said, "shop/é|hello|name:value|text|answers\n", "{got:?}");
+    let old = server
+        .run("mosquitto_pub", &["-t", "x", "-m", "1", "-q", "1"])
+        .await;
+    assert!(old.status.success(), "{old:?}");
+}
+
+#[tokio::test]
+async fn paho_speaks_mqtt_5() {
+    let server = Server::start(&["127.0.0.1:0"]).await;
+    let python = std::env::var_os("QPROXY_TEST_PYTHON").unwrap_or_else(|| "python3".into());
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/peers_v5.py");
+    let output = Command::new(python)
+        .args([script, &server.port])
+        .kill_on_drop(true)
+        .output();
+    let output = timeout(3 * PATIENCE, output)
+        .await
+        .expect("it ends")
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        output.status.success(),
+        "{said} (paho-mqtt of tests/requirements.txt is needed; QPROXY_TEST_PYTHON names a Python that has it)"
+    );
 }

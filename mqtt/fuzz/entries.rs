@@ -6,9 +6,12 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use qproxy_mqtt::codec::{
-    self, Ack, DecodeError, Packet, PacketId, Publish, QoS, Subscription, Text, UnsubAck,
+    self, Ack, DecodeError, Packet, PacketId, Publish, QoS, ReasonCode, Subscription, Text,
+    UnsubAck, Version,
 };
-use qproxy_mqtt::session::{AckId, AckMode, Config, Event, Session, Settled};
+use qproxy_mqtt::session::{
+    AckId, AckMode, Config, Continuity, Event, OnSessionLost, Session, Settled, Terms,
+};
 use qproxy_mqtt::topic;
 
 const LIMIT: usize = 1 << 16;
@@ -96,6 +99,8 @@ struct Tested {
     config: Config,
     now: Instant,
     connected: bool,
+    /// How many the server takes at once on this connection.
+    receive_maximum: usize,
     /// Ids of PUBLISH and controls that went out and have no final answer.
     published: u32,
     outstanding: BTreeSet<u32>,
@@ -109,7 +114,7 @@ fn message(qos: QoS, id: Option<PacketId>) -> Publish {
         dup: false,
         qos,
         retain: false,
-        topic: Text::from_static("t"),
+        topic: Text::from_static("topic"),
         id,
         payload: Bytes::from_static(b"p"),
         properties: None,
@@ -121,7 +126,23 @@ impl Tested {
         let config = Config {
             window: u16::from(seed % 5) + 1,
             window_exactly_once: u16::from(seed % 3) + 1,
-            clean_session: seed & 0x40 != 0,
+            version: if seed & 0x20 == 0 {
+                Version::V311
+            } else {
+                Version::V5
+            },
+            continuity: if seed & 0x40 == 0 {
+                Continuity::Resumed
+            } else {
+                Continuity::EachAnew
+            },
+            receive_maximum: 20,
+            topic_alias_maximum: 2,
+            on_session_lost: if seed & 0x10 == 0 {
+                OnSessionLost::Republish
+            } else {
+                OnSessionLost::Fail
+            },
             keep_alive: Duration::from_secs(10),
             ack_mode: if seed & 0x80 == 0 {
                 AckMode::Auto
@@ -134,6 +155,7 @@ impl Tested {
             config,
             now: Instant::now(),
             connected: false,
+            receive_maximum: usize::from(u16::MAX),
             published: 0,
             outstanding: BTreeSet::new(),
             held: Vec::new(),
@@ -147,8 +169,7 @@ impl Tested {
         let id = PacketId::new(u16::from(argument % 40) + 1).expect("1 to 40");
         match operation % 12 {
             0 if !self.connected => {
-                self.session.connected(argument & 1 == 0, self.now);
-                self.connected = true;
+                self.connect(argument);
             }
             1 if self.connected && argument < 64 => {
                 self.session.connection_lost();
@@ -158,12 +179,15 @@ impl Tested {
             4 if self.connected && self.session.controls_free() > 0 => {
                 let filter = Text::from_static("f");
                 let subscription = Subscription::new(filter, qos);
-                self.session.subscribe(vec![subscription], None);
+                self.session.subscribe(vec![subscription], None, None);
             }
             5 if self.connected && self.session.controls_free() > 0 => {
                 self.session.unsubscribe(vec![Text::from_static("f")], None);
             }
-            6..=8 if self.connected => return self.receive(answer(operation, argument, id)),
+            6..=8 if self.connected => {
+                let reason = self.reason(argument);
+                return self.receive(answer(operation, argument, id, reason));
+            }
             9 if self.connected => {
                 let id = (qos != QoS::AtMostOnce).then_some(id);
                 return self.receive(Packet::Publish(message(qos, id)));
@@ -192,15 +216,38 @@ impl Tested {
         true
     }
 
+    fn connect(&mut self, argument: u8) {
+        let mut terms = Terms::plain(argument & 1 == 0);
+        if self.config.version == Version::V5 {
+            terms.receive_maximum = u16::from(argument >> 2 & 7) + 1;
+            terms.topic_alias_maximum = u16::from(argument >> 5);
+        }
+        self.connected = self.session.connected(&terms, self.now).is_ok();
+        // Terms that break the protocol are not taken.
+        if self.connected {
+            self.receive_maximum = terms.receive_maximum.into();
+        }
+    }
+
     fn publish(&mut self, qos: QoS) {
         if !self.session.window_free().take(qos) {
             return;
         }
         let token = self.published;
         self.published += 1;
-        match self.session.publish(message(qos, None), Some(token)) {
+        let publish = message(qos, None);
+        match self.session.publish(publish, Some(token), self.now) {
             Some(back) => assert_eq!((back, qos), (Some(token), QoS::AtMostOnce)),
             None => assert!(self.outstanding.insert(token)),
+        }
+    }
+
+    /// In MQTT 5.0 some answers say no.
+    fn reason(&self, argument: u8) -> ReasonCode {
+        if self.config.version == Version::V5 && argument.is_multiple_of(5) {
+            ReasonCode::UnspecifiedError
+        } else {
+            ReasonCode::Success
         }
     }
 
@@ -215,7 +262,7 @@ impl Tested {
         self.session.take_events(&mut events);
         for event in events {
             match event {
-                Event::Published(token) => {
+                Event::Published(token, _) | Event::PublishFailed(token, _) => {
                     let token = token.expect("every publish has a token");
                     assert!(self.outstanding.remove(&token), "{token} completed twice");
                 }
@@ -226,7 +273,8 @@ impl Tested {
         let window = usize::from(self.config.window);
         assert!(self.outstanding.len() <= window, "the window is exceeded");
         let free = self.session.window_free().acknowledged;
-        assert_eq!(free, window - self.outstanding.len());
+        let open = window.min(self.receive_maximum);
+        assert_eq!(free, open.saturating_sub(self.outstanding.len()));
         self.check_outbox();
     }
 
@@ -248,7 +296,7 @@ impl Tested {
         );
         let mut ids = BTreeSet::new();
         while !wire.is_empty() {
-            let packet = codec::decode(&mut wire, LIMIT, codec::Version::V311)
+            let packet = codec::decode(&mut wire, LIMIT, self.config.version)
                 .expect("we write legal packets");
             let packet = packet.expect("we write whole packets");
             if let Packet::Publish(Publish { id: Some(id), .. }) = packet {
@@ -258,11 +306,11 @@ impl Tested {
     }
 }
 
-fn answer(operation: u8, argument: u8, id: PacketId) -> Packet {
+fn answer(operation: u8, argument: u8, id: PacketId, reason: ReasonCode) -> Packet {
     let ack = Ack::from(id);
     match (operation % 12, argument >> 6) {
-        (6, _) => Packet::PubAck(ack),
-        (7, 0 | 1) => Packet::PubRec(ack),
+        (6, _) => Packet::PubAck(Ack::new(id, reason)),
+        (7, 0 | 1) => Packet::PubRec(Ack::new(id, reason)),
         (7, _) => Packet::PubComp(ack),
         (_, 0) => Packet::PubRel(ack),
         (_, 1) => Packet::UnsubAck(UnsubAck::from(ack.id)),

@@ -107,7 +107,7 @@ impl Inbox {
     }
 
     pub(crate) fn deliver(&self, mut message: Message) -> Delivery {
-        let bytes = message.payload.len();
+        let bytes = message.cost();
         let mut routes = self.routes();
         // A receiver that ends in this moment makes room for the next one that wants the message.
         while let Some(sender) = routes.choose(&message.topic) {
@@ -184,14 +184,14 @@ impl Messages {
     /// Waits for the next message; `None` when this receiver was replaced or the client is gone. Cancel-safe.
     pub async fn recv(&mut self) -> Option<Message> {
         let message = self.receiver.recv().await?;
-        self.budget.taken(message.payload.len());
+        self.budget.taken(message.cost());
         Some(message)
     }
 
     /// The next message, if one is here.
     pub fn try_recv(&mut self) -> Option<Message> {
         let message = self.receiver.try_recv().ok()?;
-        self.budget.taken(message.payload.len());
+        self.budget.taken(message.cost());
         Some(message)
     }
 
@@ -200,10 +200,7 @@ impl Messages {
     pub async fn recv_many(&mut self, into: &mut Vec<Message>, max: usize) -> usize {
         let before = into.len();
         let count = self.receiver.recv_many(into, max).await;
-        let bytes = into[before..]
-            .iter()
-            .map(|message| message.payload.len())
-            .sum();
+        let bytes = into[before..].iter().map(Message::cost).sum();
         if count > 0 {
             self.budget.taken(bytes);
         }
@@ -229,7 +226,7 @@ impl Stream for Messages {
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Message>> {
         let polled = self.receiver.poll_recv(context);
         if let Poll::Ready(Some(message)) = &polled {
-            self.budget.taken(message.payload.len());
+            self.budget.taken(message.cost());
         }
         polled
     }
@@ -240,7 +237,7 @@ impl Drop for Messages {
         self.receiver.close();
         let mut bytes = 0;
         while let Ok(message) = self.receiver.try_recv() {
-            bytes += message.payload.len();
+            bytes += message.cost();
         }
         self.budget.taken(bytes);
     }
@@ -253,7 +250,8 @@ mod tests {
 
     #[tokio::test]
     async fn receivers_that_were_given_up_are_forgotten() {
-        let queue = Arc::new(Queue::new(&MqttConfig::default()));
+        let events = tokio::sync::broadcast::Sender::new(1);
+        let queue = Arc::new(Queue::new(&MqttConfig::default(), events));
         let inbox = Inbox::new(1, 1, AckMode::Auto, queue);
         let kept = inbox.filtered("kept");
         for _ in 0..100 {

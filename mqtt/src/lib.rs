@@ -3,7 +3,10 @@
 pub mod client;
 pub mod message;
 pub mod options;
+pub mod transport;
+pub mod persistence;
 pub mod error;
+mod said;
 pub mod stats;
 pub mod session;
 pub mod codec;
@@ -14,5 +17,6 @@ mod driver;
 mod random;
 
 pub use client::{MqttClient, MqttConfig};
+pub use codec::Version;
 pub use error::Error;
 pub use message::{Message, QoS};

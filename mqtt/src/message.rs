@@ -3,10 +3,12 @@
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 
-pub use crate::codec::{QoS, Text};
+pub use crate::codec::{PayloadFormat, QoS, SubscriptionId, Text, UserProperty};
+use crate::codec::{Publish, PublishProperties};
 use crate::queue::Queue;
 use crate::session::{AckId, Settled};
 
@@ -25,10 +27,89 @@ pub struct Message {
     pub retain: bool,
     /// Whether the server may have sent it before.
     pub dup: bool,
-    pub(crate) receipt: Option<Receipt>,
+    properties: Option<Box<PublishProperties>>,
+    receipt: Option<Receipt>,
 }
 
 impl Message {
+    pub(crate) fn new(publish: Publish, receipt: Option<Receipt>) -> Self {
+        let Publish {
+            dup,
+            qos,
+            retain,
+            topic,
+            payload,
+            properties,
+            ..
+        } = publish;
+        Self {
+            topic,
+            payload,
+            qos,
+            retain,
+            dup,
+            properties,
+            receipt,
+        }
+    }
+
+    /// All properties; none in MQTT 3.1.1, and none where the publisher gave none.
+    #[must_use]
+    pub fn properties(&self) -> Option<&PublishProperties> {
+        self.properties.as_deref()
+    }
+
+    /// Where an answer is expected.
+    #[must_use]
+    pub fn response_topic(&self) -> Option<&Text> {
+        self.properties()?.response_topic.as_ref()
+    }
+
+    /// What an answer has to give back.
+    #[must_use]
+    pub fn correlation_data(&self) -> Option<&Bytes> {
+        self.properties()?.correlation_data.as_ref()
+    }
+
+    /// What the payload is, in the publisher's words.
+    #[must_use]
+    pub fn content_type(&self) -> Option<&Text> {
+        self.properties()?.content_type.as_ref()
+    }
+
+    /// What the payload is said to be; nobody has checked it.
+    #[must_use]
+    pub fn payload_format(&self) -> PayloadFormat {
+        let said = self.properties().and_then(|said| said.payload_format);
+        said.unwrap_or_default()
+    }
+
+    /// How long the message is still of use, counted from its arrival.
+    #[must_use]
+    pub fn expiry(&self) -> Option<Duration> {
+        let seconds = self.properties()?.message_expiry?;
+        Some(Duration::from_secs(seconds.into()))
+    }
+
+    /// Names and values for the program, in the publisher's order; a name may come more than once.
+    #[must_use]
+    pub fn user_properties(&self) -> &[UserProperty] {
+        self.properties()
+            .map_or(&[], |said| said.user_properties.as_slice())
+    }
+
+    /// The identifiers of the subscriptions that brought the message.
+    #[must_use]
+    pub fn subscription_ids(&self) -> &[SubscriptionId] {
+        self.properties()
+            .map_or(&[], |said| said.subscription_ids.as_slice())
+    }
+
+    /// What it counts for against the bound on bytes.
+    pub(crate) fn cost(&self) -> usize {
+        self.payload.len() + properties_cost(self.properties())
+    }
+
     /// Tells the server that the message is taken care of. Only the first call counts; in automatic mode, or with
     /// QoS 0, there is nothing to tell. Acknowledgements leave in the order in which the messages came.
     pub fn ack(&self) {
@@ -47,8 +128,29 @@ impl fmt::Debug for Message {
             .field("qos", &self.qos)
             .field("retain", &self.retain)
             .field("dup", &self.dup)
+            .field("properties", &self.properties)
             .finish_non_exhaustive()
     }
+}
+
+/// What properties count for against a bound on bytes, about.
+pub(crate) fn properties_cost(properties: Option<&PublishProperties>) -> usize {
+    let Some(it) = properties else {
+        return 0;
+    };
+    let text = |text: &Option<Text>| text.as_ref().map_or(0, |text| text.as_bytes().len());
+    let pairs = it.user_properties.iter();
+    let pairs: usize = pairs
+        .map(|(name, value)| {
+            size_of::<UserProperty>() + name.as_bytes().len() + value.as_bytes().len()
+        })
+        .sum();
+    size_of::<PublishProperties>()
+        + text(&it.response_topic)
+        + text(&it.content_type)
+        + it.correlation_data.as_ref().map_or(0, Bytes::len)
+        + it.subscription_ids.len() * size_of::<SubscriptionId>()
+        + pairs
 }
 
 /// The duty to settle one message; let go of without, it says so.

@@ -2,17 +2,26 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
-use crate::codec::{MAX_REMAINING_LENGTH, Will};
+use crate::codec::{MAX_REMAINING_LENGTH, UserProperty, Version, Will};
 use crate::error::ConfigError;
-use crate::session::AckMode;
+use crate::persistence::Persistence;
+use crate::session::{AckMode, Continuity, OnSessionLost};
 use crate::topic;
+
+#[cfg(feature = "websocket")]
+pub use crate::transport::WebSocketOptions;
+pub use crate::transport::{Proxy, ProxyKind, Transport};
 
 /// Settings of one client. All fields are public: take `..Default::default()` for the rest.
 #[derive(Clone)]
 pub struct MqttConfig {
-    /// Client id. Empty lets the server choose one, which needs `clean_session`.
+    /// Which version of MQTT to speak. Default 3.1.1, which every server does.
+    pub protocol: Version,
+    /// Client id. Empty lets the server choose one, which in 3.1.1 needs `clean_session`; in 5.0 the one it chose is
+    /// kept for later connections of this client.
     pub client_id: String,
     /// Name or address of the server. Default `localhost`.
     pub host: String,
@@ -28,12 +37,34 @@ pub struct MqttConfig {
     /// Travels as MQTT password. Does not print.
     pub token: Option<String>,
     /// Whether the server forgets the client when it leaves. Default true.
+    ///
+    /// In MQTT 5.0 this is Clean Start, and `session_expiry` says how long the session outlives a connection.
     pub clean_session: bool,
+    /// How long the server keeps the session after the connection ended, in whole seconds, rounded up; MQTT 5.0 only.
+    ///
+    /// Default `None`: for ever without `clean_session`, and not at all with it, as in 3.1.1. Better to name a time:
+    /// a client that never comes back then leaves nothing behind. With `clean_session` and a time here, the first
+    /// connection begins a new session, later ones resume it, and `disconnect` ends it.
+    pub session_expiry: Option<Duration>,
+    /// What happens to publishes in flight where the server has lost the session; with `clean_session` that is at
+    /// every reconnect. Default: they are published again.
+    pub on_session_lost: OnSessionLost,
+    /// Messages of QoS 1 and 2 that the server may have unacknowledged; a server that exceeds it is disconnected.
+    /// MQTT 5.0 only. Default 1,000.
+    pub receive_maximum: u16,
+    /// Topic aliases that the server may use; each keeps a topic in memory. MQTT 5.0 only. Default 10.
+    pub topic_alias_maximum: u16,
+    /// Sent with CONNECT; MQTT 5.0 only. Default none.
+    pub user_properties: Vec<UserProperty>,
     /// What the server publishes where the client vanishes.
     pub will: Option<Will>,
-    /// TLS; `None` is plain TCP.
+    /// TLS; `None` sends in the clear.
     pub tls: Option<TlsOptions>,
-    /// Limit of one attempt from name resolution to CONNACK. Default 10 s.
+    /// What carries the packets, in TLS or not. Default: the bare stream.
+    pub transport: Transport,
+    /// The proxy on the way to every server; it resolves their names. Default none.
+    pub proxy: Option<Proxy>,
+    /// Limit of one attempt from name resolution, over proxy, TLS and WebSocket, to CONNACK. Default 10 s.
     pub connect_timeout: Duration,
     /// Pauses between attempts.
     pub reconnect: Backoff,
@@ -54,6 +85,8 @@ pub struct MqttConfig {
     pub overflow: Overflow,
     /// Limit of one `publish`, waiting for room included. Default none.
     pub publish_timeout: Option<Duration>,
+    /// Limit of one `subscribe` or `unsubscribe`, waiting for a connection included. Default none.
+    pub request_timeout: Option<Duration>,
     /// Messages received that wait for the program, per receiver. Default 1,000.
     pub inbound_messages: usize,
     /// Bytes of those, over all receivers. Default 64 MiB.
@@ -68,11 +101,15 @@ pub struct MqttConfig {
     pub drain_timeout: Duration,
     /// Requests and responses.
     pub query: QueryOptions,
+    /// Where publishes of QoS 1 and 2 outlive the process; see [`persistence`](crate::persistence). It wants
+    /// `clean_session` off. A publish counts as accepted once it is saved. Default: nowhere.
+    pub persistence: Option<Arc<dyn Persistence>>,
 }
 
 impl Default for MqttConfig {
     fn default() -> Self {
         Self {
+            protocol: Version::V311,
             client_id: String::new(),
             host: "localhost".to_owned(),
             port: 1883,
@@ -81,8 +118,15 @@ impl Default for MqttConfig {
             app_id: None,
             token: None,
             clean_session: true,
+            session_expiry: None,
+            on_session_lost: OnSessionLost::default(),
+            receive_maximum: 1000,
+            topic_alias_maximum: 10,
+            user_properties: Vec::new(),
             will: None,
             tls: None,
+            transport: Transport::default(),
+            proxy: None,
             connect_timeout: Duration::from_secs(10),
             reconnect: Backoff::default(),
             takeover: Takeover::default(),
@@ -93,12 +137,14 @@ impl Default for MqttConfig {
             queue_bytes: 64 << 20,
             overflow: Overflow::default(),
             publish_timeout: None,
+            request_timeout: None,
             inbound_messages: 1000,
             inbound_bytes: 64 << 20,
             stall_timeout: Duration::from_secs(30),
             ack_mode: AckMode::default(),
             drain_timeout: Duration::from_secs(5),
             query: QueryOptions::default(),
+            persistence: None,
         }
     }
 }
@@ -125,22 +171,64 @@ impl MqttConfig {
         if self.host.is_empty() || self.fallbacks.iter().any(|it| it.host.is_empty()) {
             return Err(ConfigError::Host);
         }
-        if self.client_id.is_empty() && !self.clean_session {
-            return Err(ConfigError::ClientId);
+        if self.protocol == Version::V311 {
+            self.check_plain()?;
         }
-        if self.token.is_some() && self.app_id.is_none() {
-            return Err(ConfigError::TokenAlone);
+        if self.persistence.is_some() && self.clean_session {
+            return Err(ConfigError::PersistenceAlone);
         }
-        let windows = [self.window, self.window_exactly_once];
+        let windows = [self.window, self.window_exactly_once, self.receive_maximum];
         if windows.contains(&0) || self.queue_messages == 0 || self.inbound_messages == 0 {
             return Err(ConfigError::Zero);
         }
         if !(64..=MAX_REMAINING_LENGTH + 5).contains(&self.max_packet_size) {
             return Err(ConfigError::PacketSize(self.max_packet_size));
         }
+        let mut alpn = self.tls.iter().flat_map(|tls| &tls.alpn);
+        if let Some(protocol) = alpn.find(|it| !(1..=255).contains(&it.len())) {
+            return Err(ConfigError::Alpn(protocol.clone()));
+        }
         topic::validate_topic(&self.query.reply_root).map_err(ConfigError::Query)?;
         topic::validate_topic(&self.query.request_level).map_err(ConfigError::Query)?;
         Ok(())
+    }
+
+    /// What MQTT 3.1.1 does not allow, or has no place for.
+    fn check_plain(&self) -> Result<(), ConfigError> {
+        if self.client_id.is_empty() && !self.clean_session {
+            return Err(ConfigError::ClientId);
+        }
+        if self.token.is_some() && self.app_id.is_none() {
+            return Err(ConfigError::TokenAlone);
+        }
+        if self.session_expiry.is_some() {
+            return Err(ConfigError::NeedsV5("session_expiry"));
+        }
+        if !self.user_properties.is_empty() {
+            return Err(ConfigError::NeedsV5("user_properties"));
+        }
+        if self.will.as_ref().is_some_and(|it| it.properties.is_some()) {
+            return Err(ConfigError::NeedsV5("a will with properties"));
+        }
+        Ok(())
+    }
+
+    /// Seconds that the server is asked to keep the session.
+    pub(crate) fn session_expiry_seconds(&self) -> u32 {
+        match self.session_expiry {
+            Some(time) => whole_seconds(time),
+            None if self.clean_session => 0,
+            None => u32::MAX,
+        }
+    }
+
+    /// How connections go on from one to the next.
+    pub(crate) fn continuity(&self) -> Continuity {
+        match (self.clean_session, self.protocol) {
+            (false, _) => Continuity::Resumed,
+            (true, Version::V5) if self.session_expiry_seconds() > 0 => Continuity::FirstAnew,
+            (true, _) => Continuity::EachAnew,
+        }
     }
 }
 
@@ -148,6 +236,7 @@ impl fmt::Debug for MqttConfig {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter
             .debug_struct("MqttConfig")
+            .field("protocol", &self.protocol)
             .field("client_id", &self.client_id)
             .field("host", &self.host)
             .field("port", &self.port)
@@ -158,8 +247,17 @@ impl fmt::Debug for MqttConfig {
             .field("clean_session", &self.clean_session)
             .field("will", &self.will)
             .field("tls", &self.tls)
+            .field("transport", &self.transport)
+            .field("proxy", &self.proxy)
+            .field("persistence", &self.persistence)
             .finish_non_exhaustive()
     }
+}
+
+/// A time as MQTT counts it, rounded up: what is asked for is at least that long.
+pub(crate) fn whole_seconds(time: Duration) -> u32 {
+    let seconds = time.as_secs() + u64::from(time.subsec_nanos() > 0);
+    u32::try_from(seconds).unwrap_or(u32::MAX)
 }
 
 /// Where a server listens.
@@ -180,6 +278,9 @@ pub struct TlsOptions {
     pub client_certificate: Option<(PathBuf, PathBuf)>,
     /// The name the server's certificate has to have, where it is not `host`.
     pub server_name: Option<String>,
+    /// Protocols to offer (ALPN, RFC 7301), the best first; each of 1 to 255 bytes. A server that knows of ALPN and
+    /// of none of them refuses. Some clouds take MQTT on port 443 by it: `x-amzn-mqtt-ca`. Default none.
+    pub alpn: Vec<String>,
 }
 
 /// Pauses between attempts to connect: they double up to a cap, and half of each is random.
@@ -333,8 +434,64 @@ mod tests {
                 max_packet_size: 1 << 30,
                 ..good.clone()
             },
+            MqttConfig {
+                tls: Some(TlsOptions {
+                    alpn: vec![String::new()],
+                    ..TlsOptions::default()
+                }),
+                ..good.clone()
+            },
+            MqttConfig {
+                receive_maximum: 0,
+                ..good.clone()
+            },
+            MqttConfig {
+                session_expiry: Some(Duration::from_secs(1)),
+                ..good.clone()
+            },
+            MqttConfig {
+                user_properties: vec![("a".into(), "b".into())],
+                ..good.clone()
+            },
         ] {
             assert!(bad.check().is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn mqtt_5_takes_what_3_1_1_cannot_carry() {
+        let config = MqttConfig {
+            protocol: Version::V5,
+            clean_session: false,
+            token: Some("alone".to_owned()),
+            session_expiry: Some(Duration::from_secs(1)),
+            user_properties: vec![("a".into(), "b".into())],
+            ..MqttConfig::default()
+        };
+        assert_eq!(config.check(), Ok(()));
+    }
+
+    #[test]
+    fn a_session_lasts_as_in_3_1_1_unless_a_time_is_named() {
+        let config = |protocol, clean_session, session_expiry| MqttConfig {
+            protocol,
+            clean_session,
+            session_expiry,
+            ..MqttConfig::default()
+        };
+        let lasts = |config: &MqttConfig| (config.session_expiry_seconds(), config.continuity());
+        let half = Some(Duration::from_millis(500));
+        for (config, expected) in [
+            (config(Version::V311, true, None), (0, Continuity::EachAnew)),
+            (config(Version::V5, true, None), (0, Continuity::EachAnew)),
+            (config(Version::V5, true, half), (1, Continuity::FirstAnew)),
+            (config(Version::V5, false, half), (1, Continuity::Resumed)),
+            (
+                config(Version::V5, false, None),
+                (u32::MAX, Continuity::Resumed),
+            ),
+        ] {
+            assert_eq!(lasts(&config), expected, "{config:?}");
         }
     }
 }

@@ -4,38 +4,60 @@
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, broadcast, oneshot};
 
-use crate::codec::{Publish, ReasonCode, Subscription, Text};
+use crate::codec::{Publish, ReasonCode, Subscription, SubscriptionId, Text};
+use crate::driver::Event;
 use crate::error::Error;
+use crate::message::properties_cost;
 use crate::options::{MqttConfig, Overflow};
 use crate::session::{AckId, Settled, WindowFree};
 
-/// Where the outcome of a publish goes, if somebody waits for it.
-pub(crate) type Published = Option<oneshot::Sender<Result<(), Error>>>;
+/// Where the outcome of a publish goes, if somebody waits for it; the reason is one of success.
+pub(crate) type Published = Option<oneshot::Sender<Result<ReasonCode, Error>>>;
 /// Where the answer to a subscribe or an unsubscribe goes.
-pub(crate) type Answered = Option<oneshot::Sender<Result<Vec<ReasonCode>, Error>>>;
+pub(crate) type Answered = Option<oneshot::Sender<Result<Answer, Error>>>;
+
+/// What the server answered to a subscribe or an unsubscribe.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    /// One for each filter.
+    pub(crate) codes: Vec<ReasonCode>,
+    /// In the server's words.
+    pub(crate) text: Option<Text>,
+}
 
 /// A publish on its way to the driver.
 #[derive(Debug)]
 pub(crate) struct Queued {
     pub(crate) publish: Publish,
+    /// When it is of no use any more.
+    pub(crate) expires: Option<Instant>,
     pub(crate) done: Published,
+    /// Under which it is saved, where it is.
+    pub(crate) number: Option<u64>,
+    /// Hears when it is, or dies with the reason in `done`.
+    pub(crate) saved: Option<oneshot::Sender<()>>,
 }
 
 impl Queued {
     /// What it counts for against the bound on bytes; never nothing.
     fn cost(&self) -> usize {
-        self.publish.payload.len() + self.publish.topic.as_bytes().len() + 64
+        let properties = properties_cost(self.publish.properties.as_deref());
+        self.publish.payload.len() + self.publish.topic.as_bytes().len() + properties + 64
+    }
+
+    pub(crate) fn is_expired(&self, now: Instant) -> bool {
+        self.expires.is_some_and(|expires| expires <= now)
     }
 }
 
 /// Other things for the driver; few and small.
 #[derive(Debug)]
 pub(crate) enum Control {
-    Subscribe(Vec<Subscription>, Answered),
+    Subscribe(Vec<Subscription>, Option<SubscriptionId>, Answered),
     Unsubscribe(Vec<Text>, Answered),
 }
 
@@ -61,6 +83,10 @@ pub(crate) struct Room {
 #[derive(Debug, Default)]
 struct State {
     publishes: VecDeque<Queued>,
+    /// Behind them those that are not saved yet; always empty where nothing is saved.
+    arrivals: VecDeque<Queued>,
+    /// Saved ones that were thrown out.
+    withdrawn: Vec<u64>,
     bytes: usize,
     controls: Vec<Control>,
     settled: Vec<(AckId, Settled)>,
@@ -69,6 +95,18 @@ struct State {
     displaced: u64,
     /// How often waiting producers were sent away.
     stalls: u64,
+    /// No publish expires before this.
+    earliest: Option<Instant>,
+    expired: u64,
+    flow: Flow,
+}
+
+/// Whether producers were told that they are too fast.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Flow {
+    #[default]
+    Free,
+    Paused,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -102,10 +140,19 @@ pub(crate) struct Queue {
     max_bytes: usize,
     overflow: Overflow,
     stall_timeout: Duration,
+    events: broadcast::Sender<Event>,
+    keeping: Keeping,
+}
+
+/// Whether publishes are saved before they are sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Keeping {
+    Nothing,
+    All,
 }
 
 impl Queue {
-    pub(crate) fn new(config: &MqttConfig) -> Self {
+    pub(crate) fn new(config: &MqttConfig, events: broadcast::Sender<Event>) -> Self {
         let (state, work, space) = (Mutex::default(), Notify::new(), Notify::new());
         Self {
             state,
@@ -115,6 +162,11 @@ impl Queue {
             max_bytes: config.queue_bytes,
             overflow: config.overflow,
             stall_timeout: config.stall_timeout,
+            events,
+            keeping: match config.persistence {
+                None => Keeping::Nothing,
+                Some(_) => Keeping::All,
+            },
         }
     }
 
@@ -182,26 +234,48 @@ impl Queue {
 
     /// Gives the publish back where the producer has to wait, with the number of stalls so far.
     fn push(&self, queued: Queued, overflow: Overflow) -> Result<Option<(Queued, u64)>, Error> {
-        let mut displaced = Vec::new();
+        let (mut displaced, mut expired) = (Vec::new(), Expired::default());
         let mut state = self.state();
         if state.phase == Phase::Closed {
             return Err(Error::NotConnected);
         }
         let cost = queued.cost();
         // One that is larger than the whole bound goes in alone.
-        while !state.publishes.is_empty()
-            && (state.publishes.len() >= self.max_messages || state.bytes + cost > self.max_bytes)
+        while !state.is_empty()
+            && (state.waiting() >= self.max_messages || state.bytes + cost > self.max_bytes)
         {
+            if state.take_expired(Instant::now, &mut expired) {
+                continue;
+            }
+            if std::mem::replace(&mut state.flow, Flow::Paused) == Flow::Free {
+                // Under the lock, so that it cannot come after the end of the pause. Nobody listens: that is fine.
+                let _ = self.events.send(Event::OutgoingPaused);
+            }
             match overflow {
                 Overflow::Wait => return Ok(Some((queued, state.stalls))),
                 Overflow::Refuse => return Err(Error::QueueFull),
-                Overflow::DropOldest => displaced.extend(state.pop()),
+                Overflow::DropOldest => {
+                    let oldest = state.pop();
+                    state
+                        .withdrawn
+                        .extend(oldest.iter().filter_map(|it| it.number));
+                    displaced.extend(oldest);
+                }
             }
         }
         state.displaced += displaced.len() as u64;
         state.bytes += cost;
-        state.publishes.push_back(queued);
-        let wake = state.sleeper == Sleeper::Anything;
+        state.earliest = [state.earliest, queued.expires].into_iter().flatten().min();
+        let wake = match self.keeping {
+            Keeping::Nothing => {
+                state.publishes.push_back(queued);
+                state.sleeper == Sleeper::Anything
+            }
+            Keeping::All => {
+                state.arrivals.push_back(queued);
+                state.sleeper != Sleeper::Awake || state.arrivals.len() == 1
+            }
+        };
         if wake {
             state.sleeper = Sleeper::Awake;
         }
@@ -214,6 +288,27 @@ impl Queue {
             let _ = done.send(Err(Error::Displaced));
         }
         Ok(None)
+    }
+
+    /// Fails what is of no use any more. What is left to expire while there is a connection fails as it is taken.
+    pub(crate) fn expire(&self, now: Instant) {
+        let mut expired = Expired::default();
+        let mut state = self.state();
+        if state.take_expired(|| now, &mut expired) {
+            self.flow_again(&mut state);
+            drop(state);
+            self.space.notify_waiters();
+        }
+    }
+
+    /// Half of the bound is free again: producers hear of it.
+    fn flow_again(&self, state: &mut State) {
+        let half = state.waiting() <= self.max_messages / 2 && state.bytes <= self.max_bytes / 2;
+        if state.flow == Flow::Paused && half {
+            state.flow = Flow::Free;
+            // Nobody listens: that is fine.
+            let _ = self.events.send(Event::OutgoingResumed);
+        }
     }
 
     pub(crate) fn control(&self, control: Control) -> Result<(), Error> {
@@ -242,6 +337,37 @@ impl Queue {
         }
     }
 
+    /// What is not saved yet, to be given back with [`Queue::admit`]; and saved ones that were thrown out.
+    pub(crate) fn take_arrivals(&self, into: &mut Vec<Queued>, withdrawn: &mut Vec<u64>) {
+        let mut state = self.state();
+        into.extend(state.arrivals.drain(..));
+        withdrawn.append(&mut state.withdrawn);
+    }
+
+    /// Lets them be sent, in their order; those that are not given back are forgotten.
+    pub(crate) fn admit(&self, admitted: Vec<Queued>, forgotten: &[Queued]) {
+        let mut state = self.state();
+        state.bytes -= forgotten.iter().map(Queued::cost).sum::<usize>();
+        for queued in admitted {
+            state.earliest = [state.earliest, queued.expires].into_iter().flatten().min();
+            state.publishes.push_back(queued);
+        }
+        drop(state);
+        if !forgotten.is_empty() {
+            self.space.notify_waiters();
+        }
+    }
+
+    /// Puts in what an earlier process had accepted, whatever the bounds say.
+    pub(crate) fn restore(&self, restored: impl Iterator<Item = Queued>) {
+        let mut state = self.state();
+        for queued in restored {
+            state.bytes += queued.cost();
+            state.earliest = [state.earliest, queued.expires].into_iter().flatten().min();
+            state.publishes.push_back(queued);
+        }
+    }
+
     /// Tells the driver to look again.
     pub(crate) fn wake(&self) {
         self.work.notify_one();
@@ -267,6 +393,7 @@ impl Queue {
             batch.publishes.extend(state.pop());
             taken = true;
         }
+        self.flow_again(&mut state);
         state.sleeper = if state.publishes.is_empty() && room.bytes > 0 {
             Sleeper::Anything
         } else {
@@ -280,13 +407,13 @@ impl Queue {
 
     /// Publishes that wait.
     pub(crate) fn len(&self) -> usize {
-        self.state().publishes.len()
+        self.state().waiting()
     }
 
     /// Whether neither publishes nor anything else waits.
     pub(crate) fn is_empty(&self) -> bool {
         let state = self.state();
-        state.publishes.is_empty() && state.controls.is_empty() && state.settled.is_empty()
+        state.is_empty() && state.controls.is_empty() && state.settled.is_empty()
     }
 
     /// Publishes thrown out for younger ones.
@@ -294,12 +421,26 @@ impl Queue {
         self.state().displaced
     }
 
+    /// Publishes that expired before they were sent.
+    pub(crate) fn expired(&self) -> u64 {
+        self.state().expired
+    }
+
+    /// One more expired, on its way out of here.
+    pub(crate) fn count_expired(&self) {
+        self.state().expired += 1;
+    }
+
     /// Takes everything out, for nobody will send it.
     pub(crate) fn clear(&self) -> Batch {
         let mut state = self.state();
         state.bytes = 0;
+        state.earliest = None;
+        state.flow = Flow::Free;
+        let mut publishes: Vec<_> = std::mem::take(&mut state.publishes).into();
+        publishes.extend(state.arrivals.drain(..));
         Batch {
-            publishes: std::mem::take(&mut state.publishes).into(),
+            publishes,
             controls: std::mem::take(&mut state.controls),
             settled: std::mem::take(&mut state.settled),
         }
@@ -307,10 +448,61 @@ impl Queue {
 }
 
 impl State {
+    fn is_empty(&self) -> bool {
+        self.publishes.is_empty() && self.arrivals.is_empty()
+    }
+
+    fn waiting(&self) -> usize {
+        self.publishes.len() + self.arrivals.len()
+    }
+
+    /// The oldest that waits, saved or not.
     fn pop(&mut self) -> Option<Queued> {
-        let queued = self.publishes.pop_front()?;
+        let queued = self
+            .publishes
+            .pop_front()
+            .or_else(|| self.arrivals.pop_front())?;
         self.bytes -= queued.cost();
         Some(queued)
+    }
+
+    /// Whether there were any.
+    fn take_expired(&mut self, now: impl Fn() -> Instant, into: &mut Expired) -> bool {
+        let Some(earliest) = self.earliest else {
+            return false;
+        };
+        let now = now();
+        if now < earliest {
+            return false;
+        }
+        self.earliest = None;
+        let before = self.publishes.len();
+        self.publishes.retain_mut(|queued| {
+            if !queued.is_expired(now) {
+                self.earliest = [self.earliest, queued.expires].into_iter().flatten().min();
+                return true;
+            }
+            self.bytes -= queued.cost();
+            self.withdrawn.extend(queued.number);
+            into.0.extend(queued.done.take());
+            false
+        });
+        let count = before - self.publishes.len();
+        self.expired += count as u64;
+        count > 0
+    }
+}
+
+/// Who is to hear that a message expired; dropped, outside of the lock, they do.
+#[derive(Default)]
+struct Expired(Vec<oneshot::Sender<Result<ReasonCode, Error>>>);
+
+impl Drop for Expired {
+    fn drop(&mut self) {
+        for done in self.0.drain(..) {
+            // The token was dropped: nobody wants to know.
+            let _ = done.send(Err(Error::Expired));
+        }
     }
 }
 
@@ -349,17 +541,21 @@ mod tests {
         };
         Queued {
             publish,
+            expires: None,
             done: None,
+            number: None,
+            saved: None,
         }
     }
 
     fn queue_of(queue_messages: usize, queue_bytes: usize, overflow: Overflow) -> Queue {
-        let queue = Queue::new(&MqttConfig {
+        let config = MqttConfig {
             queue_messages,
             queue_bytes,
             overflow,
             ..MqttConfig::default()
-        });
+        };
+        let queue = Queue::new(&config, broadcast::Sender::new(8));
         queue.open();
         queue
     }
@@ -480,5 +676,43 @@ mod tests {
         assert!(matches!(producer.await.unwrap(), Err(Error::Stalled(_))));
         assert!(matches!(outcome.await.unwrap(), Err(Error::Stalled(_))));
         assert_eq!(taken(&queue, ALL), [1, 2]);
+    }
+
+    #[test]
+    fn what_has_expired_makes_room_and_says_so() {
+        let queue = queue(Overflow::Refuse);
+        let now = Instant::now();
+        let (done, mut outcome) = oneshot::channel();
+        let mut useless = queued(1, QoS::AtLeastOnce);
+        useless.expires = Some(now);
+        useless.done = Some(done);
+        queue.try_publish(useless).unwrap();
+        queue.try_publish(queued(2, QoS::AtLeastOnce)).unwrap();
+        queue.try_publish(queued(3, QoS::AtLeastOnce)).unwrap();
+        assert!(matches!(outcome.try_recv(), Ok(Err(Error::Expired))));
+        assert_eq!(taken(&queue, ALL), [2, 3]);
+
+        let mut later = queued(4, QoS::AtLeastOnce);
+        later.expires = Some(now + Duration::from_secs(60));
+        queue.try_publish(later).unwrap();
+        queue.expire(now + Duration::from_secs(59));
+        assert_eq!(queue.len(), 1);
+        queue.expire(now + Duration::from_secs(60));
+        assert_eq!((queue.len(), queue.expired()), (0, 2));
+    }
+
+    #[test]
+    fn a_full_queue_says_so_once_and_again_when_half_of_it_is_free() {
+        let queue = queue_of(4, 1 << 20, Overflow::Refuse);
+        let mut events = queue.events.subscribe();
+        for number in 0..6 {
+            let _ = queue.try_publish(queued(number, QoS::AtLeastOnce));
+        }
+        assert!(matches!(events.try_recv(), Ok(Event::OutgoingPaused)));
+        taken(&queue, room(1));
+        assert!(events.try_recv().is_err(), "not yet");
+        taken(&queue, room(1));
+        assert!(matches!(events.try_recv(), Ok(Event::OutgoingResumed)));
+        assert!(events.try_recv().is_err());
     }
 }

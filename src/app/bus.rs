@@ -2,6 +2,9 @@
 
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
+use qproxy_mqtt::options::{Proxy, Transport, WebSocketOptions};
+use qproxy_mqtt::transport::TransportError;
+use secrecy::ExposeSecret;
 
 use super::Listening;
 use super::error::Error;
@@ -132,18 +135,22 @@ pub(super) async fn start_broker(
     settings: &Settings,
     listening: &mut Vec<Listening>,
 ) -> Result<Option<broker_mock::RunningBroker>, Error> {
-    let Some(address) = &settings.broker else {
+    let Some(wanted) = &settings.broker else {
         return Ok(None);
     };
-    let mut limits = broker_mock::Config::new(limits::resolve("broker", address).await?);
+    let mut limits = broker_mock::Config::new(limits::resolve("broker", &wanted.listen).await?);
     limits.app_id.clone_from(&settings.mqtt.app_id);
     limits.token.clone_from(&settings.mqtt.token);
+    limits.tls = wanted.tls.as_ref().map(|files| broker_mock::Tls {
+        certificate: files.cert.clone(),
+        key: files.key.clone(),
+    });
     let broker = broker_mock::Broker::bind(limits).await?;
     let address = broker.local_addr().to_string();
     listening.push(Listening::new(
         "broker",
         address,
-        "embedded MQTT 3.1.1 broker",
+        "embedded MQTT broker, versions 3.1.1 and 5",
     ));
     Ok(Some(broker))
 }
@@ -152,17 +159,19 @@ pub(super) async fn start_broker(
 pub(super) fn endpoint(
     settings: &Settings,
     own: Option<&broker_mock::RunningBroker>,
-) -> Option<Endpoint> {
+) -> Result<Option<Endpoint>, Error> {
     let mut endpoint = match (&settings.peer, own) {
         (Some(peer), _) => {
             let mut endpoint = Endpoint::new(peer.endpoint.host.as_str(), peer.endpoint.port);
             let ca = settings.mqtt.ca.clone();
             endpoint.tls = peer.tls.then(|| Tls {
                 ca,
+                alpn: settings.mqtt.way.alpn.clone(),
                 ..Tls::default()
             });
             endpoint
         }
+        // Without TLS also where others need it: the broker lets this machine in without.
         (None, Some(broker)) => {
             let address = broker.local_addr();
             let host = match address.ip() {
@@ -172,11 +181,30 @@ pub(super) fn endpoint(
             };
             Endpoint::new(host, address.port())
         }
-        (None, None) => return None,
+        (None, None) => return Ok(None),
     };
     let keep_alive = settings.mqtt.keep_alive.as_secs();
     endpoint.keep_alive = u16::try_from(keep_alive).unwrap_or(u16::MAX);
     endpoint.app_id.clone_from(&settings.mqtt.app_id);
     endpoint.token.clone_from(&settings.mqtt.token);
-    Some(endpoint)
+    way(&mut endpoint, &settings.mqtt.way)?;
+    Ok(Some(endpoint))
+}
+
+/// What carries the bytes there.
+fn way(endpoint: &mut Endpoint, way: &config::WaySettings) -> Result<(), Error> {
+    let setting = |key: &str, error: &TransportError| Error::Setting {
+        key: key.to_owned(),
+        message: error.to_string(),
+    };
+    if let Some(path) = &way.websocket {
+        let options = WebSocketOptions::default().with_path(path.as_str());
+        let options = options.map_err(|error| setting("mqtt.path", &error))?;
+        endpoint.transport = Transport::WebSocket(options);
+    }
+    if let Some(proxy) = &way.proxy {
+        let proxy = proxy.expose_secret().parse::<Proxy>();
+        endpoint.proxy = Some(proxy.map_err(|error| setting("mqtt.proxy", &error))?);
+    }
+    Ok(())
 }

@@ -137,7 +137,7 @@ impl App {
         }
 
         let broker = bus::start_broker(&settings, &mut listening).await?;
-        let endpoint = bus::endpoint(&settings, broker.as_ref());
+        let endpoint = bus::endpoint(&settings, broker.as_ref())?;
         let bus = Bus {
             node: &node,
             topics: &topics,

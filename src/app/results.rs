@@ -42,11 +42,7 @@ impl Results {
             return;
         };
         let topic = format!("{}/replay/{run}/{verdict}", self.root);
-        let options = PublishOptions {
-            qos: QoS::AtLeastOnce,
-            retain: false,
-            timeout: None,
-        };
+        let options = PublishOptions::from(QoS::AtLeastOnce);
         if client
             .try_publish(topic, Bytes::from(payload), options)
             .is_err()

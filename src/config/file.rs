@@ -14,6 +14,7 @@ use serde::de::{Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
 use super::problem::{Problem, Problems};
 use super::settings::{Balance, BodyMatch, Compression, Forwarded, Mode, MqttVersion, Repeat};
+use super::transport::TransportForm;
 use super::units::{Limit, Size, Span};
 
 /// What stands in the file.
@@ -29,7 +30,7 @@ pub struct File {
     pub http: Option<Http>,
     pub tcp: Option<OneOrMany<Tcp>>,
     pub peer: Option<PeerForm>,
-    pub broker: Option<Listen>,
+    pub broker: Option<Broker>,
     #[serde(default)]
     pub mqtt: Mqtt,
     #[serde(default)]
@@ -79,11 +80,14 @@ forms! {
     /// `peer`.
     PeerForm { host: String, port: u16, tls: bool }
     /// `broker`.
-    Listen { host: String, port: u16 }
+    Broker { host: String, port: u16, tls: BrokerTls }
+    /// `broker.tls`.
+    BrokerTls { tls_cert: PathBuf, tls_key: PathBuf }
     /// `mqtt`.
     Mqtt {
         root: String, protocol: MqttVersion, app_id: String, token: SecretString, ca: PathBuf,
-        compression: Compression, keep_alive: Span,
+        compression: Compression, keep_alive: Span, transport: TransportForm, path: String,
+        alpn: Vec<String>, proxy: SecretString,
     }
     /// `sync`.
     Sync { window_messages: u32, max_message_bytes: Size }

@@ -42,6 +42,13 @@ pub(super) fn problems(settings: &Settings) -> Vec<Problem> {
         };
         tls(key, answer.tls.as_ref());
     }
+    if let Some(broker) = &settings.broker {
+        let listener = broker.tls.clone().map(|files| ListenerTls {
+            files,
+            clients: ClientAuth::None,
+        });
+        tls("broker", listener.as_ref());
+    }
     look("mqtt.ca", settings.mqtt.ca.as_deref());
     let mut upstream = |key: &str, tls: &UpstreamTls| {
         look(&format!("{key}.upstream_ca"), tls.ca.as_deref());

@@ -7,6 +7,7 @@
 mod units;
 mod file;
 mod settings;
+mod transport;
 mod resolve;
 mod tls;
 mod target;
@@ -25,6 +26,7 @@ pub use settings::{
     MqttSettings, MqttVersion, Peer, PlaybackSettings, Repeat, RetentionSettings, RouteSettings,
     Rule, Settings, SpoolSettings, StoreSettings, TcpSettings, TlsFiles, UpstreamTls,
 };
+pub use transport::WaySettings;
 
 /// The file that is read where nothing else is said.
 pub const DEFAULT_PATH: &str = "config.json";

@@ -8,12 +8,13 @@ use secrecy::{ExposeSecret, SecretString};
 use super::file::{Api, Capture, File, Http, OneOrMany, Playback, RouteForm, RuleForm, Store, Tcp};
 use super::problem::{Problem, Problems};
 use super::settings::{
-    AnswerSettings, ApiSettings, Auto, BodyMatch, CaptureSettings, Compression, Delay, Endpoint,
-    Forwarded, HttpSettings, MatchSettings, Miss, Mode, MqttSettings, MqttVersion, Peer,
-    PlaybackSettings, Repeat, RetentionSettings, RouteSettings, Rule, Settings, SpoolSettings,
-    StoreSettings, TcpSettings,
+    AnswerSettings, ApiSettings, Auto, BodyMatch, BrokerSettings, CaptureSettings, Compression,
+    Delay, Endpoint, Forwarded, HttpSettings, MatchSettings, Miss, Mode, MqttSettings, MqttVersion,
+    Peer, PlaybackSettings, Repeat, RetentionSettings, RouteSettings, Rule, Settings,
+    SpoolSettings, StoreSettings, TcpSettings,
 };
 use super::tls::UpstreamForm;
+use super::transport::WaySettings;
 use super::units::{Limit, Size, Span};
 use super::{Environment, target};
 
@@ -65,7 +66,8 @@ impl Resolver {
             );
             self.wrong("http", message);
         }
-        let mqtt = self.mqtt(file.mqtt, &file.sync, environment);
+        let way = WaySettings::resolve(&file.mqtt, file.peer.as_ref(), &mut self.problems);
+        let mqtt = self.mqtt(file.mqtt, way, &file.sync, environment);
         let (peer, broker) = self.meeting_point(mode, file.peer, file.broker, &mqtt);
         let store = self.store(file.store, environment);
         let spool = file.spool;
@@ -300,9 +302,9 @@ impl Resolver {
         &mut self,
         mode: Mode,
         peer: Option<super::file::PeerForm>,
-        broker: Option<super::file::Listen>,
+        broker: Option<super::file::Broker>,
         mqtt: &MqttSettings,
-    ) -> (Option<Peer>, Option<Endpoint>) {
+    ) -> (Option<Peer>, Option<BrokerSettings>) {
         if mode == Mode::Forward {
             return (None, None);
         }
@@ -320,7 +322,7 @@ impl Resolver {
                 tls: form.tls.unwrap_or(false),
             }
         });
-        let default = (mode.plays() && peer.is_none()).then(super::file::Listen::default);
+        let default = (mode.plays() && peer.is_none()).then(super::file::Broker::default);
         let broker = broker.or(default).map(|form| {
             let listen = self.listen("broker", form.host, form.port, PEER_PORT);
             if !listen.is_loopback() && (mqtt.app_id.is_none() || mqtt.token.is_none()) {
@@ -330,7 +332,8 @@ impl Resolver {
                 );
                 self.wrong("broker.host", message);
             }
-            listen
+            let tls = self.broker_tls(form.tls);
+            BrokerSettings { listen, tls }
         });
         if mode == Mode::Record && peer.is_none() && broker.is_none() {
             let message = "is missing: mode Record needs the MQTT endpoint to send to (or `broker`, to run it here)";
@@ -342,6 +345,7 @@ impl Resolver {
     fn mqtt(
         &mut self,
         form: super::file::Mqtt,
+        way: WaySettings,
         sync: &super::file::Sync,
         environment: &Environment,
     ) -> MqttSettings {
@@ -382,6 +386,7 @@ impl Resolver {
             app_id,
             token,
             ca: form.ca,
+            way,
             compression: form.compression.unwrap_or(Compression::None),
             keep_alive,
             window_messages: window as usize,

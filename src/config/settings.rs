@@ -7,6 +7,8 @@ use std::time::Duration;
 use secrecy::SecretString;
 use serde::Deserialize;
 
+use super::transport::WaySettings;
+
 /// What a node does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 pub enum Mode {
@@ -139,8 +141,8 @@ pub struct Settings {
     pub tcp: Vec<TcpSettings>,
     /// The MQTT endpoint on which nodes meet; where it is `None` and `broker` is not, our own broker is it.
     pub peer: Option<Peer>,
-    /// Where the embedded broker listens, if this node runs it.
-    pub broker: Option<Endpoint>,
+    /// The embedded broker, if this node runs it.
+    pub broker: Option<BrokerSettings>,
     /// How to speak to the broker.
     pub mqtt: MqttSettings,
     /// Where records are kept; used in modes Playback and Standalone.
@@ -228,6 +230,17 @@ pub struct TcpSettings {
     pub idle_timeout: Duration,
 }
 
+/// The listener of the embedded broker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(
+    missing_docs,
+    reason = "docs/configuration.md says what each key means"
+)]
+pub struct BrokerSettings {
+    pub listen: Endpoint,
+    pub tls: Option<TlsFiles>,
+}
+
 /// Which of several downstreams is next.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -282,6 +295,7 @@ pub struct MqttSettings {
     pub app_id: Option<String>,
     pub token: Option<SecretString>,
     pub ca: Option<PathBuf>,
+    pub way: WaySettings,
     pub compression: Compression,
     pub keep_alive: Duration,
     pub window_messages: usize,
@@ -479,11 +493,16 @@ impl fmt::Display for Settings {
             write!(f, ", answers on {}", answer.listen)?;
         }
         if let Some(peer) = &self.peer {
-            let scheme = if peer.tls { "mqtts" } else { "mqtt" };
+            let scheme = self.mqtt.way.scheme(peer.tls);
             write!(f, ", peer {scheme}://{}", peer.endpoint)?;
         }
         if let Some(broker) = &self.broker {
-            write!(f, ", broker on {broker}")?;
+            let scheme = if broker.tls.is_some() {
+                "mqtts"
+            } else {
+                "mqtt"
+            };
+            write!(f, ", broker on {scheme}://{}", broker.listen)?;
         }
         write!(f, ", api on {}", self.api.listen)?;
         if !self.unused.is_empty() {

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::file::Tls;
+use super::file::{BrokerTls, Tls};
 use super::resolve::Resolver;
 use super::settings::{ClientAuth, ListenerTls, TlsFiles, UpstreamTls};
 
@@ -44,6 +44,16 @@ impl Resolver {
             },
             clients,
         })
+    }
+
+    /// Clients of the broker show no certificate: they have a name and a token.
+    pub(super) fn broker_tls(&mut self, form: Option<BrokerTls>) -> Option<TlsFiles> {
+        let form = form.map(|form| Tls {
+            tls_cert: form.tls_cert,
+            tls_key: form.tls_key,
+            ..Tls::default()
+        });
+        self.tls("broker", form).map(|tls| tls.files)
     }
 
     pub(super) fn upstream_tls(&mut self, key: &str, form: UpstreamForm) -> UpstreamTls {

@@ -267,7 +267,7 @@ impl Station {
         let options = PublishOptions {
             qos: QoS::AtLeastOnce,
             retain: true,
-            timeout: None,
+            ..PublishOptions::default()
         };
         let topic = self.topics.presence(&self.node);
         if let Err(error) = self

@@ -5,8 +5,8 @@ use std::fmt;
 use std::path::PathBuf;
 
 use qproxy_mqtt::codec::ReasonCode;
-use qproxy_mqtt::error::ConnectError;
-use qproxy_mqtt::options::{MqttConfig, TlsOptions};
+use qproxy_mqtt::error::{ConnectError, TlsError};
+use qproxy_mqtt::options::{MqttConfig, Proxy, TlsOptions, Transport};
 use secrecy::{ExposeSecret, SecretString};
 
 /// Where the server is and who we are to it.
@@ -24,6 +24,10 @@ pub struct Endpoint {
     pub token: Option<SecretString>,
     /// Keep alive in seconds.
     pub keep_alive: u16,
+    /// What carries the packets.
+    pub transport: Transport,
+    /// The proxy before the server.
+    pub proxy: Option<Proxy>,
 }
 
 /// TLS towards the server.
@@ -33,6 +37,8 @@ pub struct Tls {
     pub ca: Option<PathBuf>,
     /// PEM files of our certificate chain and its key.
     pub client_certificate: Option<(PathBuf, PathBuf)>,
+    /// Protocols to offer.
+    pub alpn: Vec<String>,
 }
 
 impl Endpoint {
@@ -46,6 +52,8 @@ impl Endpoint {
             app_id: None,
             token: None,
             keep_alive: 30,
+            transport: Transport::default(),
+            proxy: None,
         }
     }
 
@@ -64,7 +72,10 @@ impl Endpoint {
                 ca: tls.ca.clone(),
                 client_certificate: tls.client_certificate.clone(),
                 server_name: None,
+                alpn: tls.alpn.clone(),
             }),
+            transport: self.transport.clone(),
+            proxy: self.proxy.clone(),
             ..MqttConfig::default()
         }
     }
@@ -91,14 +102,20 @@ fn hint(error: &ConnectError, tls: bool) -> Option<&'static str> {
     match error {
         ConnectError::Resolve { .. } => Some("check `peer.host`"),
         ConnectError::Tcp { .. } => Some("is the server running, and `peer.port` right?"),
-        ConnectError::Refused(ReasonCode::BadCredentials | ReasonCode::NotAuthorized) => {
-            Some("check `mqtt.app_id` and `mqtt.token`")
-        }
+        ConnectError::Refused(said) => match said.reason {
+            ReasonCode::BadCredentials | ReasonCode::NotAuthorized => {
+                Some("check `mqtt.app_id` and `mqtt.token`")
+            }
+            _ => None,
+        },
+        ConnectError::Tls(TlsError::Alpn { .. }) => Some("check `mqtt.alpn`"),
         ConnectError::Tls(_) => Some("check `peer.tls` and `mqtt.ca`"),
-        ConnectError::Closed(_) | ConnectError::Protocol(_) if !tls => {
+        ConnectError::Closed { .. } | ConnectError::Protocol(_) if !tls => {
             Some("does the server expect TLS there (`peer.tls`)?")
         }
-        ConnectError::Closed(_) | ConnectError::Protocol(_) => Some("is that an MQTT port?"),
+        ConnectError::Closed { .. } | ConnectError::Protocol(_) => Some("is that an MQTT port?"),
+        ConnectError::Proxy(_) => Some("check `mqtt.proxy`"),
+        ConnectError::WebSocket(_) => Some("check `mqtt.transport` and `mqtt.path`"),
         _ => None,
     }
 }
@@ -122,7 +139,7 @@ mod tests {
     #[test]
     fn says_where_and_what_to_look_at() {
         let endpoint = Endpoint::new("broker", 1883);
-        let refused = ConnectError::Refused(ReasonCode::BadCredentials);
+        let refused = ConnectError::Refused(ReasonCode::BadCredentials.into());
         let line = endpoint.explain(&refused);
         assert!(
             line.contains("broker:1883") && line.contains("mqtt.token"),

@@ -62,6 +62,17 @@ fn the_users_example_means_what_it_says() {
 }
 
 #[test]
+fn the_broker_can_have_a_certificate_and_names_what_is_missing_of_it() {
+    let settings = good(
+        r#"{"mode": "Playback", "broker": {"port": 0, "tls": {"tls_cert": "c", "tls_key": "k"}}}"#,
+    );
+    let tls = settings.broker.and_then(|broker| broker.tls).unwrap();
+    assert_eq!((tls.cert, tls.key), ("c".into(), "k".into()));
+    let said = bad(r#"{"mode": "Playback", "broker": {"tls": {"tls_cert": "c"}}}"#);
+    assert!(said.to_string().contains("broker.tls.tls_key"), "{said}");
+}
+
+#[test]
 fn check_says_in_one_line_that_a_file_is_good_and_names_a_missing_certificate() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name).display().to_string();
@@ -119,7 +130,10 @@ fn the_default_file_works_on_this_machine_alone() {
         "127.0.0.1:8092"
     );
     assert_eq!(settings.api.listen.to_string(), "127.0.0.1:8090");
-    assert_eq!(settings.broker.unwrap().to_string(), "127.0.0.1:8084");
+    assert_eq!(
+        settings.broker.unwrap().listen.to_string(),
+        "127.0.0.1:8084"
+    );
     assert_eq!(settings.retention.max_bytes, Some(10 << 30));
     let StoreSettings::Embedded { path } = settings.store else {
         panic!("not embedded")
@@ -204,7 +218,10 @@ fn modes_decide_what_must_be_there() {
         assert!(said.contains("needs `http` or `tcp`"), "{said}");
     }
     let playback = good(r#"{"mode": "Playback", "http": {"port": 9}}"#);
-    assert_eq!(playback.broker.unwrap().to_string(), "127.0.0.1:8084");
+    assert_eq!(
+        playback.broker.unwrap().listen.to_string(),
+        "127.0.0.1:8084"
+    );
     assert_eq!(playback.playback.answer.unwrap().listen.port, 9);
     assert!(playback.http.is_none());
     let elsewhere = good(r#"{"mode": "Playback", "peer": {"host": "h"}}"#);
@@ -406,6 +423,29 @@ const MISTAKES_BESIDE_HTTP: &[(&str, &str, &str)] = &[
         "65535",
     ),
     (r#""mqtt": {"token": "t"}"#, "mqtt.app_id", "missing"),
+    (r#""mqtt": {"transport": "quic"}"#, "mqtt.transport", "quic"),
+    (
+        r#""peer": {"host": "h"}, "mqtt": {"transport": "websocket", "path": "a b"}"#,
+        "mqtt.path",
+        "a b",
+    ),
+    (r#""mqtt": {"path": "/mqtt"}"#, "mqtt.path", "websocket"),
+    (
+        r#""peer": {"host": "h"}, "mqtt": {"alpn": ["mqtt"]}"#,
+        "mqtt.alpn",
+        "tls",
+    ),
+    (
+        r#""peer": {"host": "h", "tls": true}, "mqtt": {"alpn": [""]}"#,
+        "mqtt.alpn",
+        "255",
+    ),
+    (
+        r#""mqtt": {"transport": "websocket"}"#,
+        "mqtt.transport",
+        "peer",
+    ),
+    (r#""mqtt": {"proxy": "http://p"}"#, "mqtt.proxy", "peer"),
     (
         r#""store": {"path": "a", "redis": "redis://h"}"#,
         "store",
@@ -501,6 +541,26 @@ fn the_environment_wins_and_secrets_are_never_printed() {
     assert_eq!(settings.mqtt.app_id.as_deref(), Some("app"));
     let printed = format!("{settings:?} {settings} {environment:?}");
     assert!(!printed.contains("s3cret"), "{printed}");
+}
+
+#[test]
+fn the_way_to_the_peer_is_taken_over_and_its_secret_is_never_printed() {
+    let settings = good(
+        r#"{"mode": "Playback", "peer": {"host": "h", "tls": true},
+            "mqtt": {"transport": "websocket", "path": "/bus?x=1", "alpn": ["http/1.1"],
+                     "proxy": "socks5://user:s3cret@proxy:1080"}}"#,
+    );
+    let way = &settings.mqtt.way;
+    assert_eq!(way.websocket.as_deref(), Some("/bus?x=1"));
+    assert_eq!(way.alpn, ["http/1.1"]);
+    let proxy = way.proxy.as_ref().unwrap().expose_secret();
+    assert_eq!(proxy, "socks5://user:s3cret@proxy:1080");
+    let printed = format!("{settings:?} {settings}");
+    assert!(!printed.contains("s3cret"), "{printed}");
+    assert!(printed.contains("peer wss://h:8084"), "{printed}");
+    let plain =
+        good(r#"{"mode": "Playback", "peer": {"host": "h"}, "mqtt": {"transport": "websocket"}}"#);
+    assert_eq!(plain.mqtt.way.websocket.as_deref(), Some("/mqtt"));
 }
 
 #[test]

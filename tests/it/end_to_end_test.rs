@@ -13,6 +13,7 @@ use crate::support::httpbin_requests::{
 };
 use crate::support::mosquitto::{Mosquitto, Options};
 use crate::support::node::Node;
+use crate::support::numbered::Origin;
 use crate::support::process::Process;
 
 fn recorder(broker_port: u16, upstream: &str) -> Value {
@@ -60,6 +61,31 @@ fn records_answers_and_replays_every_endpoint_of_httpbin_across_processes() {
 
     let copy = Httpbin::start(0);
     assert_replayed_as_recorded(&player, &copy.url());
+}
+
+#[test]
+fn a_recorder_reaches_the_broker_inside_the_player_over_tls() {
+    let (folder, origin) = (tempfile::tempdir().unwrap(), Origin::start());
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let file = |name: &str, text: String| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    };
+    let certificate = file("cert.pem", made.cert.pem());
+    let key = file("key.pem", made.signing_key.serialize_pem());
+    let mut playing = player(0);
+    playing.as_object_mut().unwrap().remove("peer");
+    playing["broker"] = json!({ "port": 0, "tls": { "tls_cert": certificate, "tls_key": key } });
+    let player = Node::start(&folder.path().join("player"), &playing);
+    let (_, port) = player.url("broker").rsplit_once(':').unwrap();
+    let mut recording = recorder(0, &origin.url());
+    recording["peer"] =
+        json!({ "host": "localhost", "port": port.parse::<u16>().unwrap(), "tls": true });
+    recording["mqtt"] = json!({ "ca": certificate });
+    let recorder = Node::start(&folder.path().join("recorder"), &recording);
+    assert_eq!(curl(recorder.url("record"), &[]).status, 200);
+    wait_for_records(&player, 1);
 }
 
 #[test]

@@ -11,6 +11,8 @@ mod architecture_test;
 mod sync_test;
 mod mqtt_test;
 mod mqtt_integration_test;
+mod mqtt_transport_test;
+mod mqtt_persistence_test;
 mod proxy_test;
 mod http_peers_test;
 mod grpc_test;

@@ -70,11 +70,7 @@ async fn retained_messages_reach_later_subscribers() {
     let client = MqttClient::new(broker.config("client"));
     let mut messages = client.messages();
     client.connect().await.unwrap();
-    let options = PublishOptions {
-        qos: QoS::AtLeastOnce,
-        retain: true,
-        timeout: None,
-    };
+    let options = PublishOptions::new(QoS::AtLeastOnce).retain();
     client.publish_with("state", "on", options).await.unwrap();
     client.subscribe("state", QoS::AtLeastOnce).await.unwrap();
     let kept = soon("the retained message", messages.recv()).await.unwrap();
@@ -326,7 +322,7 @@ async fn two_clients_with_one_id_do_not_fight_for_ever() {
 }
 
 /// An authority, a server certificate for `localhost` and a client certificate, as PEM files.
-fn certificates(directory: &Path, authority_name: &str) -> TlsFiles {
+pub(crate) fn certificates(directory: &Path, authority_name: &str) -> TlsFiles {
     let file = |name: &str| directory.join(name);
     let mut params = CertificateParams::new(Vec::new()).unwrap();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -432,7 +428,7 @@ async fn tls_shows_a_client_certificate_where_one_is_required() {
         let tls = TlsOptions {
             ca: Some(files.ca.clone()),
             client_certificate,
-            server_name: None,
+            ..TlsOptions::default()
         };
         MqttConfig {
             host: "localhost".to_string(),

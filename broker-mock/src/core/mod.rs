@@ -4,9 +4,13 @@
 //! waits for anybody, so one client cannot hold up another. Sessions and retained messages live in memory and are
 //! gone with the process; QProxy does not rely on them, its spool and watermarks send again what was lost.
 
+mod alias;
+mod answer;
 mod auth;
+mod close;
 mod connect;
 mod filter;
+mod leave;
 mod message;
 mod outbound;
 mod packet;
@@ -16,25 +20,31 @@ mod session;
 mod shared;
 mod subscribe;
 mod sys;
+mod terms;
 mod tree;
 #[cfg(test)]
 mod tests;
 
 use std::collections::HashMap;
-use std::fmt;
+use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
-use qproxy_mqtt::codec::{DecodeError, Packet, ReasonCode, Will};
+use qproxy_mqtt::codec::{Connect, DecodeError, Packet, ReasonCode};
 
 use crate::stats::{Counters, Stats};
 use crate::{Config, Limits};
+use alias::Incoming;
+use answer::{Caller, Outcome};
 use auth::Door;
+use connect::Testament;
 use message::Budget;
 use retained::Retained;
 use session::{SessionId, Sessions};
 use shared::Groups;
 use tree::Tree;
 
+pub(crate) use alias::Incoming as Aliases;
+pub use close::CloseReason;
 pub use packet::weight;
 
 /// A network connection, named by the driver; never used twice.
@@ -60,55 +70,6 @@ pub enum Action {
     },
 }
 
-/// Why a connection ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum CloseReason {
-    /// The client sent DISCONNECT; its will is not published.
-    Disconnected,
-    /// The socket was closed or failed without DISCONNECT.
-    Gone,
-    /// CONNACK said no.
-    Refused(ReasonCode),
-    /// The bytes are no MQTT.
-    Malformed(DecodeError),
-    /// A legal packet at the wrong time or in the wrong direction.
-    Protocol(&'static str),
-    /// A limit of this broker, by its field in [`Limits`].
-    Limit(&'static str),
-    /// The same client id connected again.
-    TakenOver,
-    /// Nothing came for 1.5 times the keep alive (MQTT 3.1.1 section 3.1.2.10).
-    KeepAlive,
-    /// No CONNECT came in time.
-    ConnectTimeout,
-    /// The socket took no byte for too long.
-    WriteTimeout,
-    /// The broker stops.
-    Shutdown,
-    /// A fault script or a test asked for it.
-    Fault,
-}
-
-impl fmt::Display for CloseReason {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Disconnected => formatter.write_str("client disconnected"),
-            Self::Gone => formatter.write_str("connection lost"),
-            Self::Refused(code) => write!(formatter, "refused: {code}"),
-            Self::Malformed(error) => write!(formatter, "malformed packet: {error}"),
-            Self::Protocol(what) => write!(formatter, "protocol error: {what}"),
-            Self::Limit(name) => write!(formatter, "over the limit {name}"),
-            Self::TakenOver => formatter.write_str("taken over by a new connection"),
-            Self::KeepAlive => formatter.write_str("keep alive timed out"),
-            Self::ConnectTimeout => formatter.write_str("no CONNECT in time"),
-            Self::WriteTimeout => formatter.write_str("socket took nothing in time"),
-            Self::Shutdown => formatter.write_str("broker stops"),
-            Self::Fault => formatter.write_str("closed by a fault script"),
-        }
-    }
-}
-
 /// The state of the whole broker.
 #[derive(Debug)]
 pub struct Broker {
@@ -124,8 +85,10 @@ pub struct Broker {
     actions: Vec<Action>,
     now: Duration,
     sys_due: Duration,
-    /// For client ids that the broker assigns.
+    /// For client ids that the broker assigns: how many those are, and what no other broker's ids have, so that a
+    /// client that comes back to a broker started afresh does not meet another client under its name.
     assigned: u64,
+    mark: String,
 }
 
 #[derive(Debug)]
@@ -138,15 +101,17 @@ struct Connection {
 #[derive(Debug)]
 enum State {
     AwaitsConnect,
-    Online(Online),
+    Online(Box<Online>),
 }
 
 #[derive(Debug)]
 struct Online {
-    session: SessionId,
-    /// The longest silence allowed: 1.5 times the client's keep alive.
+    caller: Caller,
+    /// The longest silence allowed: 1.5 times the keep alive.
     patience: Option<Duration>,
-    will: Option<Will>,
+    will: Option<Testament>,
+    /// The topic aliases that the client has set.
+    aliases: Incoming,
 }
 
 impl Broker {
@@ -167,6 +132,7 @@ impl Broker {
             now: Duration::ZERO,
             sys_due: Duration::ZERO,
             assigned: 0,
+            mark: format!("{:08x}", RandomState::new().hash_one(0) >> 32),
             limits,
         }
     }
@@ -195,13 +161,13 @@ impl Broker {
         self.counters.packets_received += 1;
         known.heard = now;
         match (&known.state, packet) {
-            (State::AwaitsConnect, Packet::Connect(connect)) => self.connect(connection, *connect),
+            (State::AwaitsConnect, Packet::Connect(connect)) => self.connect(connection, &connect),
             (State::AwaitsConnect, _) => {
                 self.close(connection, CloseReason::Protocol("packet before CONNECT"));
             }
             (State::Online(online), packet) => {
-                let session = online.session;
-                self.online_packet(connection, session, packet);
+                let caller = online.caller;
+                self.online_packet(caller, packet);
             }
         }
     }
@@ -213,11 +179,12 @@ impl Broker {
         let Some(known) = self.connections.get(&connection) else {
             return;
         };
-        let fresh = matches!(known.state, State::AwaitsConnect);
-        if fresh && matches!(error, DecodeError::ProtocolLevel(_)) {
-            self.refuse(connection, ReasonCode::UnsupportedProtocolVersion);
-        } else {
-            self.close(connection, CloseReason::Malformed(error));
+        match (&known.state, &error) {
+            (State::AwaitsConnect, DecodeError::ProtocolLevel(_)) => {
+                let outcome = ReasonCode::UnsupportedProtocolVersion.into();
+                self.refuse(connection, &Connect::default(), outcome);
+            }
+            _ => self.close(connection, CloseReason::Malformed(error)),
         }
     }
 
@@ -239,10 +206,14 @@ impl Broker {
     pub fn tick(&mut self, now: Duration) {
         self.now = now;
         self.close_silent();
-        for session in self.sessions.expired(now, self.limits.session_expiry) {
+        self.publish_due_wills();
+        for session in self.sessions.expired(now) {
             self.counters.sessions_expired += 1;
             self.end_session(session);
         }
+        let (sessions, mut room, _) = self.parts();
+        sessions.drop_expired(&mut room);
+        self.retained.drop_expired(now);
         self.publish_sys();
     }
 
@@ -265,9 +236,17 @@ impl Broker {
         }
     }
 
-    /// Ends every session that has no connection now, as a broker does that is started afresh.
+    /// Closes one connection for a reason of the program's own; its will is published. What may not stand in
+    /// DISCONNECT is told as an unspecified error.
+    pub fn dismiss(&mut self, connection: ConnectionId, reason: ReasonCode) {
+        self.close(connection, CloseReason::Dismissed(reason));
+    }
+
+    /// Ends every session that has no connection now, as a broker does that is started afresh; so wills that wait
+    /// are lost.
     pub fn forget_offline_sessions(&mut self) {
-        for session in self.sessions.expired(self.now, Duration::ZERO) {
+        for session in self.sessions.offline() {
+            self.cancel_will(session);
             self.end_session(session);
         }
     }
@@ -299,27 +278,24 @@ impl Broker {
         }
     }
 
-    fn online_packet(&mut self, connection: ConnectionId, session: SessionId, packet: Packet) {
-        match packet {
-            Packet::Publish(publish) => self.publish(connection, session, publish),
-            Packet::PubAck(ack) => self.puback(session, ack.id),
-            Packet::PubRec(ack) => self.pubrec(connection, session, ack.id),
-            Packet::PubRel(ack) => self.pubrel(connection, session, ack.id),
-            Packet::PubComp(ack) => self.pubcomp(session, ack.id),
-            Packet::Subscribe(subscribe) => self.subscribe(connection, session, &subscribe),
-            Packet::Unsubscribe(unsubscribe) => self.unsubscribe(connection, session, &unsubscribe),
-            Packet::PingReq => self.send(connection, Packet::PingResp),
-            Packet::Disconnect(_) => self.close(connection, CloseReason::Disconnected),
-            Packet::Connect(_) => self.close(connection, CloseReason::Protocol("second CONNECT")),
-            Packet::ConnAck(_)
-            | Packet::SubAck(_)
-            | Packet::UnsubAck(_)
-            | Packet::PingResp
-            | Packet::Auth(_) => {
-                let reason = CloseReason::Protocol("packet that only a server sends");
-                self.close(connection, reason);
+    fn online_packet(&mut self, caller: Caller, packet: Packet) {
+        let wrong = match packet {
+            Packet::Publish(publish) => return self.publish(caller, publish),
+            Packet::PubAck(ack) => return self.puback(caller.session, &ack),
+            Packet::PubRec(ack) => return self.pubrec(caller, &ack),
+            Packet::PubRel(ack) => return self.pubrel(caller, ack.id),
+            Packet::PubComp(ack) => return self.pubcomp(caller.session, &ack),
+            Packet::Subscribe(subscribe) => return self.subscribe(caller, &subscribe),
+            Packet::Unsubscribe(unsubscribe) => return self.unsubscribe(caller, &unsubscribe),
+            Packet::PingReq => return self.answer(caller, Packet::PingResp),
+            Packet::Disconnect(disconnect) => return self.disconnect(caller, &disconnect),
+            Packet::Connect(_) => "second CONNECT",
+            Packet::Auth(_) => "AUTH without an authentication method",
+            Packet::ConnAck(_) | Packet::SubAck(_) | Packet::UnsubAck(_) | Packet::PingResp => {
+                "packet that only a server sends"
             }
-        }
+        };
+        self.close(caller.connection, CloseReason::Protocol(wrong));
     }
 
     fn close_silent(&mut self) {
@@ -348,6 +324,7 @@ impl Broker {
     }
 
     fn close(&mut self, connection: ConnectionId, reason: CloseReason) {
+        self.say_why(connection, &reason);
         self.forget(connection, &reason);
         self.actions.push(Action::Close { connection, reason });
     }
@@ -361,21 +338,22 @@ impl Broker {
             CloseReason::Malformed(_) | CloseReason::Protocol(_) => {
                 self.counters.protocol_errors += 1
             }
-            CloseReason::Limit(_) => self.counters.limit_errors += 1,
+            CloseReason::Limit(_) | CloseReason::Breach(..) => self.counters.limit_errors += 1,
             CloseReason::KeepAlive => self.counters.keep_alive_timeouts += 1,
+            CloseReason::Handshake => self.counters.handshake_errors += 1,
             CloseReason::ConnectTimeout => self.counters.connect_timeouts += 1,
             CloseReason::WriteTimeout => self.counters.write_timeouts += 1,
             CloseReason::TakenOver => self.counters.takeovers += 1,
             _ => {}
         }
         if let State::Online(online) = gone.state {
-            self.leave(online, reason);
+            self.leave(*online, reason);
         }
     }
 
     fn session_of(&self, connection: ConnectionId) -> Option<SessionId> {
         match &self.connections.get(&connection)?.state {
-            State::Online(online) => Some(online.session),
+            State::Online(online) => Some(online.caller.session),
             State::AwaitsConnect => None,
         }
     }

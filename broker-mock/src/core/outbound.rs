@@ -5,12 +5,14 @@
 //! is full. What does not fit is dropped and counted, never waited for: one slow reader delays nobody.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::time::Duration;
 
-use qproxy_mqtt::codec::{Packet, PacketId, QoS};
+use qproxy_mqtt::codec::{Packet, PacketId, QoS, ReasonCode};
 
 use super::filter::GroupKey;
 use super::message::{Budget, Claim, Delivery};
-use super::packet::{self, Sending};
+use super::packet;
+use super::terms::{Sending, Terms};
 use crate::stats::Counters;
 use crate::{Limits, Overflow};
 
@@ -19,10 +21,16 @@ use crate::{Limits, Overflow};
 pub(super) struct Outbound {
     queue: VecDeque<Delivery>,
     in_flight: HashMap<PacketId, InFlight>,
+    /// What is to be sent again on this connection, in order; ids that are finished meanwhile are passed over.
+    unfinished: VecDeque<PacketId>,
+    /// Of `in_flight`, what was sent on this connection: what the client's window is full of.
+    active: usize,
     last_id: u16,
     next_order: u64,
     /// Of the queue and of what is in flight with its payload.
     bytes: usize,
+    /// No message that waits expires before this.
+    soonest_expiry: Option<Duration>,
 }
 
 #[derive(Debug)]
@@ -30,6 +38,15 @@ struct InFlight {
     /// Of first sending, which is the order of sending again (MQTT 3.1.1 section 4.6).
     order: u64,
     stage: Stage,
+    turn: Turn,
+}
+
+/// Whether something was sent on the connection that there is now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    Sent,
+    /// Only on an earlier one.
+    Waits,
 }
 
 #[derive(Debug)]
@@ -40,8 +57,9 @@ enum Stage {
     Released,
 }
 
-/// The bounds and counts that a change of the queue needs.
+/// The bounds and counts that a change of the queue needs, and the time.
 pub(super) struct Room<'a> {
+    pub(super) now: Duration,
     pub(super) limits: &'a Limits,
     pub(super) budget: &'a mut Budget,
     pub(super) counters: &'a mut Counters,
@@ -60,6 +78,9 @@ impl Outbound {
     /// Queues a message, or drops one as the limits and [`Overflow`] say.
     pub(super) fn push(&mut self, delivery: Delivery, online: bool, room: &mut Room<'_>) {
         let bytes = delivery.message.bytes();
+        if !self.fits(bytes, room.limits) {
+            self.drop_expired(room);
+        }
         loop {
             if self.fits(bytes, room.limits)
                 && room
@@ -67,6 +88,7 @@ impl Outbound {
                     .take(bytes, self.claim(online, bytes, room.limits))
             {
                 self.bytes += bytes;
+                self.soonest_expiry = earlier(self.soonest_expiry, delivery.message.expires());
                 self.queue.push_back(delivery);
                 return;
             }
@@ -80,35 +102,100 @@ impl Outbound {
         }
     }
 
+    /// Lets go what waits and has expired (MQTT 5 section 3.3.2.3.3). Looks only when something has.
+    pub(super) fn drop_expired(&mut self, room: &mut Room<'_>) {
+        if self.soonest_expiry.is_none_or(|soonest| soonest > room.now) {
+            return;
+        }
+        let (mut bytes, mut soonest) = (0, None);
+        let before = self.queue.len();
+        self.queue.retain(|delivery| {
+            let keep = !delivery.message.has_expired(room.now);
+            if keep {
+                soonest = earlier(soonest, delivery.message.expires());
+            } else {
+                bytes += delivery.message.bytes();
+            }
+            keep
+        });
+        room.counters.messages_expired += (before - self.queue.len()) as u64;
+        self.soonest_expiry = soonest;
+        self.release(bytes, room.budget);
+    }
+
     /// Whether another message would be dropped for the session's own limits.
     pub(super) fn is_full(&self, limits: &Limits) -> bool {
         !self.fits(0, limits)
     }
 
-    /// The next packet that the window allows.
-    pub(super) fn pop(&mut self, room: &mut Room<'_>) -> Option<Packet> {
-        let front = self.queue.front()?;
-        if front.qos == QoS::AtMostOnce {
-            let delivery = self.queue.pop_front()?;
-            self.release(delivery.message.bytes(), room.budget);
-            return Some(packet::publish(&delivery, None, Sending::First));
+    /// The client is there: what is unfinished comes first, in its order [MQTT-4.6.0-1], within the window
+    /// of the new connection.
+    pub(super) fn start_again(&mut self) {
+        let mut unfinished: Vec<(u64, PacketId)> = Vec::with_capacity(self.in_flight.len());
+        for (&id, entry) in &mut self.in_flight {
+            entry.turn = Turn::Waits;
+            unfinished.push((entry.order, id));
         }
-        if self.in_flight.len() >= usize::from(room.limits.in_flight) {
-            return None;
-        }
-        let delivery = self.queue.pop_front()?;
-        let id = self.free_id();
-        let packet = packet::publish(&delivery, Some(id), Sending::First);
-        let entry = InFlight {
-            order: self.next_order,
-            stage: Stage::Published(delivery),
-        };
-        self.next_order += 1;
-        self.in_flight.insert(id, entry);
-        Some(packet)
+        unfinished.sort_unstable();
+        self.unfinished = unfinished.into_iter().map(|(_, id)| id).collect();
+        self.active = 0;
     }
 
-    /// PUBACK: the QoS 1 message is done.
+    /// The next packet that the window allows.
+    pub(super) fn pop(&mut self, terms: &mut Terms, room: &mut Room<'_>) -> Option<Packet> {
+        while let Some(&id) = self.unfinished.front() {
+            let full = self.active >= terms.window;
+            let published = match self.in_flight.get(&id) {
+                Some(entry) if entry.turn == Turn::Waits => {
+                    matches!(entry.stage, Stage::Published(_))
+                }
+                _ => {
+                    self.unfinished.pop_front();
+                    continue;
+                }
+            };
+            if published && full {
+                return None;
+            }
+            self.unfinished.pop_front();
+            if let Some(packet) = self.send_again(id, terms, room) {
+                return Some(packet);
+            }
+        }
+        loop {
+            let front = self.queue.front()?;
+            let acknowledged = front.qos != QoS::AtMostOnce;
+            if front.message.has_expired(room.now) {
+                let expired = self.queue.pop_front()?;
+                room.counters.messages_expired += 1;
+                self.release(expired.message.bytes(), room.budget);
+                continue;
+            }
+            if acknowledged && self.active >= terms.window {
+                return None;
+            }
+            let delivery = self.queue.pop_front()?;
+            let id = acknowledged.then(|| self.free_id());
+            let packet = terms.publish(&delivery, id, Sending::First, room.now);
+            match (packet, id) {
+                (Some(packet), Some(id)) => {
+                    self.keep(id, delivery);
+                    return Some(packet);
+                }
+                (Some(packet), None) => {
+                    self.release(delivery.message.bytes(), room.budget);
+                    return Some(packet);
+                }
+                // As if it were through [MQTT-3.1.2-25].
+                (None, _) => {
+                    room.counters.dropped_too_large += 1;
+                    self.release(delivery.message.bytes(), room.budget);
+                }
+            }
+        }
+    }
+
+    /// PUBACK: the QoS 1 message is done, whatever the reason says.
     pub(super) fn puback(&mut self, id: PacketId, budget: &mut Budget) -> Acknowledged {
         match self.in_flight.get(&id) {
             Some(InFlight {
@@ -116,7 +203,7 @@ impl Outbound {
                 ..
             }) if delivery.qos == QoS::AtLeastOnce => {
                 let bytes = delivery.message.bytes();
-                self.in_flight.remove(&id);
+                self.finish(id);
                 self.release(bytes, budget);
                 Acknowledged::Yes
             }
@@ -124,15 +211,28 @@ impl Outbound {
         }
     }
 
-    /// PUBREC: the QoS 2 message has arrived; PUBREL is due either way, so that no client waits for ever.
-    pub(super) fn pubrec(&mut self, id: PacketId, budget: &mut Budget) -> Acknowledged {
+    /// PUBREC: the QoS 2 message has arrived, or is refused and done with that (MQTT 5 section 4.3.3).
+    pub(super) fn pubrec(
+        &mut self,
+        id: PacketId,
+        reason: ReasonCode,
+        budget: &mut Budget,
+    ) -> Acknowledged {
         let Some(entry) = self.in_flight.get_mut(&id) else {
             return Acknowledged::Unexpected;
         };
         match &entry.stage {
             Stage::Published(delivery) if delivery.qos == QoS::ExactlyOnce => {
                 let bytes = delivery.message.bytes();
-                entry.stage = Stage::Released;
+                if reason.is_error() {
+                    self.finish(id);
+                } else {
+                    entry.stage = Stage::Released;
+                    if entry.turn == Turn::Waits {
+                        entry.turn = Turn::Sent;
+                        self.active += 1;
+                    }
+                }
                 self.release(bytes, budget);
                 Acknowledged::Yes
             }
@@ -148,24 +248,11 @@ impl Outbound {
                 stage: Stage::Released,
                 ..
             }) => {
-                self.in_flight.remove(&id);
+                self.finish(id);
                 Acknowledged::Yes
             }
             _ => Acknowledged::Unexpected,
         }
-    }
-
-    /// What a client that is back gets first: unfinished messages in their order, marked DUP.
-    pub(super) fn again(&self) -> Vec<Packet> {
-        let mut unfinished: Vec<(&PacketId, &InFlight)> = self.in_flight.iter().collect();
-        unfinished.sort_unstable_by_key(|(_, entry)| entry.order);
-        unfinished
-            .into_iter()
-            .map(|(&id, entry)| match &entry.stage {
-                Stage::Published(delivery) => packet::publish(delivery, Some(id), Sending::Again),
-                Stage::Released => packet::pubrel(id),
-            })
-            .collect()
     }
 
     /// The connection is gone: QoS 0 messages that wait are not kept (MQTT 3.1.1 section 4.3.1).
@@ -202,6 +289,7 @@ impl Outbound {
                 Stage::Released => None,
             })
             .collect();
+        // The session is offline: what is active is counted afresh when it comes back.
         sent.sort_unstable_by_key(|&(order, _)| order);
         let mut taken: Vec<Delivery> = sent.into_iter().map(|(_, delivery)| delivery).collect();
         let (waiting, kept) = std::mem::take(&mut self.queue)
@@ -220,6 +308,8 @@ impl Outbound {
         let bytes = self.bytes;
         self.queue.clear();
         self.in_flight.clear();
+        self.unfinished.clear();
+        self.active = 0;
         self.release(bytes, budget);
         lost
     }
@@ -238,6 +328,47 @@ impl Outbound {
             .chain(sent)
             .filter_map(|delivery| delivery.group.clone())
             .collect()
+    }
+
+    fn send_again(
+        &mut self,
+        id: PacketId,
+        terms: &mut Terms,
+        room: &mut Room<'_>,
+    ) -> Option<Packet> {
+        let entry = self.in_flight.get_mut(&id)?;
+        entry.turn = Turn::Sent;
+        self.active += 1;
+        let Stage::Published(delivery) = &entry.stage else {
+            return Some(packet::pubrel(id, ReasonCode::Success));
+        };
+        let packet = terms.publish(delivery, Some(id), Sending::Again, room.now);
+        if packet.is_none() {
+            let bytes = delivery.message.bytes();
+            room.counters.dropped_too_large += 1;
+            self.finish(id);
+            self.release(bytes, room.budget);
+        }
+        packet
+    }
+
+    fn keep(&mut self, id: PacketId, delivery: Delivery) {
+        let entry = InFlight {
+            order: self.next_order,
+            stage: Stage::Published(delivery),
+            turn: Turn::Sent,
+        };
+        self.next_order += 1;
+        self.active += 1;
+        self.in_flight.insert(id, entry);
+    }
+
+    fn finish(&mut self, id: PacketId) {
+        if let Some(entry) = self.in_flight.remove(&id)
+            && entry.turn == Turn::Sent
+        {
+            self.active -= 1;
+        }
     }
 
     fn fits(&self, bytes: usize, limits: &Limits) -> bool {
@@ -271,4 +402,8 @@ impl Outbound {
             }
         }
     }
+}
+
+fn earlier(one: Option<Duration>, other: Option<Duration>) -> Option<Duration> {
+    [one, other].into_iter().flatten().min()
 }

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
+use std::time::Duration;
 
 use qproxy_mqtt::codec::Text;
 use qproxy_mqtt::topic;
@@ -19,6 +20,8 @@ pub(super) struct Retained {
     bytes: usize,
     most_messages: usize,
     most_bytes: usize,
+    /// No message expires before this.
+    soonest_expiry: Option<Duration>,
 }
 
 /// What became of a message that asked to be retained.
@@ -37,7 +40,13 @@ impl Retained {
             bytes: 0,
             most_messages,
             most_bytes,
+            soonest_expiry: None,
         }
+    }
+
+    /// Whether anything can be retained at all.
+    pub(super) fn is_available(&self) -> bool {
+        self.most_messages > 0 && self.most_bytes > 0
     }
 
     /// Replaces the topic's message; an empty payload removes it (MQTT 3.1.1 section 3.3.1.3).
@@ -54,15 +63,36 @@ impl Retained {
             return Kept::NoRoom;
         }
         self.bytes += message.bytes();
+        self.soonest_expiry = [self.soonest_expiry, message.expires()]
+            .into_iter()
+            .flatten()
+            .min();
         self.messages
             .insert(message.topic.clone(), Arc::clone(message));
         Kept::Yes
     }
 
-    /// The messages whose topic matches `wanted`, in the order of their topics.
+    /// Lets go what has expired, and returns how many that were. Looks only when something has.
+    pub(super) fn drop_expired(&mut self, now: Duration) -> usize {
+        if self.soonest_expiry.is_none_or(|soonest| soonest > now) {
+            return 0;
+        }
+        let before = self.messages.len();
+        self.messages.retain(|_, message| !message.has_expired(now));
+        self.bytes = self.messages.values().map(|message| message.bytes()).sum();
+        let expiries = self
+            .messages
+            .values()
+            .filter_map(|message| message.expires());
+        self.soonest_expiry = expiries.min();
+        before - self.messages.len()
+    }
+
+    /// The messages whose topic matches `wanted` and that are of use `now`, in the order of their topics.
     pub(super) fn matching<'a>(
         &'a self,
         wanted: &'a str,
+        now: Duration,
     ) -> impl Iterator<Item = &'a Arc<Message>> {
         let prefix = filter::literal_prefix(wanted);
         let end = if wanted.contains(['+', '#']) {
@@ -73,7 +103,9 @@ impl Retained {
         self.messages
             .range::<str, _>((Bound::Included(prefix), end))
             .take_while(move |(topic, _)| topic.starts_with(prefix))
-            .filter(move |(name, _)| topic::matches(wanted, name))
+            .filter(move |(name, message)| {
+                topic::matches(wanted, name) && !message.has_expired(now)
+            })
             .map(|(_, message)| message)
     }
 
@@ -96,7 +128,7 @@ mod tests {
 
     fn topics(retained: &Retained, wanted: &str) -> Vec<String> {
         retained
-            .matching(wanted)
+            .matching(wanted, Duration::ZERO)
             .map(|message| message.topic.to_string())
             .collect()
     }
@@ -120,6 +152,22 @@ mod tests {
         retained.put(&message("a", "1"));
         retained.put(&message("a", ""));
         assert_eq!((retained.len(), retained.bytes()), (0, 0));
+    }
+
+    #[test]
+    fn expired_messages_are_not_found_and_then_gone() {
+        let second = Duration::from_secs(1);
+        let mut short = Message::for_test("a", "1");
+        short.expire_after(Some(5), Duration::ZERO);
+        let mut retained = Retained::new(10, 1000);
+        retained.put(&Arc::new(short));
+        retained.put(&message("b", "1"));
+        assert_eq!(retained.drop_expired(second), 0);
+        assert_eq!(retained.matching("#", 4 * second).count(), 2);
+        assert_eq!(retained.matching("#", 5 * second).count(), 1);
+        assert_eq!(retained.drop_expired(5 * second), 1);
+        assert_eq!((retained.len(), retained.drop_expired(9 * second)), (1, 0));
+        assert_eq!(retained.bytes(), message("b", "1").bytes());
     }
 
     #[test]

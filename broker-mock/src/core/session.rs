@@ -1,11 +1,13 @@
 //! What the broker keeps of a client, and the table of all sessions.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
-use qproxy_mqtt::codec::{Packet, PacketId, QoS, Text};
+use qproxy_mqtt::codec::{Packet, PacketId, Text};
 
+use super::connect::Testament;
 use super::outbound::{Outbound, Room};
+use super::terms::Terms;
 use super::{Action, ConnectionId, packet};
 
 /// A session; never used twice.
@@ -16,27 +18,29 @@ pub(super) struct SessionId(pub(super) u64);
 #[derive(Debug)]
 pub(super) struct Session {
     pub(super) client_id: Text,
-    pub(super) lifetime: Lifetime,
+    /// How long it outlives its connection; zero ends both together ("clean session" in 3.1.1).
+    pub(super) expiry: Duration,
     presence: Presence,
-    pub(super) subscriptions: BTreeMap<Text, QoS>,
+    pub(super) subscriptions: BTreeSet<Text>,
     /// QoS 2 messages that were received and not released.
     pub(super) unreleased: HashSet<PacketId>,
     pub(super) outbound: Outbound,
+    /// A will whose delay runs, while the session has no connection.
+    pub(super) pending_will: Option<PendingWill>,
 }
 
-/// How long a session lives.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Lifetime {
-    /// As long as its connection ("clean session").
-    Connection,
-    /// Until it is cleaned, expires or gives way.
-    Durable,
+/// A will that is published at `due` unless the client is back by then (MQTT 5 section 3.1.3.2.2).
+#[derive(Debug)]
+pub(super) struct PendingWill {
+    pub(super) due: Duration,
+    pub(super) will: Testament,
 }
 
 #[derive(Debug)]
 enum Presence {
     Online {
         connection: ConnectionId,
+        terms: Box<Terms>,
         /// Handed to the driver and not yet written.
         unwritten: usize,
     },
@@ -61,16 +65,17 @@ impl Session {
     pub(super) fn pump(&mut self, room: &mut Room<'_>, actions: &mut Vec<Action>) {
         let Presence::Online {
             connection,
+            terms,
             unwritten,
         } = &mut self.presence
         else {
             return;
         };
         while *unwritten < room.limits.outbox_bytes {
-            let Some(packet) = self.outbound.pop(room) else {
+            let Some(packet) = self.outbound.pop(terms, room) else {
                 return;
             };
-            room.counters.publishes_sent += 1;
+            room.counters.publishes_sent += u64::from(matches!(packet, Packet::Publish(_)));
             *unwritten += packet::weight(&packet);
             actions.push(Action::Send {
                 connection: *connection,
@@ -79,21 +84,15 @@ impl Session {
         }
     }
 
-    /// The client is there: it gets first what is unfinished. What this hands to the driver at once is
-    /// bounded by the in-flight window and the session's bytes.
-    pub(super) fn come_online(
-        &mut self,
-        connection: ConnectionId,
-        lifetime: Lifetime,
-    ) -> Vec<Packet> {
-        let again = self.outbound.again();
-        let unwritten = again.iter().map(packet::weight).sum();
-        self.lifetime = lifetime;
+    /// The client is there: it gets first what is unfinished.
+    fn come_online(&mut self, connection: ConnectionId, terms: Terms, expiry: Duration) {
+        self.outbound.start_again();
+        self.expiry = expiry;
         self.presence = Presence::Online {
             connection,
-            unwritten,
+            terms: Box::new(terms),
+            unwritten: 0,
         };
-        again
     }
 
     pub(super) fn go_offline(&mut self, since: Duration) {
@@ -128,11 +127,12 @@ impl Sessions {
             id,
             Session {
                 client_id,
-                lifetime: Lifetime::Durable,
+                expiry: Duration::ZERO,
                 presence: Presence::Offline { since: now },
-                subscriptions: BTreeMap::new(),
+                subscriptions: BTreeSet::new(),
                 unreleased: HashSet::new(),
                 outbound: Outbound::default(),
+                pending_will: None,
             },
         );
         id
@@ -168,15 +168,15 @@ impl Sessions {
         &mut self,
         id: SessionId,
         connection: ConnectionId,
-        lifetime: Lifetime,
-    ) -> Vec<Packet> {
-        let Some(session) = self.by_id.get_mut(&id) else {
-            return Vec::new();
-        };
-        if !session.is_online() {
-            self.online += 1;
+        terms: Terms,
+        expiry: Duration,
+    ) {
+        if let Some(session) = self.by_id.get_mut(&id) {
+            if !session.is_online() {
+                self.online += 1;
+            }
+            session.come_online(connection, terms, expiry);
         }
-        session.come_online(connection, lifetime)
     }
 
     pub(super) fn go_offline(&mut self, id: SessionId, now: Duration) {
@@ -196,17 +196,45 @@ impl Sessions {
         }
     }
 
-    /// Sessions that have been offline for `expiry` or longer.
-    pub(super) fn expired(&self, now: Duration, expiry: Duration) -> Vec<SessionId> {
-        self.by_id
+    /// Sessions that have been offline for as long as they may.
+    pub(super) fn expired(&self, now: Duration) -> Vec<SessionId> {
+        self.chosen(|session| {
+            session
+                .offline_since()
+                .is_some_and(|since| now.saturating_sub(since) >= session.expiry)
+        })
+    }
+
+    /// Sessions without a connection.
+    pub(super) fn offline(&self) -> Vec<SessionId> {
+        self.chosen(|session| !session.is_online())
+    }
+
+    /// Sessions whose will has waited for long enough.
+    pub(super) fn wills_due(&self, now: Duration) -> Vec<SessionId> {
+        self.chosen(|session| {
+            let pending = session.pending_will.as_ref();
+            pending.is_some_and(|pending| pending.due <= now)
+        })
+    }
+
+    /// In the order in which they were made, so that one run is like another.
+    fn chosen(&self, wanted: impl Fn(&Session) -> bool) -> Vec<SessionId> {
+        let mut ids: Vec<SessionId> = self
+            .by_id
             .iter()
-            .filter(|(_, session)| {
-                session
-                    .offline_since()
-                    .is_some_and(|since| now.saturating_sub(since) >= expiry)
-            })
+            .filter(|(_, session)| wanted(session))
             .map(|(&id, _)| id)
-            .collect()
+            .collect();
+        ids.sort_unstable();
+        ids
+    }
+
+    /// Lets go what has expired in any queue.
+    pub(super) fn drop_expired(&mut self, room: &mut Room<'_>) {
+        for session in self.by_id.values_mut() {
+            session.outbound.drop_expired(room);
+        }
     }
 
     /// The session that has been offline for longest.
@@ -219,11 +247,11 @@ impl Sessions {
     }
 
     /// Notes a subscription; `true` where the session did not have it.
-    pub(super) fn subscribe(&mut self, id: SessionId, filter: Text, qos: QoS) -> bool {
+    pub(super) fn subscribe(&mut self, id: SessionId, filter: Text) -> bool {
         let new = self
             .by_id
             .get_mut(&id)
-            .is_some_and(|session| session.subscriptions.insert(filter, qos).is_none());
+            .is_some_and(|session| session.subscriptions.insert(filter));
         self.subscriptions += usize::from(new);
         new
     }
@@ -233,7 +261,7 @@ impl Sessions {
         let had = self
             .by_id
             .get_mut(&id)
-            .is_some_and(|session| session.subscriptions.remove(filter).is_some());
+            .is_some_and(|session| session.subscriptions.remove(filter));
         self.subscriptions -= usize::from(had);
         had
     }

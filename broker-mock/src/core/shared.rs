@@ -6,12 +6,11 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use qproxy_mqtt::codec::QoS;
-
 use super::Broker;
 use super::filter::GroupKey;
 use super::message::{Delivery, Message};
 use super::session::SessionId;
+use super::tree::Grant;
 
 /// All groups, by their whole filter.
 #[derive(Debug, Default)]
@@ -19,23 +18,28 @@ pub(super) struct Groups(HashMap<GroupKey, Group>);
 
 #[derive(Debug, Default)]
 struct Group {
-    members: Vec<(SessionId, QoS)>,
+    members: Vec<(SessionId, Grant)>,
     /// Whose turn it is.
     next: usize,
 }
 
 impl Groups {
-    /// Adds a member or changes its QoS; returns the group's key where the group is new.
-    pub(super) fn join(&mut self, filter: &str, session: SessionId, qos: QoS) -> Option<GroupKey> {
+    /// Adds a member or changes its grant; returns the group's key where the group is new.
+    pub(super) fn join(
+        &mut self,
+        filter: &str,
+        session: SessionId,
+        grant: Grant,
+    ) -> Option<GroupKey> {
         if let Some(group) = self.0.get_mut(filter) {
             match group.members.iter_mut().find(|(id, _)| *id == session) {
-                Some(member) => member.1 = qos,
-                None => group.members.push((session, qos)),
+                Some(member) => member.1 = grant,
+                None => group.members.push((session, grant)),
             }
             return None;
         }
         let key = GroupKey::from(filter);
-        let members = vec![(session, qos)];
+        let members = vec![(session, grant)];
         self.0.insert(Arc::clone(&key), Group { members, next: 0 });
         Some(key)
     }
@@ -64,7 +68,7 @@ impl Groups {
         &mut self,
         filter: &str,
         rank: impl Fn(SessionId) -> Option<R>,
-    ) -> Option<(SessionId, QoS)> {
+    ) -> Option<(SessionId, Grant)> {
         let group = self.0.get_mut(filter)?;
         let count = group.members.len();
         let mut best: Option<(R, usize)> = None;
@@ -108,13 +112,7 @@ impl Broker {
         let Some((session, granted)) = chosen else {
             return;
         };
-        let delivery = Delivery {
-            message: Arc::clone(message),
-            qos: granted.min(message.qos),
-            retain: false,
-            group: Some(group),
-        };
-        self.deliver(session, delivery);
+        self.deliver(session, Delivery::of(message, granted.into(), Some(group)));
     }
 
     /// Gives what a session that went away holds for shared subscriptions to other connected members.

@@ -2,45 +2,94 @@
 
 use std::sync::Arc;
 
-use qproxy_mqtt::codec::{Packet, QoS, ReasonCode, Subscribe, Subscription, UnsubAck, Unsubscribe};
+use qproxy_mqtt::codec::{
+    Packet, ReasonCode, RetainHandling, SubAck, Subscribe, Subscription, SubscriptionId, UnsubAck,
+    Unsubscribe, Version,
+};
 
 use super::filter::{self, Filter};
 use super::message::{Delivery, Message};
 use super::session::SessionId;
-use super::{Broker, ConnectionId, packet};
+use super::tree::{Grant, Wanted};
+use super::{Broker, Caller, CloseReason, Outcome, packet};
+
+/// A filter that was subscribed to.
+#[derive(Debug, Clone, Copy)]
+struct Subscribed {
+    grant: Grant,
+    novelty: Novelty,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Novelty {
+    /// The session did not have the filter.
+    New,
+    /// It had, and the options were replaced.
+    Known,
+}
 
 impl Broker {
-    pub(super) fn subscribe(
-        &mut self,
-        connection: ConnectionId,
-        session: SessionId,
-        subscribe: &Subscribe,
-    ) {
-        let codes: Vec<ReasonCode> = subscribe
+    pub(super) fn subscribe(&mut self, caller: Caller, subscribe: &Subscribe) {
+        let id = subscribe
+            .properties
+            .as_ref()
+            .and_then(|properties| properties.subscription_id);
+        let shy = |wanted: &Subscription| wanted.no_local && is_shared(&wanted.filter);
+        if subscribe.filters.iter().any(shy) {
+            let reason = CloseReason::Protocol("no local on a shared subscription");
+            return self.close(caller.connection, reason); // [MQTT-3.8.3-4]
+        }
+        let in_use = self.is_in_use(caller, subscribe.id);
+        let results: Vec<Result<Subscribed, Outcome>> = subscribe
             .filters
             .iter()
-            .map(|wanted| self.subscribe_one(session, wanted))
+            .map(|wanted| {
+                if in_use {
+                    return Err(ReasonCode::PacketIdInUse.into());
+                }
+                self.subscribe_one(caller.session, wanted, id)
+            })
             .collect();
-        self.send(connection, packet::suback(subscribe.id, codes.clone()));
-        for (wanted, code) in subscribe.filters.iter().zip(codes) {
-            if let Some(qos) = code.granted_qos() {
-                self.deliver_retained(session, &wanted.filter, qos);
+        let code = |result: &Result<Subscribed, Outcome>| match result {
+            Ok(subscribed) => ReasonCode::granted(subscribed.grant.qos),
+            Err(outcome) => outcome.reason,
+        };
+        let why = results.iter().find_map(|result| result.err()?.why);
+        let suback = SubAck {
+            id: subscribe.id,
+            codes: results.iter().map(code).collect(),
+            properties: why.filter(|_| caller.explains).and_then(packet::why),
+        };
+        self.answer(caller, Packet::SubAck(suback));
+        for (wanted, result) in subscribe.filters.iter().zip(results) {
+            if let Ok(subscribed) = result {
+                self.greet(caller.session, wanted, subscribed);
             }
         }
     }
 
-    pub(super) fn unsubscribe(
-        &mut self,
-        connection: ConnectionId,
-        session: SessionId,
-        unsubscribe: &Unsubscribe,
-    ) {
+    pub(super) fn unsubscribe(&mut self, caller: Caller, unsubscribe: &Unsubscribe) {
+        let in_use = self.is_in_use(caller, unsubscribe.id);
+        let mut codes = Vec::with_capacity(unsubscribe.filters.len());
         for filter in &unsubscribe.filters {
-            if self.sessions.unsubscribe(session, filter) {
-                self.drop_filter(filter, session);
-            }
+            codes.push(if in_use {
+                ReasonCode::PacketIdInUse
+            } else if self.sessions.unsubscribe(caller.session, filter) {
+                self.drop_filter(filter, caller.session);
+                ReasonCode::Success
+            } else {
+                ReasonCode::NoSubscriptionExisted
+            });
         }
-        self.send(connection, Packet::UnsubAck(UnsubAck::from(unsubscribe.id)));
+        if caller.version == Version::V311 {
+            codes.clear();
+        }
+        let unsuback = UnsubAck {
+            id: unsubscribe.id,
+            codes,
+            properties: None,
+        };
+        self.answer(caller, Packet::UnsubAck(unsuback));
     }
 
     /// Takes a filter out of the tree for one session.
@@ -54,24 +103,46 @@ impl Broker {
         }
     }
 
-    fn subscribe_one(&mut self, session: SessionId, wanted: &Subscription) -> ReasonCode {
+    fn subscribe_one(
+        &mut self,
+        session: SessionId,
+        wanted: &Subscription,
+        id: Option<SubscriptionId>,
+    ) -> Result<Subscribed, Outcome> {
         let text = wanted.filter.as_str();
-        let parsed = Filter::parse(text).filter(|_| filter::within(&self.limits, text));
-        let Some(parsed) = parsed.filter(|_| self.has_room_for(session, text)) else {
+        let parsed = self.check_filter(session, text).inspect_err(|_| {
             self.counters.subscriptions_refused += 1;
-            return ReasonCode::UnspecifiedError;
+        })?;
+        let grant = Grant {
+            qos: wanted.qos.min(self.limits.maximum_qos),
+            no_local: wanted.no_local,
+            retain_as_published: wanted.retain_as_published,
+            id,
         };
         match parsed {
-            Filter::Plain(filter) => self.tree.insert(filter, session, wanted.qos),
+            Filter::Plain(filter) => self.tree.insert(filter, session, grant),
             Filter::Shared { filter } => {
-                if let Some(group) = self.groups.join(text, session, wanted.qos) {
+                if let Some(group) = self.groups.join(text, session, grant) {
                     self.tree.insert_group(filter, group);
                 }
             }
         }
-        self.sessions
-            .subscribe(session, wanted.filter.detached(), wanted.qos);
-        ReasonCode::granted(wanted.qos)
+        let new = self.sessions.subscribe(session, wanted.filter.detached());
+        let novelty = if new { Novelty::New } else { Novelty::Known };
+        Ok(Subscribed { grant, novelty })
+    }
+
+    fn check_filter<'f>(&self, session: SessionId, text: &'f str) -> Result<Filter<'f>, Outcome> {
+        let invalid = |why| Outcome::refused(ReasonCode::TopicFilterInvalid, why);
+        let parsed = Filter::parse(text).ok_or(invalid("malformed shared subscription"))?;
+        if !filter::within(&self.limits, text) {
+            return Err(invalid("filter too long or of too many levels"));
+        }
+        if !self.has_room_for(session, text) {
+            let why = "too many subscriptions";
+            return Err(Outcome::refused(ReasonCode::QuotaExceeded, why));
+        }
+        Ok(parsed)
     }
 
     /// A filter that is there already is replaced and needs no room.
@@ -79,33 +150,42 @@ impl Broker {
         let Some(held) = self.sessions.get(session) else {
             return false;
         };
-        held.subscriptions.contains_key(filter)
+        held.subscriptions.contains(filter)
             || (held.subscriptions.len() < self.limits.subscriptions_per_session
                 && self.sessions.subscriptions() < self.limits.subscriptions)
     }
 
-    /// Each SUBSCRIBE brings the retained messages, again where the filter was there before
-    /// [MQTT-3.8.4-3]; a shared one brings none. Stops at a full queue, which bounds the work.
-    fn deliver_retained(&mut self, session: SessionId, filter: &str, granted: QoS) {
-        if !matches!(Filter::parse(filter), Some(Filter::Plain(_))) {
+    /// The retained messages that a subscription brings: again where the filter was there before [MQTT-3.8.4-3],
+    /// unless MQTT 5's retain handling says otherwise; a shared one brings none. Stops at a full queue, which
+    /// bounds the work.
+    fn greet(&mut self, session: SessionId, wanted: &Subscription, subscribed: Subscribed) {
+        let silent = match wanted.retain_handling {
+            RetainHandling::Send => false,
+            RetainHandling::SendIfNew => subscribed.novelty == Novelty::Known,
+            RetainHandling::Never => true,
+        };
+        if silent || is_shared(&wanted.filter) {
             return;
         }
         if self.is_full(session) {
             self.counters.dropped_queue_full += 1;
             return;
         }
-        let found: Vec<Arc<Message>> = self.retained.matching(filter).cloned().collect();
+        let own = |message: &Message| wanted.no_local && message.from == Some(session);
+        let found: Vec<Arc<Message>> = self
+            .retained
+            .matching(&wanted.filter, self.now)
+            .filter(|message| !own(message))
+            .cloned()
+            .collect();
         for message in found {
             if self.is_full(session) {
                 self.counters.dropped_queue_full += 1;
                 return;
             }
-            let qos = granted.min(message.qos);
             let delivery = Delivery {
-                message,
-                qos,
                 retain: true,
-                group: None,
+                ..Delivery::of(&message, Wanted::from(subscribed.grant), None)
             };
             self.deliver(session, delivery);
         }
@@ -116,4 +196,8 @@ impl Broker {
             .get(session)
             .is_none_or(|session| session.outbound.is_full(&self.limits))
     }
+}
+
+fn is_shared(filter: &str) -> bool {
+    !matches!(Filter::parse(filter), Some(Filter::Plain(_)))
 }

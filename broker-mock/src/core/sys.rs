@@ -38,8 +38,9 @@ impl Broker {
         ];
         for (name, value) in values {
             let topic = Text::from(format!("$SYS/broker/{name}"));
-            let message = Message::new(&topic, &Bytes::from(value), QoS::AtMostOnce);
-            self.distribute(&Arc::new(message), true);
+            let mut message = Message::new(&topic, &Bytes::from(value), QoS::AtMostOnce);
+            message.retain = true;
+            self.distribute(&Arc::new(message));
         }
     }
 }

@@ -6,15 +6,54 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use qproxy_mqtt::codec::QoS;
+use qproxy_mqtt::codec::{QoS, SubscriptionId};
 
 use super::SessionId;
+
+/// What a subscription asked for and got (MQTT 5 section 3.8.3.1; in 3.1.1 only the QoS).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Grant {
+    pub(super) qos: QoS,
+    /// Not what the session publishes itself.
+    pub(super) no_local: bool,
+    pub(super) retain_as_published: bool,
+    pub(super) id: Option<SubscriptionId>,
+}
+
+/// The grants of all subscriptions of one session that matched: one copy is sent for all of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Wanted {
+    /// The highest.
+    pub(super) qos: QoS,
+    /// Whether one of them asks for it.
+    pub(super) retain_as_published: bool,
+    /// Of all that have one.
+    pub(super) ids: Vec<SubscriptionId>,
+}
+
+impl From<Grant> for Wanted {
+    fn from(grant: Grant) -> Self {
+        Self {
+            qos: grant.qos,
+            retain_as_published: grant.retain_as_published,
+            ids: grant.id.into_iter().collect(),
+        }
+    }
+}
+
+impl Wanted {
+    fn and(&mut self, grant: Grant) {
+        self.qos = self.qos.max(grant.qos);
+        self.retain_as_published |= grant.retain_as_published;
+        self.ids.extend(grant.id);
+    }
+}
 
 /// One party that a topic matched.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Match {
-    /// A session and the QoS it was granted.
-    Session(SessionId, QoS),
+    /// A session and what it wants.
+    Session(SessionId, Wanted),
     /// A group of sessions of which one gets the message, by its whole `$share/...` filter.
     Group(Arc<str>),
 }
@@ -38,14 +77,14 @@ struct Node {
 
 #[derive(Debug, Default)]
 struct Targets {
-    sessions: BTreeMap<SessionId, QoS>,
+    sessions: BTreeMap<SessionId, Grant>,
     groups: BTreeSet<Arc<str>>,
 }
 
 impl Tree {
-    /// Adds a session, or changes its QoS.
-    pub(super) fn insert(&mut self, filter: &str, session: SessionId, qos: QoS) {
-        self.targets(filter).sessions.insert(session, qos);
+    /// Adds a session, or changes what it was granted.
+    pub(super) fn insert(&mut self, filter: &str, session: SessionId, grant: Grant) {
+        self.targets(filter).sessions.insert(session, grant);
     }
 
     /// Adds a group; `filter` is what stands behind `$share/{name}/`.
@@ -67,8 +106,9 @@ impl Tree {
         });
     }
 
-    /// Appends all that match `topic`: each session once with its highest QoS, each group once.
-    pub(super) fn matches(&self, topic: &str, found: &mut Vec<Match>) {
+    /// Appends all that match `topic`: each session once, each group once. Subscriptions of `from` that do not
+    /// want its own messages do not match.
+    pub(super) fn matches(&self, topic: &str, from: Option<SessionId>, found: &mut Vec<Match>) {
         let mut sessions = Vec::new();
         // Wildcards do not match a first level that starts with `$` (MQTT 3.1.1 section 4.7.2).
         let wildcards = !topic.starts_with('$');
@@ -83,15 +123,16 @@ impl Tree {
         if let Some(child) = self.root.children.get(first) {
             child.walk(levels, &mut sessions, found);
         }
+        sessions.retain(|&(session, grant): &(_, Grant)| !grant.no_local || from != Some(session));
         if sessions.len() > 1 {
-            sessions.sort_unstable_by_key(|&(session, qos)| (session, std::cmp::Reverse(qos)));
-            sessions.dedup_by_key(|&mut (session, _)| session);
+            sessions.sort_unstable_by_key(|&(session, grant)| (session, grant.id));
         }
-        found.extend(
-            sessions
-                .into_iter()
-                .map(|(session, qos)| Match::Session(session, qos)),
-        );
+        for (session, grant) in sessions {
+            match found.last_mut() {
+                Some(Match::Session(last, wanted)) if *last == session => wanted.and(grant),
+                _ => found.push(Match::Session(session, grant.into())),
+            }
+        }
     }
 
     fn targets(&mut self, filter: &str) -> &mut Targets {
@@ -116,7 +157,7 @@ impl Node {
     fn walk<'t>(
         &self,
         mut levels: impl Iterator<Item = &'t str> + Clone,
-        sessions: &mut Vec<(SessionId, QoS)>,
+        sessions: &mut Vec<(SessionId, Grant)>,
         found: &mut Vec<Match>,
     ) {
         self.below.collect(sessions, found);
@@ -168,8 +209,8 @@ impl Node {
 }
 
 impl Targets {
-    fn collect(&self, sessions: &mut Vec<(SessionId, QoS)>, found: &mut Vec<Match>) {
-        sessions.extend(self.sessions.iter().map(|(&session, &qos)| (session, qos)));
+    fn collect(&self, sessions: &mut Vec<(SessionId, Grant)>, found: &mut Vec<Match>) {
+        sessions.extend(self.sessions.iter().map(|(&id, &grant)| (id, grant)));
         found.extend(self.groups.iter().cloned().map(Match::Group));
     }
 
@@ -182,13 +223,22 @@ impl Targets {
 mod tests {
     use super::*;
 
+    fn grant(qos: QoS) -> Grant {
+        Grant {
+            qos,
+            no_local: false,
+            retain_as_published: false,
+            id: None,
+        }
+    }
+
     fn found(filters: &[&str], topic: &str) -> Vec<usize> {
         let mut tree = Tree::default();
         for (index, filter) in filters.iter().enumerate() {
-            tree.insert(filter, SessionId(index as u64), QoS::AtMostOnce);
+            tree.insert(filter, SessionId(index as u64), grant(QoS::AtMostOnce));
         }
         let mut matches = Vec::new();
-        tree.matches(topic, &mut matches);
+        tree.matches(topic, None, &mut matches);
         let mut indexes: Vec<usize> = matches
             .iter()
             .map(|found| match found {
@@ -242,23 +292,51 @@ mod tests {
     }
 
     #[test]
-    fn overlapping_filters_give_one_match_with_the_highest_qos() {
+    fn overlapping_filters_give_one_match_that_wants_the_most_of_each() {
         let mut tree = Tree::default();
-        tree.insert("a/#", SessionId(7), QoS::AtMostOnce);
-        tree.insert("a/+", SessionId(7), QoS::ExactlyOnce);
-        tree.insert("a/b", SessionId(7), QoS::AtLeastOnce);
+        let numbered = |qos, number| Grant {
+            id: SubscriptionId::new(number),
+            retain_as_published: number == 9,
+            ..grant(qos)
+        };
+        tree.insert("a/#", SessionId(7), numbered(QoS::AtMostOnce, 9));
+        tree.insert("a/+", SessionId(7), grant(QoS::ExactlyOnce));
+        tree.insert("a/b", SessionId(7), numbered(QoS::AtLeastOnce, 3));
         let mut matches = Vec::new();
-        tree.matches("a/b", &mut matches);
-        assert_eq!(matches, [Match::Session(SessionId(7), QoS::ExactlyOnce)]);
+        tree.matches("a/b", None, &mut matches);
+        let wanted = Wanted {
+            qos: QoS::ExactlyOnce,
+            retain_as_published: true,
+            ids: [3, 9].into_iter().filter_map(SubscriptionId::new).collect(),
+        };
+        assert_eq!(matches, [Match::Session(SessionId(7), wanted)]);
+    }
+
+    #[test]
+    fn no_local_leaves_out_the_publisher_and_nobody_else() {
+        let mut tree = Tree::default();
+        let shy = Grant {
+            no_local: true,
+            ..grant(QoS::AtMostOnce)
+        };
+        tree.insert("a", SessionId(1), shy);
+        tree.insert("a", SessionId(2), shy);
+        tree.insert("+", SessionId(2), grant(QoS::ExactlyOnce));
+        let mut matches = Vec::new();
+        tree.matches("a", Some(SessionId(1)), &mut matches);
+        assert_eq!(matches.len(), 1);
+        matches.clear();
+        tree.matches("a", Some(SessionId(2)), &mut matches);
+        assert_eq!(matches.len(), 2, "its other filter does not mind");
     }
 
     #[test]
     fn a_group_is_one_match_beside_a_session() {
         let mut tree = Tree::default();
         tree.insert_group("a/+", "$share/g/a/+".into());
-        tree.insert("a/b", SessionId(1), QoS::AtLeastOnce);
+        tree.insert("a/b", SessionId(1), grant(QoS::AtLeastOnce));
         let mut matches = Vec::new();
-        tree.matches("a/b", &mut matches);
+        tree.matches("a/b", None, &mut matches);
         assert_eq!(matches.len(), 2);
         tree.remove_group("a/+", "$share/g/a/+");
         tree.remove("a/b", SessionId(1));

@@ -10,8 +10,9 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use qproxy_mqtt::codec::{self, DecodeError, Packet};
+use qproxy_mqtt::codec::{self, DecodeError, Packet, Version};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 use tokio_util::io::poll_read_buf;
 use tracing::debug;
@@ -20,6 +21,7 @@ use super::hub::{Hub, Outbox};
 use super::input::Input;
 use super::output::Output;
 use super::tap::{Step, Tap};
+use super::tls::{Opened, Server};
 use crate::core::{CloseReason, ConnectionId};
 
 /// The most that is taken from a client before its CONNECT is through: will, user name and password included.
@@ -27,18 +29,40 @@ const MOST_BEFORE_CONNECT: usize = 256 * 1024;
 /// How long to wait for a client to read why it is closed, before the socket goes.
 const LINGER: Duration = Duration::from_millis(250);
 
-/// Serves one connection to its end.
-pub(crate) async fn serve<S, T>(hub: Arc<Hub>, id: ConnectionId, stream: S, mut tap: T)
+/// Serves one connection to its end. It counts from the start, so that handshakes are bounded too.
+pub(super) async fn serve<T: Tap>(
+    hub: Arc<Hub>,
+    id: ConnectionId,
+    stream: TcpStream,
+    tls: Option<Server>,
+    mut tap: T,
+) {
+    tap.accepted(hub.now());
+    let outbox = hub.join(id);
+    let Some(server) = tls else {
+        return converse(&hub, id, &outbox, stream, tap).await;
+    };
+    match timeout(hub.limits().connect_timeout, server.open(stream)).await {
+        Ok(Ok(Opened::Tls(stream))) => converse(&hub, id, &outbox, stream, tap).await,
+        Ok(Ok(Opened::Plain(stream))) => converse(&hub, id, &outbox, stream, tap).await,
+        failed => {
+            debug!(connection = id.0, ?failed, "no TLS handshake");
+            let reason = CloseReason::Handshake;
+            tap.closed(hub.now(), &reason);
+            hub.leave(id, &reason);
+        }
+    }
+}
+
+async fn converse<S, T>(hub: &Hub, id: ConnectionId, outbox: &Outbox, stream: S, tap: T)
 where
     S: AsyncRead + AsyncWrite + Send + Unpin,
     T: Tap,
 {
-    tap.accepted(hub.now());
-    let outbox = hub.join(id);
     let mut link = Link {
-        hub: &hub,
+        hub,
         id,
-        outbox: &outbox,
+        outbox,
         stream,
         tap,
         input: Input::default(),
@@ -49,6 +73,7 @@ where
         packets: Vec::new(),
         steps: Vec::new(),
         known: false,
+        version: Version::default(),
     };
     let reason = link.run().await;
     link.tap.closed(hub.now(), &reason);
@@ -75,6 +100,8 @@ struct Link<'h, S, T> {
     steps: Vec<Step>,
     /// A first packet was decoded.
     known: bool,
+    /// As CONNECT says it.
+    version: Version,
 }
 
 /// What happened while waiting.
@@ -94,7 +121,7 @@ where
     async fn run(&mut self) -> CloseReason {
         loop {
             self.take_outbox();
-            self.output.fill();
+            self.output.fill(self.version);
             if self.output.is_empty()
                 && !self.unflushed
                 && let Some(reason) = self.closing.take()
@@ -238,6 +265,7 @@ where
             && stopped.is_none()
         {
             self.tap.malformed(self.hub.now(), &error);
+            self.answer_in_version_of(&error);
             let id = self.id;
             self.hub
                 .with(|broker, now| broker.malformed(id, error, now));
@@ -258,12 +286,23 @@ where
             } else {
                 Vec::new()
             };
-            let Some(packet) = codec::decode(&mut self.input.bytes, most, codec::Version::V311)?
-            else {
+            let Some(packet) = codec::decode(&mut self.input.bytes, most, self.version)? else {
                 return Ok(());
             };
+            if let (Packet::Connect(connect), false) = (&packet, self.known) {
+                self.version = connect.version;
+            }
             self.known = true;
             self.tap.received(self.hub, packet, &frame, &mut self.steps);
+        }
+    }
+
+    /// A client of a later version is refused in the latest that we speak (MQTT 5 section 3.1.2.2).
+    fn answer_in_version_of(&mut self, error: &DecodeError) {
+        if let (DecodeError::ProtocolLevel(level), false) = (error, self.known)
+            && *level > Version::V5.level()
+        {
+            self.version = Version::V5;
         }
     }
 

@@ -9,6 +9,7 @@ mod hub;
 mod output;
 mod input;
 mod tap;
+mod tls;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -20,10 +21,11 @@ use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{debug, info, warn};
 
+use self::tls::Server;
 use crate::core::{Broker, CloseReason, ConnectionId};
 use crate::{Config, Error, Stats};
 
-pub(crate) use connection::serve;
+use connection::serve;
 pub(crate) use hub::Hub;
 pub(crate) use tap::{MakeTap, Plain, Step, Tap};
 
@@ -55,6 +57,7 @@ pub struct RunningBroker {
 impl RunningBroker {
     pub(crate) async fn start(config: Config, taps: impl MakeTap) -> Result<Self, Error> {
         config.check()?;
+        let tls = config.tls.as_ref().map(Server::new).transpose()?;
         let address = config.listen;
         let bound = |source| Error::Bind { address, source };
         let listener = TcpListener::bind(address).await.map_err(bound)?;
@@ -62,7 +65,7 @@ impl RunningBroker {
         let hub = Arc::new(Hub::new(&config));
         let stop = CancellationToken::new();
         info!(address = %local_addr, "broker listens");
-        let task = tokio::spawn(accept(listener, Arc::clone(&hub), taps, stop.clone()));
+        let task = tokio::spawn(accept(listener, tls, Arc::clone(&hub), taps, stop.clone()));
         Ok(Self {
             local_addr,
             hub,
@@ -100,6 +103,7 @@ impl RunningBroker {
 /// Owns every task of the broker.
 async fn accept(
     listener: TcpListener,
+    tls: Option<Server>,
     hub: Arc<Hub>,
     mut taps: impl MakeTap,
     stop: CancellationToken,
@@ -119,7 +123,8 @@ async fn accept(
                     next += 1;
                     debug!(connection = id.0, %peer, "accepted");
                     prepare(&stream);
-                    connections.spawn(serve(Arc::clone(&hub), id, stream, taps.make(id)));
+                    let serving = serve(Arc::clone(&hub), id, stream, tls.clone(), taps.make(id));
+                    connections.spawn(serving);
                 }
                 Err(error) => {
                     warn!(%error, "could not accept a connection");

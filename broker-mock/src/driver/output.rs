@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use bytes::{Buf, Bytes, BytesMut};
-use qproxy_mqtt::codec::{self, Packet};
+use qproxy_mqtt::codec::{self, Packet, Version};
 use tracing::error;
 
 use crate::core::weight;
@@ -42,7 +42,7 @@ impl Output {
     }
 
     /// Encodes the next batch.
-    pub(super) fn fill(&mut self) {
+    pub(super) fn fill(&mut self, version: Version) {
         while self.encoded.len() < BATCH
             && let Some(item) = self.waiting.pop_front()
         {
@@ -50,9 +50,7 @@ impl Output {
                 Item::Packet(packet) => {
                     self.waiting_bytes -= size(&packet);
                     self.encoded_weight += weight(&packet);
-                    if let Err(error) =
-                        codec::encode(&packet, codec::Version::V311, &mut self.encoded)
-                    {
+                    if let Err(error) = codec::encode(&packet, version, &mut self.encoded) {
                         // The core makes packets only from what the codec has accepted before.
                         error!(kind = packet.kind().name(), %error, "could not encode a packet");
                     }

@@ -11,6 +11,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
+use qproxy_mqtt::codec::ReasonCode;
 
 use crate::core::{CloseReason, ConnectionId};
 use crate::driver::MakeTap;
@@ -97,6 +98,18 @@ impl MockBroker {
         self.broker.hub().with(|broker, _| {
             broker.cut_all(&CloseReason::Fault);
         });
+    }
+
+    /// Closes a client's connection with this reason in DISCONNECT (MQTT 5; others are only closed); `false` where it is
+    /// not connected.
+    pub fn disconnect(&self, client_id: &str, reason: ReasonCode) -> bool {
+        self.broker.hub().with(|broker, _| {
+            let connection = broker.connection_of(client_id);
+            if let Some(connection) = connection {
+                broker.dismiss(connection, reason);
+            }
+            connection.is_some()
+        })
     }
 
     /// Cuts every connection and forgets every session, as a broker does that was started afresh.

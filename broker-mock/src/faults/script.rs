@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use qproxy_mqtt::codec::{Kind, Packet, ReasonCode};
+use qproxy_mqtt::codec::{ConnAckProperties, Kind, Packet, ReasonCode};
 
 /// What a [`crate::MockBroker`] does wrong, and what it notes.
 #[derive(Debug, Clone)]
@@ -99,8 +99,17 @@ pub enum Fault {
     Swap,
     /// These bytes go to the client, and the packet goes on.
     Malformed(Bytes),
-    /// The packet is a CONNECT: it is answered with this code, and the connection closed.
+    /// The packet is a CONNECT: it is answered with this code, and the connection closed. MQTT 5 clients get any code
+    /// as it is, others the nearest that they know.
     Refuse(ReasonCode),
+    /// The packet is lost; an MQTT 5 client is told this reason in DISCONNECT, and the connection closed.
+    Disconnect(ReasonCode),
+    /// The packet is a CONNACK of MQTT 5 that accepts: what is given here takes the place of what the broker says. The
+    /// broker itself goes on as before.
+    Announce(Box<ConnAckProperties>),
+    /// The packet is an acknowledgement of MQTT 5 (PUBACK, PUBREC, PUBREL, PUBCOMP): it goes on with this reason, also
+    /// where that may not stand in it.
+    Reason(ReasonCode),
     /// Before the packet goes on, all sessions without a connection are forgotten.
     ForgetSessions,
     /// The packet goes on and nothing is read from the client for this long.
@@ -182,6 +191,13 @@ impl Rules {
 
     pub(super) fn clear(&mut self) {
         self.0.clear();
+    }
+
+    /// Whether any rule could act on packets of this kind.
+    pub(super) fn concern(&self, direction: Direction, kind: Kind) -> bool {
+        self.0.iter().any(|(rule, _)| {
+            rule.direction == direction && rule.kind.is_none_or(|wanted| wanted == kind)
+        })
     }
 
     /// Counts the packet in every rule that it fits, and returns the fault of the first that acts.

@@ -1,5 +1,6 @@
 //! What no client may achieve: a broker that hangs, grows, or stops to serve the others.
 
+use std::num::{NonZeroU16, NonZeroU32};
 use std::time::Duration;
 
 use broker_mock::{Limits, RunningBroker};
@@ -8,11 +9,15 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, TestRunner};
-use qproxy_mqtt::codec::{Disconnect, Packet, QoS};
+use qproxy_mqtt::codec::{
+    Connect, ConnectProperties, Disconnect, Packet, Publish, PublishProperties, QoS, Version,
+};
 use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
 
-use crate::client::{Client, ack, bytes_of, clean, durable, eventually, publish, subscribe};
+use crate::client::{
+    Client, ack, bytes_in, bytes_of, clean, durable, eventually, publish, subscribe,
+};
 use crate::service::start;
 
 /// A message still goes from one client to another, and nobody else is left.
@@ -52,6 +57,19 @@ fn packets() -> impl Strategy<Value = Packet> {
             qproxy_mqtt::topic::validate_filter(&filter).ok()?;
             Some(subscribe(&filter, QoS::ExactlyOnce))
         }),
+        ("[a-cé/]{1,6}", 1..40_u16, 0..3_u32).prop_map(|(topic, alias, expiry)| {
+            let properties = PublishProperties {
+                topic_alias: NonZeroU16::new(alias),
+                message_expiry: Some(expiry),
+                user_properties: vec![("name".into(), "value".into()); 2],
+                ..PublishProperties::default()
+            };
+            Packet::Publish(Publish {
+                topic: topic.as_str().into(),
+                properties: Some(Box::new(properties)),
+                ..Publish::default()
+            })
+        }),
         (1..9_u16).prop_map(|number| Packet::PubAck(ack(number))),
         (1..9_u16).prop_map(|number| Packet::PubRec(ack(number))),
         (1..9_u16).prop_map(|number| Packet::PubRel(ack(number))),
@@ -64,18 +82,29 @@ fn packets() -> impl Strategy<Value = Packet> {
 fn streams() -> impl Strategy<Value = Vec<u8>> {
     let changes = vec((any::<prop::sample::Index>(), any::<u8>()), 0..4);
     (
-        any::<bool>(),
+        any::<(bool, bool)>(),
         vec(packets(), 0..12),
         changes,
         vec(any::<u8>(), 0..40),
     )
-        .prop_map(|(connects, packets, changes, noise)| {
+        .prop_map(|((connects, fifth), packets, changes, noise)| {
+            let version = if fifth { Version::V5 } else { Version::V311 };
             let mut bytes = BytesMut::new();
             if connects {
-                bytes.extend_from_slice(&bytes_of(&Packet::Connect(Box::new(clean("a")))));
+                let connect = Connect {
+                    version,
+                    ..clean("a")
+                };
+                let connect = Packet::Connect(Box::new(connect));
+                bytes.extend_from_slice(&bytes_in(&connect, version));
             }
-            for packet in &packets {
-                bytes.extend_from_slice(&bytes_of(packet));
+            for mut packet in packets {
+                match &mut packet {
+                    Packet::Connect(connect) => connect.version = version,
+                    Packet::Publish(publish) if !fifth => publish.properties = None,
+                    _ => {}
+                }
+                bytes.extend_from_slice(&bytes_in(&packet, version));
             }
             bytes.extend_from_slice(&noise);
             let mut bytes = bytes.to_vec();
@@ -258,5 +287,43 @@ async fn a_second_connect_and_a_packet_before_it_close() {
     early.send(&publish("a", "", QoS::AtMostOnce, 0)).await;
     assert_eq!(early.next().await, None);
     assert_eq!(broker.stats().counters.protocol_errors, 2);
+    still_serves(&broker).await;
+}
+
+#[tokio::test]
+async fn mqtt_5_clients_that_ask_for_the_least_wedge_nothing() {
+    let broker = start(Limits::default()).await;
+    let mut crowd = Vec::new();
+    for number in 1..=60_u32 {
+        let properties = ConnectProperties {
+            session_expiry: Some(u32::MAX),
+            receive_max: NonZeroU16::new(1),
+            max_packet_size: NonZeroU32::new(number),
+            topic_alias_max: Some(u16::MAX),
+            ..ConnectProperties::default()
+        };
+        let connect = Connect {
+            version: Version::V5,
+            properties: Some(Box::new(properties)),
+            ..clean(&format!("least-{number}"))
+        };
+        let mut client = Client::open(broker.local_addr()).await;
+        client.version = Version::V5;
+        client.send(&Packet::Connect(Box::new(connect))).await;
+        // The smallest are closed before they can ask.
+        let wanted = bytes_in(&subscribe("#", QoS::ExactlyOnce), Version::V5);
+        let _ = client.stream.write_all(&wanted).await;
+        crowd.push(client);
+    }
+    let mut publisher = Client::clean(broker.local_addr(), "publisher").await;
+    for number in 1..=200 {
+        let message = publish("long/topic", vec![0; 30], QoS::AtLeastOnce, number);
+        publisher.send(&message).await;
+    }
+    assert_eq!(publisher.ping().await.len(), 200);
+    let stats = broker.stats();
+    assert!(stats.counters.limit_errors > 0, "{stats:?}");
+    assert!(stats.counters.dropped_too_large > 0, "{stats:?}");
+    drop((crowd, publisher));
     still_serves(&broker).await;
 }

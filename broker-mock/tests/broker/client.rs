@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use qproxy_mqtt::codec::{
-    self, Ack, ConnAck, Connect, Packet, PacketId, Publish, QoS, Subscribe, Subscription,
+    self, Ack, ConnAck, Connect, Packet, PacketId, Publish, QoS, Subscribe, Subscription, Version,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -17,6 +17,7 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 pub struct Client {
     pub stream: TcpStream,
     input: BytesMut,
+    pub version: Version,
 }
 
 impl Client {
@@ -27,11 +28,13 @@ impl Client {
         Self {
             stream,
             input: BytesMut::new(),
+            version: Version::default(),
         }
     }
 
     pub async fn join(address: SocketAddr, connect: Connect) -> (Self, ConnAck) {
         let mut client = Self::open(address).await;
+        client.version = connect.version;
         client.send(&Packet::Connect(Box::new(connect))).await;
         match client.next().await {
             Some(Packet::ConnAck(ack)) => (client, ack),
@@ -47,7 +50,7 @@ impl Client {
     }
 
     pub async fn send(&mut self, packet: &Packet) {
-        self.send_raw(&bytes_of(packet)).await;
+        self.send_raw(&bytes_in(packet, self.version)).await;
     }
 
     pub async fn send_raw(&mut self, bytes: &[u8]) {
@@ -60,8 +63,7 @@ impl Client {
     /// The next packet; `None` when the broker has closed.
     pub async fn next(&mut self) -> Option<Packet> {
         loop {
-            if let Some(packet) =
-                codec::decode(&mut self.input, usize::MAX, codec::Version::V311).unwrap()
+            if let Some(packet) = codec::decode(&mut self.input, usize::MAX, self.version).unwrap()
             {
                 return Some(packet);
             }
@@ -145,9 +147,14 @@ pub fn subscribe(filter: &str, qos: QoS) -> Packet {
     })
 }
 
+/// A 3.1.1 packet.
 pub fn bytes_of(packet: &Packet) -> BytesMut {
+    bytes_in(packet, Version::V311)
+}
+
+pub fn bytes_in(packet: &Packet, version: Version) -> BytesMut {
     let mut bytes = BytesMut::new();
-    codec::encode(packet, codec::Version::V311, &mut bytes).unwrap();
+    codec::encode(packet, version, &mut bytes).unwrap();
     bytes
 }
 

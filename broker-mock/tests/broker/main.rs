@@ -8,3 +8,5 @@ mod abuse;
 mod faults;
 mod service;
 mod throughput;
+mod tls;
+mod v5;

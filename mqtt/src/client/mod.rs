@@ -4,30 +4,34 @@
 //! `disconnect` or with the last clone. No call needs another to be polled.
 
 mod publish;
+mod publish_options;
+mod subscribe;
+mod answer;
 pub(crate) mod query;
 mod respond;
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex as StdMutex, PoisonError};
 
 use tokio::sync::{Mutex, broadcast, oneshot, watch};
 use tokio::task::JoinHandle;
 use tracing::Instrument;
 
-use crate::codec::{QoS, ReasonCode, Subscription, Text};
-use crate::driver::{ClientSession, Driver, Ended, First, Shared};
+use crate::driver::keep;
+use crate::driver::{ClientSession, Driver, Ended, First, Leave, Shared};
 use crate::error::Error;
 use crate::inbox::Inbox;
-use crate::queue::{Control, Queue};
-use crate::session::{self, Session};
-use crate::stats::{Counters, Stats};
-use crate::topic;
+use crate::queue::Queue;
+use crate::session::{self, Session, Terms};
+use crate::stats::{Counters, Latencies, Recorders, Stats};
 
-pub use crate::driver::Event;
+pub use crate::driver::{Event, Farewell};
 pub use crate::inbox::Messages;
 pub use crate::options::MqttConfig;
-pub use publish::{PublishOptions, PublishToken};
+pub use publish::PublishToken;
+pub use publish_options::PublishOptions;
 pub use respond::{Request, Responder};
+pub use subscribe::SubscribeOptions;
 
 /// Events that a slow listener can be behind.
 const EVENT_BACKLOG: usize = 256;
@@ -55,15 +59,19 @@ impl MqttClient {
     /// A client that is not connected yet.
     #[must_use]
     pub fn new(config: MqttConfig) -> Self {
-        let queue = Arc::new(Queue::new(&config));
+        let events = broadcast::Sender::new(EVENT_BACKLOG);
+        let queue = Arc::new(Queue::new(&config, events.clone()));
         let (inbound, bytes) = (config.inbound_messages, config.inbound_bytes);
         let shared = Arc::new(Shared {
             inbox: Inbox::new(inbound, bytes, config.ack_mode, queue.clone()),
             queries: query::Queries::new(&config),
             counters: Counters::default(),
-            events: broadcast::Sender::new(EVENT_BACKLOG),
+            latencies: Recorders::default(),
+            events,
             connected: AtomicBool::new(false),
-            leave: watch::Sender::new(false),
+            next_number: AtomicU64::new(0),
+            terms: StdMutex::default(),
+            leave: watch::Sender::new(Leave::Stay),
             queue,
             config,
         });
@@ -109,17 +117,18 @@ impl MqttClient {
         let mut life = self.handle.life.lock().await;
         if life.task.as_ref().is_some_and(|task| !task.is_finished()) {
             // One that is on its way out is waited for; one that works is left alone.
-            if !*shared.leave.borrow() && shared.queue.is_open() {
+            if *shared.leave.borrow() == Leave::Stay && shared.queue.is_open() {
                 return Ok(false);
             }
         }
         // How the last one ended was told to whoever waited for it.
         let _ = life.reap().await;
-        let session = life
-            .session
-            .take()
-            .unwrap_or_else(|| Session::new(&self.session_config()));
-        shared.leave.send_replace(false);
+        let mut session = life.session.take();
+        let restored = keep::restore(shared, &mut session, || {
+            Session::new(&self.session_config())
+        });
+        let session = restored?;
+        shared.leave.send_replace(Leave::Stay);
         shared.queue.open();
         let driver = Driver::new(shared.clone(), session);
         let span = tracing::info_span!(
@@ -134,11 +143,15 @@ impl MqttClient {
     fn session_config(&self) -> session::Config {
         let config = &self.shared().config;
         session::Config {
+            version: config.protocol,
             window: config.window,
             window_exactly_once: config.window_exactly_once,
-            clean_session: config.clean_session,
+            continuity: config.continuity(),
             keep_alive: std::time::Duration::from_secs(config.keep_alive.into()),
             ack_mode: config.ack_mode,
+            receive_maximum: config.receive_maximum,
+            topic_alias_maximum: config.topic_alias_maximum,
+            on_session_lost: config.on_session_lost,
         }
     }
 
@@ -148,11 +161,19 @@ impl MqttClient {
     /// # Errors
     /// Messages were left, or the client had stopped by itself; it is disconnected all the same.
     pub async fn disconnect(&self) -> Result<(), Error> {
+        self.disconnect_with(Farewell::InOrder).await
+    }
+
+    /// As [`MqttClient::disconnect`]; `farewell` says whether the server publishes the will.
+    ///
+    /// # Errors
+    /// As [`MqttClient::disconnect`].
+    pub async fn disconnect_with(&self, farewell: Farewell) -> Result<(), Error> {
         let mut life = self.handle.life.lock().await;
         if life.task.is_none() {
             return Ok(());
         }
-        self.shared().leave.send_replace(true);
+        self.shared().leave.send_replace(Leave::Go(farewell));
         self.shared().queue.close();
         life.reap().await
     }
@@ -161,6 +182,14 @@ impl MqttClient {
     #[must_use]
     pub fn is_connected(&self) -> bool {
         self.shared().connected.load(Ordering::Relaxed)
+    }
+
+    /// On which terms the server accepted the latest connection: in MQTT 5.0 its limits, and what it chose instead of
+    /// what was asked for; `None` before the first.
+    #[must_use]
+    pub fn terms(&self) -> Option<Terms> {
+        let terms = &self.shared().terms;
+        terms.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// What happens to the connection, from now on.
@@ -176,9 +205,16 @@ impl MqttClient {
         Stats {
             queued: shared.queue.len() as u64,
             displaced: shared.queue.displaced(),
+            expired: shared.queue.expired(),
             open_queries: shared.queries.len() as u64,
             ..shared.counters.read()
         }
+    }
+
+    /// How long the server took to answer, since the client was made.
+    #[must_use]
+    pub fn latencies(&self) -> Latencies {
+        self.shared().latencies.read()
     }
 
     /// The messages of all subscriptions, but for those that a [`MqttClient::subscribe_stream`] or a responder
@@ -188,90 +224,6 @@ impl MqttClient {
     pub fn messages(&self) -> Messages {
         self.shared().inbox.everything()
     }
-
-    /// Subscribes to one filter; returns the QoS that the server grants.
-    ///
-    /// The subscription is renewed whenever the server has lost it. Dropped while it waits, the subscription may
-    /// have been made.
-    ///
-    /// # Errors
-    /// The filter is not legal, the server refuses it, or the client has stopped.
-    pub async fn subscribe(&self, filter: impl Into<Text>, qos: QoS) -> Result<QoS, Error> {
-        subscribe(self.shared(), filter.into(), qos).await
-    }
-
-    /// Subscribes to several filters in one packet; returns what became of each.
-    ///
-    /// # Errors
-    /// A filter is not legal, or the client has stopped.
-    pub async fn subscribe_many(
-        &self,
-        filters: Vec<Subscription>,
-    ) -> Result<Vec<ReasonCode>, Error> {
-        subscribe_many(self.shared(), filters).await
-    }
-
-    /// Subscribes, and gives the messages of this filter a receiver of their own. Where filters overlap, the
-    /// receiver that was made first takes the message. Dropping it does not unsubscribe.
-    ///
-    /// # Errors
-    /// As [`MqttClient::subscribe`].
-    pub async fn subscribe_stream(
-        &self,
-        filter: impl Into<Text>,
-        qos: QoS,
-    ) -> Result<Messages, Error> {
-        let filter = filter.into();
-        topic::validate_filter(&filter)?;
-        let messages = self.shared().inbox.filtered(&filter);
-        self.subscribe(filter, qos).await?;
-        Ok(messages)
-    }
-
-    /// Gives a filter up. Messages that are on their way may still come.
-    ///
-    /// # Errors
-    /// The filter is not legal, or the client has stopped.
-    pub async fn unsubscribe(&self, filter: impl Into<Text>) -> Result<(), Error> {
-        unsubscribe(self.shared(), filter.into()).await
-    }
-}
-
-pub(crate) async fn subscribe(shared: &Shared, filter: Text, qos: QoS) -> Result<QoS, Error> {
-    let wanted = Subscription::new(filter.clone(), qos);
-    let codes = subscribe_many(shared, vec![wanted]).await?;
-    let granted = codes.first().and_then(|code| code.granted_qos());
-    granted.ok_or(Error::SubscribeRefused(filter))
-}
-
-async fn subscribe_many(
-    shared: &Shared,
-    filters: Vec<Subscription>,
-) -> Result<Vec<ReasonCode>, Error> {
-    if filters.is_empty() {
-        return Ok(Vec::new());
-    }
-    let mut size = 7;
-    for wanted in &filters {
-        topic::validate_filter(&wanted.filter)?;
-        size += 3 + wanted.filter.as_bytes().len();
-    }
-    publish::check_size(shared, size)?;
-    let (sender, receiver) = oneshot::channel();
-    shared
-        .queue
-        .control(Control::Subscribe(filters, Some(sender)))?;
-    receiver.await.unwrap_or(Err(Error::Stopped))
-}
-
-pub(crate) async fn unsubscribe(shared: &Shared, filter: Text) -> Result<(), Error> {
-    topic::validate_filter(&filter)?;
-    publish::check_size(shared, 9 + filter.as_bytes().len())?;
-    let (sender, receiver) = oneshot::channel();
-    shared
-        .queue
-        .control(Control::Unsubscribe(vec![filter], Some(sender)))?;
-    receiver.await.unwrap_or(Err(Error::Stopped)).map(drop)
 }
 
 impl Life {
@@ -291,7 +243,7 @@ impl Life {
 /// The last clone is gone: the driver drains, leaves in order, and ends by itself.
 impl Drop for Handle {
     fn drop(&mut self) {
-        self.shared.leave.send_replace(true);
+        self.shared.leave.send_replace(Leave::Go(Farewell::InOrder));
         self.shared.queue.close();
     }
 }

@@ -3,43 +3,35 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::Instant;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use tokio::sync::oneshot;
 
-use crate::codec::{Publish, QoS, Text};
-use crate::driver::Shared;
+use crate::codec::{self, PacketId, Publish, PublishProperties, QoS, ReasonCode, Text, Version};
+use crate::driver::{Shared, keep};
 use crate::error::Error;
+use crate::options::whole_seconds;
 use crate::queue::Queued;
 use crate::topic;
 
-use super::MqttClient;
-
-/// How a message is published.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct PublishOptions {
-    /// How hard to try.
-    pub qos: QoS,
-    /// Whether the server keeps it for later subscribers.
-    pub retain: bool,
-    /// Instead of the client's `publish_timeout`.
-    pub timeout: Option<Duration>,
-}
-
-impl From<QoS> for PublishOptions {
-    fn from(qos: QoS) -> Self {
-        Self {
-            qos,
-            ..Self::default()
-        }
-    }
-}
+use super::{MqttClient, PublishOptions};
 
 /// The outcome of a deferred publish; a future. Dropping it does not take the message back.
 #[derive(Debug)]
 #[must_use = "without waiting for it nobody learns whether the message was delivered"]
-pub struct PublishToken(oneshot::Receiver<Result<(), Error>>);
+pub struct PublishToken(oneshot::Receiver<Result<ReasonCode, Error>>);
+
+impl PublishToken {
+    /// As awaiting it, with what the server said: [`ReasonCode::NoMatchingSubscribers`] where a server of MQTT 5.0
+    /// tells that nobody is subscribed, [`ReasonCode::Success`] otherwise.
+    ///
+    /// # Errors
+    /// As [`MqttClient::publish`].
+    pub async fn reason(self) -> Result<ReasonCode, Error> {
+        self.0.await.unwrap_or(Err(Error::Stopped))
+    }
+}
 
 impl Future for PublishToken {
     type Output = Result<(), Error>;
@@ -47,7 +39,7 @@ impl Future for PublishToken {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         Pin::new(&mut self.0)
             .poll(context)
-            .map(|result| result.unwrap_or(Err(Error::Stopped)))
+            .map(|result| result.unwrap_or(Err(Error::Stopped)).map(drop))
     }
 }
 
@@ -79,8 +71,9 @@ impl MqttClient {
         payload: impl Into<Bytes>,
         options: PublishOptions,
     ) -> Result<(), Error> {
+        let limit = options.timeout.or(self.shared().config.publish_timeout);
         let publish = async { self.publish_deferred(topic, payload, options).await?.await };
-        match options.timeout.or(self.shared().config.publish_timeout) {
+        match limit {
             None => publish.await,
             Some(limit) => tokio::time::timeout(limit, publish)
                 .await
@@ -89,7 +82,8 @@ impl MqttClient {
     }
 
     /// Puts a message into the queue, waiting for room where the policy says so, and returns a token to wait for
-    /// later. Thousands can be under way; they stay in order.
+    /// later. Thousands can be under way; they stay in order. With `persistence` it returns when the message is saved;
+    /// batches of callers share a write.
     ///
     /// # Errors
     /// The message was not queued.
@@ -99,9 +93,11 @@ impl MqttClient {
         payload: impl Into<Bytes>,
         options: impl Into<PublishOptions>,
     ) -> Result<PublishToken, Error> {
-        let (queued, token) = prepare(self.shared(), topic.into(), payload.into(), options.into())?;
-        self.shared().queue.publish(queued).await?;
-        Ok(token)
+        let shared = self.shared();
+        let (mut queued, token) = prepare(shared, topic.into(), payload.into(), options.into())?;
+        let saved = keep::hear_of_saving(shared, &mut queued);
+        shared.queue.publish(queued).await?;
+        keep::saved(saved, token).await
     }
 
     /// As [`MqttClient::publish_deferred`], but never waits.
@@ -131,7 +127,7 @@ pub(super) fn prepare(
     check_size(shared, 9 + topic.as_bytes().len() + payload.len())?;
     let (sender, receiver) = oneshot::channel();
     let PublishOptions { qos, retain, .. } = options;
-    let publish = Publish {
+    let mut publish = Publish {
         dup: false,
         qos,
         retain,
@@ -140,13 +136,51 @@ pub(super) fn prepare(
         payload,
         properties: None,
     };
+    let mut expires = None;
+    if options.expiry.is_some() || options.properties.is_some() {
+        expires = options.expiry.and_then(|it| Instant::now().checked_add(it));
+        publish.properties = wire_properties(shared, options)?;
+        check_encoding(shared, &mut publish)?;
+    }
     Ok((
         Queued {
             publish,
+            expires,
             done: Some(sender),
+            number: None,
+            saved: None,
         },
         PublishToken(receiver),
     ))
+}
+
+/// In 3.1.1 a message can still expire while it waits, but nothing else.
+fn wire_properties(
+    shared: &Shared,
+    options: PublishOptions,
+) -> Result<Option<Box<PublishProperties>>, Error> {
+    let PublishOptions {
+        expiry, properties, ..
+    } = options;
+    if shared.config.protocol == Version::V311 {
+        return match properties {
+            None => Ok(None),
+            Some(_) => Err(Error::NeedsV5("publishing with properties")),
+        };
+    }
+    let mut properties = properties.unwrap_or_default();
+    properties.topic_alias = None;
+    properties.subscription_ids.clear();
+    properties.message_expiry = expiry.map(whole_seconds);
+    Ok(Some(properties))
+}
+
+/// Properties hold text of the program's: what cannot be written has to be refused here.
+fn check_encoding(shared: &Shared, publish: &mut Publish) -> Result<(), Error> {
+    let mut head = BytesMut::new();
+    publish.id = (publish.qos != QoS::AtMostOnce).then_some(PacketId::MIN);
+    codec::encode_publish_head(publish, shared.config.protocol, &mut head)?;
+    check_size(shared, head.len() + publish.payload.len())
 }
 
 /// `size` counts the longest possible fixed header.

@@ -1,51 +1,26 @@
 //! Requests and answers over plain publishes: the asking side.
 //!
 //! A request goes to `{topic}/_q/{caller}/{correlation}`, its answer comes to
-//! `_r/{caller}/{correlation}/{ok|error|busy|more}`. Payloads stay untouched. One subscription to `_r/{caller}/#`
-//! serves all queries; it is made, and granted, before the first goes out.
+//! `_r/{caller}/{correlation}/{ok|error|busy|more}` (`answer.rs`). Payloads stay untouched. One subscription to
+//! `_r/{caller}/#` serves all queries; it is made, and granted, before the first goes out.
 
 use std::collections::HashMap;
 use std::fmt::Write;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use tokio::sync::{OnceCell, oneshot};
 
-use crate::codec::{QoS, Text};
+use crate::codec::{Publish, QoS, ReasonCode, Text, Version};
 use crate::driver::Shared;
 use crate::error::{Error, QueryError};
 use crate::options::MqttConfig;
 use crate::random;
 use crate::stats::Counters;
 
-use super::{MqttClient, publish, subscribe};
-
-/// The last level of an answer's topic.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Status {
-    Ok,
-    Error,
-    Busy,
-    /// A part of an answer; more follow, the last as `ok`.
-    More,
-}
-
-impl Status {
-    pub(super) const fn level(self) -> &'static str {
-        match self {
-            Self::Ok => "ok",
-            Self::Error => "error",
-            Self::Busy => "busy",
-            Self::More => "more",
-        }
-    }
-
-    fn parse(level: &str) -> Option<Self> {
-        [Self::Ok, Self::Error, Self::Busy, Self::More]
-            .into_iter()
-            .find(|it| it.level() == level)
-    }
-}
+use super::answer::{Answer, Part, Taken};
+use super::subscribe::subscribe;
+use super::{MqttClient, PublishOptions, publish};
 
 /// The queries that wait for an answer.
 #[derive(Debug)]
@@ -60,8 +35,8 @@ pub(crate) struct Queries {
 
 #[derive(Debug)]
 struct Open {
-    parts: BytesMut,
-    answer: oneshot::Sender<Result<Bytes, QueryError>>,
+    answer: Answer,
+    caller: oneshot::Sender<Result<Bytes, QueryError>>,
 }
 
 impl Queries {
@@ -93,43 +68,45 @@ impl Queries {
     }
 
     /// Takes an answer; those that nobody waits for are counted.
-    pub(crate) fn reply(&self, topic: &str, payload: Bytes, counters: &Counters) {
-        let levels = topic
-            .strip_prefix(&self.prefix)
-            .and_then(|rest| rest.split_once('/'));
-        let known = levels.and_then(|(id, status)| Some((id, Status::parse(status)?)));
-        let Some((id, status)) = known else {
-            counters.late_answers.add(1);
-            return;
-        };
-        if !self.take_part(id, status, payload) {
+    pub(crate) fn reply(&self, publish: Publish, counters: &Counters) {
+        let levels = publish.topic.strip_prefix(&self.prefix);
+        let known = levels.and_then(|levels| match levels.split_once('/') {
+            Some((id, levels)) => Some((id, Part::parse(levels)?)),
+            // Sent to the response topic as it stands: what it is says itself.
+            None => Some((levels, Part::of(publish.properties.as_deref())?)),
+        });
+        let taken = known.is_some_and(|(id, part)| self.take_part(id, part, publish.payload));
+        if !taken {
             counters.late_answers.add(1);
         }
     }
 
-    fn take_part(&self, id: &str, status: Status, payload: Bytes) -> bool {
+    /// In MQTT 5.0 a request says what its topic says, for responders that look there, and is of no use when the
+    /// caller has given up.
+    fn options(&self, id: &str, shared: &Shared) -> PublishOptions {
+        let options = PublishOptions::new(QoS::AtLeastOnce);
+        match shared.config.protocol {
+            Version::V311 => options,
+            Version::V5 => options
+                .response_topic(format!("{}{id}", self.prefix))
+                .correlation_data(id.to_owned())
+                .expiry(shared.config.query.timeout),
+        }
+    }
+
+    fn take_part(&self, id: &str, part: Part, payload: Bytes) -> bool {
         let mut open = self.open();
         let Some(query) = open.get_mut(id) else {
             return false;
         };
-        let fits = query.parts.len() + payload.len() <= self.max_response_bytes;
-        let result = match status {
-            Status::Busy => Err(QueryError::Busy),
-            Status::Error => Err(QueryError::Failed(payload)),
-            _ if !fits => Err(QueryError::TooLarge(self.max_response_bytes)),
-            Status::More => {
-                query.parts.extend_from_slice(&payload);
-                return true;
-            }
-            Status::Ok if query.parts.is_empty() => Ok(payload),
-            Status::Ok => {
-                query.parts.extend_from_slice(&payload);
-                Ok(query.parts.split().freeze())
-            }
+        let result = match query.answer.take(part, payload, self.max_response_bytes) {
+            Taken::Open => return true,
+            Taken::Ignored => return false,
+            Taken::Complete(result) => result,
         };
         // Whoever waited may have gone; its guard is about to remove the entry then.
         open.remove(id)
-            .is_some_and(|query| query.answer.send(result).is_ok())
+            .is_some_and(|query| query.caller.send(result).is_ok())
     }
 }
 
@@ -173,12 +150,14 @@ async fn ask(shared: &Shared, topic: &str, payload: Bytes) -> Result<Bytes, Erro
     let queries = &shared.queries;
     let subscription = || async {
         let filter = Text::from(format!("{}#", queries.prefix));
-        subscribe(shared, filter, QoS::AtLeastOnce).await.map(drop)
+        subscribe(shared, filter, QoS::AtLeastOnce.into())
+            .await
+            .map(drop)
     };
     queries.subscribed.get_or_try_init(subscription).await?;
 
     let id = base32(random::bits());
-    let (answer, answered) = oneshot::channel();
+    let (caller, answered) = oneshot::channel();
     {
         let mut open = queries.open();
         let max = shared.config.query.max_outstanding;
@@ -188,8 +167,8 @@ async fn ask(shared: &Shared, topic: &str, payload: Bytes) -> Result<Bytes, Erro
         open.insert(
             id.clone(),
             Open {
-                parts: BytesMut::new(),
-                answer,
+                answer: Answer::default(),
+                caller,
             },
         );
     }
@@ -197,13 +176,18 @@ async fn ask(shared: &Shared, topic: &str, payload: Bytes) -> Result<Bytes, Erro
 
     let level = &shared.config.query.request_level;
     let address = Text::from(format!("{topic}/{level}/{}/{id}", queries.caller));
-    let (queued, token) = publish::prepare(shared, address, payload, QoS::AtLeastOnce.into())?;
+    let options = queries.options(&id, shared);
+    let (queued, token) = publish::prepare(shared, address, payload, options)?;
     shared.queue.publish(queued).await?;
     tokio::pin!(answered);
     tokio::select! {
         biased;
         answer = &mut answered => return received(answer),
-        published = token => published?,
+        published = token.reason() => {
+            if published? == ReasonCode::NoMatchingSubscribers {
+                return Err(QueryError::NobodyListens(Text::from(topic)).into());
+            }
+        }
     }
     received(answered.await)
 }
@@ -265,40 +249,34 @@ mod tests {
     }
 
     #[test]
-    fn parts_are_joined_and_bounded() {
-        let mut config = MqttConfig::default();
-        config.query.max_response_bytes = 6;
-        let queries = Queries::new(&config);
+    fn answers_reach_the_query_they_belong_to_and_others_are_counted() {
+        let queries = Queries::new(&MqttConfig::default());
         let counters = Counters::default();
-        let ask = |id: &str| {
-            let (answer, answered) = oneshot::channel();
-            queries.open().insert(
-                id.to_owned(),
-                Open {
-                    parts: BytesMut::new(),
-                    answer,
-                },
-            );
-            answered
-        };
+        let (caller, mut answered) = oneshot::channel();
+        let answer = Answer::default();
+        queries
+            .open()
+            .insert("a".to_owned(), Open { answer, caller });
         let reply = |topic: &str, payload: &'static [u8]| {
-            let topic = format!("{}{topic}", queries.prefix);
-            queries.reply(&topic, Bytes::from_static(payload), &counters);
+            let publish = Publish {
+                topic: format!("{}{topic}", queries.prefix).into(),
+                payload: Bytes::from_static(payload),
+                ..Publish::default()
+            };
+            queries.reply(publish, &counters);
         };
-        let mut first = ask("a");
-        reply("a/more", b"abc");
-        reply("a/ok", b"de");
-        assert_eq!(first.try_recv().unwrap().unwrap(), "abcde");
-        let mut second = ask("b");
-        reply("b/more", b"abc");
-        reply("b/ok", b"defg");
-        assert!(matches!(
-            second.try_recv().unwrap(),
-            Err(QueryError::TooLarge(6))
-        ));
-        reply("b/ok", b"again");
-        reply("unknown", b"");
-        reply("c/what", b"");
-        assert_eq!(counters.read().late_answers, 3);
+        for (topic, payload) in [
+            ("b/ok", &b"another's"[..]),
+            ("a/more/0", b"abc"),
+            ("a/more/0", b"abc"),
+            ("a/ok/1", b"de"),
+            ("a/ok/1", b"de"),
+            ("unknown", b""),
+            ("a/what", b""),
+        ] {
+            reply(topic, payload);
+        }
+        assert_eq!(answered.try_recv().unwrap().unwrap(), "abcde");
+        assert_eq!(counters.read().late_answers, 5);
     }
 }

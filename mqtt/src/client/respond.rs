@@ -14,8 +14,9 @@ use crate::error::Error;
 use crate::inbox::Messages;
 use crate::message::Message;
 
-use super::query::Status;
-use super::{MqttClient, publish, subscribe, unsubscribe};
+use super::answer::{PART, Part, STATUS, Status};
+use super::subscribe::{subscribe, unsubscribe};
+use super::{MqttClient, PublishOptions, publish};
 
 /// A question from a [`MqttClient::query`], or from any program that follows its topics.
 #[derive(Debug, Clone)]
@@ -76,7 +77,7 @@ impl MqttClient {
         let filter = Text::from(format!("{}/{level}/+/+", filter.into()));
         crate::topic::validate_filter(&filter)?;
         let requests = shared.inbox.filtered(&filter);
-        subscribe(&shared, filter.clone(), QoS::AtLeastOnce).await?;
+        subscribe(&shared, filter.clone(), QoS::AtLeastOnce.into()).await?;
         let task = tokio::spawn(serve(shared.clone(), requests, handler));
         Ok(Responder {
             task,
@@ -106,17 +107,18 @@ where
         let Some(message) = message else { return };
         message.ack();
         shared.counters.requests.add(1);
-        let Some((request, reply_to)) = parse(&shared, &message) else {
+        let Some((request, asker)) = parse(&message) else {
             continue;
         };
-        if !seen.is_new(&reply_to) {
+        if !seen.is_new(asker) {
             shared.counters.repeated_requests.add(1);
             continue;
         }
+        let reply_to = ReplyTo::new(&shared, &message, asker);
         if handlers.len() >= shared.config.query.max_handlers {
             shared.counters.busy_requests.add(1);
             let shared = shared.clone();
-            if let Err(error) = try_answer(&shared, &reply_to, Status::Busy, Bytes::new()) {
+            if let Err(error) = try_answer(&shared, &reply_to, Status::Busy.into(), Bytes::new()) {
                 warn!(%error, "could not answer a query with busy");
             }
             continue;
@@ -132,58 +134,95 @@ where
     }
 }
 
-/// Takes `{topic}/_q/{caller}/{correlation}` apart; the second part is `_r/{caller}/{correlation}`.
-fn parse(shared: &Shared, message: &Message) -> Option<(Request, String)> {
-    let (rest, correlation) = message.topic.rsplit_once('/')?;
+/// Takes `{topic}/_q/{caller}/{correlation}` apart; the second part is `{caller}/{correlation}`.
+fn parse(message: &Message) -> Option<(Request, &str)> {
+    let topic = message.topic.as_str();
+    let (rest, correlation) = topic.rsplit_once('/')?;
     let (rest, caller) = rest.rsplit_once('/')?;
-    let (topic, _) = rest.rsplit_once('/')?;
-    let reply_to = format!("{}/{caller}/{correlation}", shared.config.query.reply_root);
-    let (topic, caller) = (Text::from(topic), Text::from(caller));
-    Some((
-        Request {
-            topic,
-            payload: message.payload.clone(),
-            caller,
-        },
-        reply_to,
-    ))
+    let (asked, _) = rest.rsplit_once('/')?;
+    let request = Request {
+        topic: Text::from(asked),
+        payload: message.payload.clone(),
+        caller: Text::from(caller),
+    };
+    let asker = &topic[topic.len() - caller.len() - 1 - correlation.len()..];
+    Some((request, asker))
+}
+
+/// Where an answer goes, and how it says what it is.
+enum ReplyTo {
+    /// To levels under `_r/{caller}/{correlation}`.
+    Levels(String),
+    /// Where a request of MQTT 5.0 wants it, with what it wants back.
+    Response(Text, Option<Bytes>),
+}
+
+impl ReplyTo {
+    fn new(shared: &Shared, message: &Message, asker: &str) -> Self {
+        match message.response_topic() {
+            Some(topic) => Self::Response(topic.clone(), message.correlation_data().cloned()),
+            None => Self::Levels(format!("{}/{asker}", shared.config.query.reply_root)),
+        }
+    }
+
+    fn address(&self, part: Part) -> (Text, PublishOptions) {
+        let options = PublishOptions::new(QoS::AtLeastOnce);
+        match self {
+            Self::Levels(root) => (Text::from(format!("{root}/{}", part.levels())), options),
+            Self::Response(topic, correlation) => {
+                let mut options = options;
+                if let Some(correlation) = correlation {
+                    options = options.correlation_data(correlation.clone());
+                }
+                if part.status != Status::Ok {
+                    options = options.user_property(STATUS, part.status.level());
+                }
+                if let Some(number) = part.number {
+                    options = options.user_property(PART, number.to_string());
+                }
+                (topic.clone(), options)
+            }
+        }
+    }
 }
 
 async fn answer(
     shared: &Shared,
-    reply_to: &str,
+    reply_to: &ReplyTo,
     result: Result<Bytes, Bytes>,
 ) -> Result<(), Error> {
     let mut answer = match result {
-        Err(error) => return send(shared, reply_to, Status::Error, error).await,
+        Err(error) => return send(shared, reply_to, Status::Error.into(), error).await,
         Ok(answer) => answer,
     };
-    let part = shared.config.query.part_bytes.max(1);
-    while answer.len() > part {
-        send(shared, reply_to, Status::More, answer.split_to(part)).await?;
+    let size = shared.config.query.part_bytes.max(1);
+    let mut number = 0;
+    while answer.len() > size {
+        let part = Part {
+            status: Status::More,
+            number: Some(number),
+        };
+        send(shared, reply_to, part, answer.split_to(size)).await?;
+        number += 1;
     }
-    send(shared, reply_to, Status::Ok, answer).await
+    let last = Part {
+        status: Status::Ok,
+        number: (number > 0).then_some(number),
+    };
+    send(shared, reply_to, last, answer).await
 }
 
 /// Waits for room in the queue, but not for the acknowledgement: the caller asks again if it hears nothing.
-async fn send(shared: &Shared, to: &str, status: Status, payload: Bytes) -> Result<(), Error> {
-    let (queued, _) = prepare(shared, to, status, payload)?;
+async fn send(shared: &Shared, to: &ReplyTo, part: Part, payload: Bytes) -> Result<(), Error> {
+    let (topic, options) = to.address(part);
+    let (queued, _) = publish::prepare(shared, topic, payload, options)?;
     shared.queue.publish(queued).await
 }
 
-fn try_answer(shared: &Shared, to: &str, status: Status, payload: Bytes) -> Result<(), Error> {
-    let (queued, _) = prepare(shared, to, status, payload)?;
+fn try_answer(shared: &Shared, to: &ReplyTo, part: Part, payload: Bytes) -> Result<(), Error> {
+    let (topic, options) = to.address(part);
+    let (queued, _) = publish::prepare(shared, topic, payload, options)?;
     shared.queue.try_publish(queued)
-}
-
-fn prepare(
-    shared: &Shared,
-    to: &str,
-    status: Status,
-    payload: Bytes,
-) -> Result<(crate::queue::Queued, publish::PublishToken), Error> {
-    let topic = Text::from(format!("{to}/{}", status.level()));
-    publish::prepare(shared, topic, payload, QoS::AtLeastOnce.into())
 }
 
 /// The latest requests, to know a repeat.

@@ -1,34 +1,44 @@
 //! The task behind a client: keeps a connection, and the session alive over connections.
 //!
 //! One task owns the session and the socket, so that nothing in them is shared. `mod.rs` is its life (attempts,
-//! pauses, the end), `serve.rs` one connection, `connect.rs` the way to one.
+//! pauses, the end), `serve.rs` one connection, `connect.rs` and `transport/` the way to one.
 
 mod connect;
+mod handshake;
 mod serve;
 mod stall;
+pub(crate) mod keep;
+mod latency;
+mod write;
 mod tls;
+mod transport;
 
 use std::collections::VecDeque;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{broadcast, oneshot, watch};
 use tokio::time::Instant;
-use tracing::{debug, warn};
+use tracing::{Instrument, debug, info_span, warn};
 
 use crate::client::query::Queries;
+use crate::codec::ReasonCode;
 use crate::error::{ConnectError, Disconnected, Error};
 use crate::inbox::Inbox;
 use crate::message::Message;
 use crate::options::MqttConfig;
+use crate::persistence::{Change, PersistenceError};
 use crate::queue::{Answered, Batch, Control, Published, Queue};
 use crate::random;
-use crate::session::{self, Session};
-use crate::stats::Counters;
+use crate::session::{self, Session, Terms};
+use crate::stats::{Counters, Recorders};
+
+use handshake::Opening;
+use latency::Waiting;
 
 /// The session as the driver uses it.
-pub(crate) type ClientSession = Session<Published, Answered>;
+pub(crate) type ClientSession = Session<Waiting, Answered>;
 
 /// What happens to the connection. Slow listeners miss the oldest.
 #[derive(Debug, Clone)]
@@ -60,14 +70,27 @@ pub enum Event {
     SessionLost {
         /// Messages published again; they may arrive twice.
         republished: usize,
+        /// Messages that failed instead, where `on_session_lost` says so; they may have arrived.
+        failed: usize,
         /// Filters subscribed again; what was published meanwhile is lost to them.
         resubscribed: usize,
+    },
+    /// `persistence` failed for publishes, which failed with it.
+    NotSaved {
+        /// Why.
+        reason: PersistenceError,
+        /// How many.
+        publishes: usize,
     },
     /// The server does not renew this subscription.
     RenewalRefused {
         /// Its filter.
         filter: String,
     },
+    /// The queue of outgoing messages is full: publishes wait, fail, or displace others.
+    OutgoingPaused,
+    /// Half of the queue is free again.
+    OutgoingResumed,
     /// The client has given up; `connect` starts it again.
     Stopped {
         /// Why.
@@ -83,10 +106,39 @@ pub(crate) struct Shared {
     pub(crate) inbox: Inbox,
     pub(crate) queries: Queries,
     pub(crate) counters: Counters,
+    pub(crate) latencies: Recorders,
     pub(crate) events: broadcast::Sender<Event>,
     pub(crate) connected: AtomicBool,
+    /// The number of the next publish that is saved.
+    pub(crate) next_number: AtomicU64,
+    /// Of the latest connection.
+    pub(crate) terms: Mutex<Option<Terms>>,
     /// Whether the driver is to drain and leave.
-    pub(crate) leave: watch::Sender<bool>,
+    pub(crate) leave: watch::Sender<Leave>,
+}
+
+/// What the program wants of the driver.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Leave {
+    Stay,
+    Go(Farewell),
+}
+
+/// How `disconnect` leaves.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Farewell {
+    /// In order: the server forgets the will.
+    #[default]
+    InOrder,
+    /// The server publishes the will. MQTT 5.0 has a reason code for it; in 3.1.1 the connection just ends.
+    WithWill,
+}
+
+impl Shared {
+    fn set_terms(&self, terms: &Terms) {
+        let mut latest = self.terms.lock().unwrap_or_else(PoisonError::into_inner);
+        *latest = Some(terms.clone());
+    }
 }
 
 /// How the driver ended.
@@ -103,12 +155,12 @@ pub(crate) type First = Option<oneshot::Sender<Result<(), Error>>>;
 pub(crate) struct Driver {
     shared: Arc<Shared>,
     session: ClientSession,
-    leave: watch::Receiver<bool>,
+    leave: watch::Receiver<Leave>,
     /// When to stop draining, once the program wants to leave.
     drain_until: Option<Instant>,
     /// Kept for their memory.
     batch: Batch,
-    events: Vec<session::Event<Published, Answered>>,
+    events: Vec<session::Event<Waiting, Answered>>,
     /// QoS 0 publishes with the mark in the outbox at which they are written.
     unwritten: VecDeque<(u64, Published)>,
     /// A message whose receiver is full. While there is one, nothing is read.
@@ -123,6 +175,12 @@ pub(crate) struct Driver {
     /// Connections in a row that the server closed at once.
     short_connections: u32,
     was_connected: bool,
+    /// Changes of the session that are not saved yet.
+    unsaved: Vec<Change>,
+    /// When the ping went out that has no answer yet.
+    pinged: Option<std::time::Instant>,
+    /// Kept for its memory.
+    changes: Vec<session::SessionChange>,
 }
 
 /// How a connection, or a pause, ended.
@@ -148,6 +206,9 @@ impl Driver {
             tried: 0,
             short_connections: 0,
             was_connected: false,
+            unsaved: Vec::new(),
+            pinged: None,
+            changes: Vec::new(),
         }
     }
 
@@ -163,30 +224,42 @@ impl Driver {
 
     async fn connect_and_serve(&mut self, first: &mut First) -> Next {
         let shared = self.shared.clone();
+        if let Err(reason) = self.save_session() {
+            self.emit(Event::Disconnected { reason });
+            return self.pause().await;
+        }
         let server = shared.config.server(self.server);
+        let opening = Opening::new(&shared.config, &self.session);
+        let (host, port) = server;
+        let to = format!("{host}:{port}");
+        let attempt = info_span!("attempt", server = to);
+        let opening = connect::open(&shared.config, server, &opening).instrument(attempt.clone());
         let opened = tokio::select! {
-            opened = connect::open(&shared.config, server) => opened,
+            opened = opening => opened,
             left = self.give_up_draining() => return Next::Leave(left),
+            never = keep::keep_saving(&shared) => match never {},
         };
         let connection = match opened {
             Ok(connection) => connection,
-            Err(error) => return self.attempt_failed(error, first).await,
+            Err(error) => {
+                attempt.in_scope(|| debug!(reason = %Chain(&error), "failed"));
+                return self.attempt_failed(error, first).await;
+            }
         };
         shared.counters.connections.add(1);
         shared.connected.store(true, Ordering::Relaxed);
         let since = Instant::now();
         self.tried = 0;
-        let (host, port) = server;
-        let session_present = connection.session_present;
-        debug!(host, port, session_present, "connected");
-        self.emit(Event::Connected {
-            session_present: connection.session_present,
-        });
+        let session_present = connection.terms.session_present;
+        attempt.in_scope(|| debug!(session_present, "connected"));
+        shared.set_terms(&connection.terms);
+        self.emit(Event::Connected { session_present });
         if let Some(first) = first.take() {
             // The caller may have gone away; the client stays connected for other handles.
             let _ = first.send(Ok(()));
         }
-        let ended = self.serve(connection).await;
+        let span = info_span!("connection", server = to);
+        let ended = self.serve(connection).instrument(span).await;
         shared.connected.store(false, Ordering::Relaxed);
         self.session.connection_lost();
         self.fail_unwritten();
@@ -228,7 +301,11 @@ impl Driver {
     /// Counts connections that the server closed right after accepting them.
     fn taken_over(&mut self, ended: &Disconnected, lasted: Duration) -> Option<Error> {
         let takeover = self.shared.config.takeover;
-        let closed = matches!(ended, Disconnected::Closed | Disconnected::Io(_));
+        let closed = match ended {
+            Disconnected::Closed | Disconnected::Io(_) => true,
+            Disconnected::Server(said) => said.reason == ReasonCode::SessionTakenOver,
+            _ => false,
+        };
         if lasted > takeover.within {
             self.attempt = 0;
         }
@@ -248,20 +325,24 @@ impl Driver {
             .reconnect
             .pause(self.attempt, random::bits());
         self.attempt = self.attempt.saturating_add(1);
+        self.shared.queue.expire(Instant::now().into_std());
         self.emit(Event::Reconnecting {
             attempt: self.attempt,
             delay,
         });
         debug!(attempt = self.attempt, ?delay, "next attempt after a pause");
+        let shared = self.shared.clone();
         tokio::select! {
             () = tokio::time::sleep(delay) => Next::Retry,
             left = self.give_up_draining() => Next::Leave(left),
+            never = keep::keep_saving(&shared) => match never {},
         }
     }
 
     /// Without a connection: returns when the program wants to leave and there is nothing to wait for any more.
     async fn give_up_draining(&mut self) -> Result<(), Error> {
-        if self.leave.wait_for(|leave| *leave).await.is_err() {
+        let leaving = |leave: &Leave| *leave != Leave::Stay;
+        if self.leave.wait_for(leaving).await.is_err() {
             return Err(Error::Stopped);
         }
         let until = self.drain_deadline();
@@ -308,6 +389,8 @@ impl Driver {
     /// Tells everybody who waits, and hands the session over for a later `connect`.
     fn end(mut self, result: Result<(), Error>) -> Ended {
         self.shared.queue.close();
+        // What cannot be saved now is done again by the next process: a repeat, which the server can tell.
+        let _ = self.save_session();
         let reason = match &result {
             Err(error @ (Error::TakenOver(_) | Error::Connect(_))) => {
                 warn!(reason = %Chain(error), "stopped");
@@ -324,11 +407,12 @@ impl Driver {
         self.shared.counters.in_flight.set(in_flight);
         let left = self.shared.queue.clear();
         let queued = left.publishes.into_iter().map(|queued| queued.done);
-        for done in published.into_iter().chain(queued) {
+        let published = published.into_iter().map(|waiting| waiting.done);
+        for done in published.chain(queued) {
             finish(done, Err(reason.clone()));
         }
         let controls = left.controls.into_iter().map(|control| match control {
-            Control::Subscribe(_, answered) | Control::Unsubscribe(_, answered) => answered,
+            Control::Subscribe(.., answered) | Control::Unsubscribe(_, answered) => answered,
         });
         for done in answered.into_iter().chain(controls).flatten() {
             let _ = done.send(Err(reason.clone()));
@@ -340,7 +424,7 @@ impl Driver {
     }
 }
 
-fn finish(done: Published, result: Result<(), Error>) {
+fn finish(done: Published, result: Result<ReasonCode, Error>) {
     if let Some(done) = done {
         // The token was dropped: nobody wants to know.
         let _ = done.send(result);

@@ -4,10 +4,9 @@
 //! packets share a system call. Reading and writing never wait for each other.
 
 use std::future::{Future, poll_fn};
-use std::io::{self, IoSlice};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -15,31 +14,33 @@ use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::time::{Instant, Sleep};
 use tracing::debug;
 
-use crate::codec;
-use crate::error::Disconnected;
+use crate::codec::{self, DecodeError, Publish, ReasonCode, Version};
+use crate::error::{Disconnected, Error, ServerReason};
 use crate::inbox::Delivery;
 use crate::message::{Message, Receipt};
-use crate::queue::{Batch, Control, Room};
-use crate::session;
+use crate::options::whole_seconds;
+use crate::queue::{Answer, Batch, Control, Queued, Room};
+use crate::session::{self, Closing, Continuity, Failure};
 
-use super::connect::{Connection, Transport};
-use super::{Driver, Event, finish};
+use super::connect::Connection;
+use super::latency::Waiting;
+use super::transport::Stream;
+use super::write::write_once;
+use super::{Driver, Event, Farewell, Leave, finish, keep};
 
 /// Bytes encoded ahead of the socket: enough for one system call to be worth it, little enough for a ping not to
 /// wait behind.
 const OUTBOX_BYTES: usize = 256 << 10;
 /// Room for one read, in bytes: at rest, and where reads come back full.
 const READ_BYTES: std::ops::RangeInclusive<usize> = 8 << 10..=256 << 10;
-/// Pieces in one vectored write.
-const WRITE_PIECES: usize = 64;
 /// How long the last bytes may take to leave.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 /// How often the timer looks again while there is nothing to be due.
 const IDLE: Duration = Duration::from_secs(3600);
 
 struct Socket {
-    reader: ReadHalf<Transport>,
-    writer: WriteHalf<Transport>,
+    reader: ReadHalf<Stream>,
+    writer: WriteHalf<Stream>,
     received: BytesMut,
     read_size: usize,
     needs_flush: bool,
@@ -48,9 +49,13 @@ struct Socket {
 impl Driver {
     /// Serves a connection to its end.
     pub(super) async fn serve(&mut self, connection: Connection) -> Disconnected {
+        let Connection { terms, .. } = &connection;
         let now = Instant::now().into_std();
-        let resumed = self.session.connected(connection.session_present, now);
-        self.report_resumed(connection.session_present, resumed);
+        self.pinged = None;
+        match self.session.connected(terms, now) {
+            Ok(resumed) => self.report_resumed(terms.session_present, resumed),
+            Err(violation) => return violation.into(),
+        }
         let (reader, writer) = tokio::io::split(connection.stream);
         let received = connection.received;
         let mut socket = Socket {
@@ -64,27 +69,48 @@ impl Driver {
             Ok(()) => Disconnected::Requested,
             Err(reason) => reason,
         };
-        if let Disconnected::Requested = ended {
-            self.say_goodbye(&mut socket).await;
+        // Saved first, for whatever waits in the outbox leaves with it.
+        if let Some(reason) = self.last_word(&ended)
+            && self.save_session().is_ok()
+        {
+            self.say_goodbye(&mut socket, reason).await;
         }
         ended
+    }
+
+    /// What to tell the server at the end. A server of 3.1.1 hears only that the program leaves, and only if its will
+    /// is not to be published.
+    fn last_word(&self, ended: &Disconnected) -> Option<ReasonCode> {
+        let reason = match ended {
+            Disconnected::Requested => match *self.leave.borrow() {
+                Leave::Go(Farewell::WithWill) => ReasonCode::DisconnectWithWill,
+                Leave::Stay | Leave::Go(Farewell::InOrder) => return Some(ReasonCode::Success),
+            },
+            Disconnected::Malformed(DecodeError::TooLarge { .. }) => ReasonCode::PacketTooLarge,
+            Disconnected::Malformed(_) => ReasonCode::MalformedPacket,
+            Disconnected::Violation(violation) => violation.reason(),
+            _ => return None,
+        };
+        (self.shared.config.protocol == Version::V5).then_some(reason)
     }
 
     fn report_resumed(&mut self, session_present: bool, resumed: session::Resumed) {
         let counters = &self.shared.counters;
         counters.republished.add(resumed.republished as u64);
         let was_connected = std::mem::replace(&mut self.was_connected, true);
-        let expected = self.shared.config.clean_session && resumed.republished == 0;
-        if session_present || !was_connected || expected {
+        let session::Resumed {
+            republished,
+            failed,
+            resubscribed,
+        } = resumed;
+        let anew = self.shared.config.continuity() == Continuity::EachAnew;
+        if session_present || !was_connected || (anew && republished + failed == 0) {
             return;
         }
         counters.sessions_lost.add(1);
-        let session::Resumed {
-            republished,
-            resubscribed,
-        } = resumed;
         self.emit(Event::SessionLost {
             republished,
+            failed,
             resubscribed,
         });
     }
@@ -96,6 +122,9 @@ impl Driver {
         loop {
             self.decode(&mut socket.received)?;
             self.take_commands();
+            // What the server's terms forbid has failed by now.
+            self.hand_on(Instant::now().into_std());
+            self.save_session()?;
             if self.is_leaving() && (self.is_drained() || Instant::now() >= self.drain_deadline()) {
                 return Ok(());
             }
@@ -112,16 +141,19 @@ impl Driver {
 
     /// Decodes until nothing is left or a receiver is full, and hands everything on.
     fn decode(&mut self, received: &mut BytesMut) -> Result<(), Disconnected> {
-        // What the resumed session reported before anything came.
-        self.hand_on();
         let now = Instant::now().into_std();
+        // What the resumed session reported before anything came.
+        self.hand_on(now);
         let limit = self.shared.config.max_packet_size;
+        let version = self.shared.config.protocol;
         while self.unpark(now) {
-            let Some(packet) = codec::decode(received, limit, codec::Version::V311)? else {
+            let Some(packet) = codec::decode(received, limit, version)? else {
                 break;
             };
+            self.hear_pong(&packet, now);
             self.session.receive(packet, now)?;
-            self.hand_on();
+            self.save_received()?;
+            self.hand_on(now);
         }
         self.shared.counters.ignored.set(self.session.ignored());
         Ok(())
@@ -150,24 +182,29 @@ impl Driver {
         self.parked.is_none()
     }
 
-    fn hand_on(&mut self) {
+    fn hand_on(&mut self, now: std::time::Instant) {
         let mut events = std::mem::take(&mut self.events);
         self.session.take_events(&mut events);
         for event in events.drain(..) {
             match event {
-                session::Event::Published(done) => {
+                session::Event::Published(waiting, reason) => {
                     self.shared.counters.acknowledged.add(1);
-                    finish(done, Ok(()));
+                    finish(waiting.acknowledged(&self.shared, now), Ok(reason));
                 }
-                session::Event::Subscribed(done, codes) => {
-                    let _ = done.map(|done| done.send(Ok(codes)));
+                session::Event::PublishFailed(waiting, failure) => {
+                    self.shared.counters.refused.add(1);
+                    finish(waiting.done, Err(failure.into()));
                 }
-                session::Event::Unsubscribed(done) => {
-                    let _ = done.map(|done| done.send(Ok(Vec::new())));
+                session::Event::Subscribed(done, codes, text)
+                | session::Event::Unsubscribed(done, codes, text) => {
+                    let _ = done.map(|done| done.send(Ok(Answer { codes, text })));
+                }
+                session::Event::ControlFailed(done, failure) => {
+                    let _ = done.map(|done| done.send(Err(failure.into())));
                 }
                 session::Event::Message(publish, id) => self.message(publish, id),
-                session::Event::RenewalRefused(filter) => {
-                    tracing::warn!(%filter, "subscription not renewed");
+                session::Event::RenewalRefused(filter, reason) => {
+                    tracing::warn!(%filter, ?reason, "subscription not renewed");
                     self.emit(Event::RenewalRefused {
                         filter: filter.into(),
                     });
@@ -177,34 +214,17 @@ impl Driver {
         self.events = events;
     }
 
-    fn message(&mut self, publish: codec::Publish, id: Option<session::AckId>) {
+    fn message(&mut self, publish: Publish, id: Option<session::AckId>) {
         self.shared.counters.received.add(1);
         if self.shared.queries.is_reply(&publish.topic) {
             if let Some(id) = id {
                 self.session.settle(id, session::Settled::Acknowledged);
             }
-            self.shared
-                .queries
-                .reply(&publish.topic, publish.payload, &self.shared.counters);
+            self.shared.queries.reply(publish, &self.shared.counters);
             return;
         }
         let receipt = id.map(|id| Receipt::new(Arc::clone(&self.shared.queue), id));
-        let codec::Publish {
-            dup,
-            qos,
-            retain,
-            topic,
-            payload,
-            ..
-        } = publish;
-        self.deliver(Message {
-            topic,
-            payload,
-            qos,
-            retain,
-            dup,
-            receipt,
-        });
+        self.deliver(Message::new(publish, receipt));
     }
 
     fn deliver(&mut self, message: Message) {
@@ -216,6 +236,7 @@ impl Driver {
     }
 
     fn take_commands(&mut self) {
+        keep::save_arrivals(&self.shared);
         let mut batch = std::mem::take(&mut self.batch);
         loop {
             let bytes = OUTBOX_BYTES.saturating_sub(self.session.outbox().len());
@@ -241,7 +262,9 @@ impl Driver {
         }
         for control in batch.controls.drain(..) {
             match control {
-                Control::Subscribe(filters, answered) => self.session.subscribe(filters, answered),
+                Control::Subscribe(filters, id, answered) => {
+                    self.session.subscribe(filters, id, answered);
+                }
                 Control::Unsubscribe(filters, answered) => {
                     self.session.unsubscribe(filters, answered);
                 }
@@ -251,23 +274,51 @@ impl Driver {
             .counters
             .published
             .add(batch.publishes.len() as u64);
+        let now = Instant::now().into_std();
         for queued in batch.publishes.drain(..) {
-            if let Some(done) = self.session.publish(queued.publish, queued.done) {
+            let number = queued.number;
+            let Some(Queued { publish, done, .. }) = self.in_time(queued, now) else {
+                self.note_sent(number);
+                continue;
+            };
+            let waiting = Waiting::new(done, now);
+            if let Some(waiting) = self.session.publish(publish, waiting, now) {
                 self.unwritten
-                    .push_back((self.session.outbox().queued(), done));
+                    .push_back((self.session.outbox().queued(), waiting.done));
             }
+            self.note_sent(number);
         }
     }
 
+    /// What has expired in the queue goes no further; what has not is told what is left of its time.
+    fn in_time(&self, mut queued: Queued, now: std::time::Instant) -> Option<Queued> {
+        let Some(expires) = queued.expires else {
+            return Some(queued);
+        };
+        if queued.is_expired(now) {
+            self.shared.queue.count_expired();
+            finish(queued.done, Err(Error::Expired));
+            return None;
+        }
+        if let Some(properties) = &mut queued.publish.properties {
+            properties.message_expiry = Some(whole_seconds(expires - now));
+        }
+        Some(queued)
+    }
+
     fn is_leaving(&self) -> bool {
-        *self.leave.borrow()
+        *self.leave.borrow() != Leave::Stay
     }
 
     /// Looks after keep alive and sets the timer. It is only set to an earlier time: a later one costs less to find
     /// out when it fires.
     fn tick(&mut self, mut timer: Pin<&mut Sleep>) -> Result<(), Disconnected> {
         let now = Instant::now();
+        let queued = self.session.outbox().queued();
         self.session.tick(now.into_std())?;
+        if self.session.outbox().queued() > queued {
+            self.pinged = Some(now.into_std());
+        }
         let stall = self.fail_stalled(now);
         let keep_alive = self
             .session
@@ -332,7 +383,7 @@ impl Driver {
             }
         })
         .await
-        .map_err(|error: io::Error| Disconnected::Io(Arc::new(error)))?;
+        .map_err(Disconnected::from_io)?;
         match turn.read {
             Some(0) => return Err(Disconnected::Closed),
             Some(count) => {
@@ -357,14 +408,17 @@ impl Driver {
             && *mark <= written
         {
             let done = self.unwritten.pop_front().and_then(|(_, done)| done);
-            finish(done, Ok(()));
+            finish(done, Ok(ReasonCode::Success));
         }
     }
 
-    /// DISCONNECT after whatever is still in the outbox; the server then publishes no will (3.14).
-    async fn say_goodbye(&mut self, socket: &mut Socket) {
+    /// DISCONNECT after whatever is still in the outbox (3.14). A session that was to outlive connections, but not the
+    /// client's stay, ends with it.
+    async fn say_goodbye(&mut self, socket: &mut Socket, reason: ReasonCode) {
+        let leaves = self.is_leaving();
+        let ends = leaves && self.shared.config.continuity() == Continuity::FirstAnew;
         let outbox = self.session.outbox();
-        outbox.push_disconnect();
+        outbox.push_disconnect(reason, ends.then_some(0));
         let goodbye = async {
             while !outbox.is_empty() {
                 poll_fn(|context| write_once(outbox, &mut socket.writer, context)).await?;
@@ -385,20 +439,21 @@ struct Turn {
     progress: bool,
 }
 
-fn write_once(
-    outbox: &mut session::Outbox,
-    writer: &mut WriteHalf<Transport>,
-    context: &mut Context<'_>,
-) -> Poll<io::Result<usize>> {
-    let mut slices = [IoSlice::new(&[]); WRITE_PIECES];
-    let used = outbox.slices(&mut slices);
-    let result = Pin::new(writer).poll_write_vectored(context, &slices[..used]);
-    match result {
-        Poll::Ready(Ok(0)) => Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-        Poll::Ready(Ok(count)) => {
-            outbox.advance(count);
-            Poll::Ready(Ok(count))
+impl From<Closing> for Disconnected {
+    fn from(closing: Closing) -> Self {
+        match closing {
+            Closing::Violation(violation) => Self::Violation(violation),
+            Closing::Server(said) => Self::Server(ServerReason::from(&said)),
         }
-        other => other,
+    }
+}
+
+impl From<Failure> for Error {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Refused(said) => Self::PublishRefused(said),
+            Failure::Forbidden(forbidden) => Self::Forbidden(forbidden),
+            Failure::SessionLost => Self::SessionLost,
+        }
     }
 }

@@ -21,10 +21,10 @@ impl Driver {
         }
         self.parked_since = Some(now);
         let (published, answered) = self.session.take_tokens();
-        let waiting = published.iter().filter(|token| token.is_some()).count()
+        let waiting = published.iter().filter(|it| it.done.is_some()).count()
             + answered.iter().filter(|token| token.is_some()).count();
-        for done in published {
-            finish(done, Err(Error::Stalled(timeout)));
+        for waiting in published {
+            finish(waiting.done, Err(Error::Stalled(timeout)));
         }
         for done in answered.into_iter().flatten() {
             // Whoever subscribed is gone: nobody wants to know.

@@ -4,7 +4,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use rustls::{CertificateError, ClientConfig, RootCertStore};
+use rustls::{AlertDescription, CertificateError, ClientConfig, RootCertStore};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls_platform_verifier::BuilderVerifierExt;
@@ -48,17 +48,20 @@ fn client_config(options: &TlsOptions) -> Result<ClientConfig, TlsError> {
             builder.with_root_certificates(roots)
         }
     };
-    match &options.client_certificate {
-        None => Ok(builder.with_no_client_auth()),
+    let mut config = match &options.client_certificate {
+        None => builder.with_no_client_auth(),
         Some((chain, key)) => {
             let chain = certificates(chain)?;
             let key = PrivateKeyDer::from_pem_file(key)
                 .map_err(|error| file_error(key, "a private key", &error))?;
             builder
                 .with_client_auth_cert(chain, key)
-                .map_err(TlsError::Settings)
+                .map_err(TlsError::Settings)?
         }
-    }
+    };
+    let protocols = options.alpn.iter();
+    config.alpn_protocols = protocols.map(|it| it.as_bytes().to_vec()).collect();
+    Ok(config)
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
@@ -88,7 +91,13 @@ pub(super) fn explain(name: &str, error: io::Error) -> TlsError {
         .cloned();
     let name = name.to_owned();
     match reason {
-        None => TlsError::Io(Arc::new(error)),
+        None => TlsError::Io {
+            name,
+            source: Arc::new(error),
+        },
+        Some(source @ rustls::Error::AlertReceived(AlertDescription::NoApplicationProtocol)) => {
+            TlsError::Alpn { name, source }
+        }
         Some(source @ rustls::Error::InvalidCertificate(_)) => {
             let hint = certificate_hint(&source);
             TlsError::Certificate { name, hint, source }

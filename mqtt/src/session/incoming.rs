@@ -4,11 +4,12 @@
 //! them in. QoS 2 is delivered at its PUBLISH; its id is remembered until PUBREL, over connections, so that a repeat
 //! is not delivered again.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 
-use crate::codec::{Ack, Packet, PacketId, Publish, QoS};
+use crate::codec::{Ack, Packet, PacketId, Publish, QoS, ReasonCode};
 
-use super::{AckMode, Outbox, Settled, Violation};
+use super::saved::Changes;
+use super::{AckMode, Outbox, SessionChange, Settled, Violation};
 
 /// Names a message that the program has to settle. Never used twice in the life of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -25,6 +26,36 @@ pub(super) struct Incoming {
     received: HashMap<PacketId, Received>,
     /// Messages of QoS 2 that came in an earlier connection and that the program still holds.
     carried: HashMap<u64, PacketId>,
+    pub(super) changes: Changes,
+    quota: Option<Quota>,
+}
+
+/// How many messages the server may have unacknowledged on one connection (MQTT 5.0 section 4.9).
+#[derive(Debug)]
+struct Quota {
+    max: u16,
+    /// Of QoS 1, and not acknowledged.
+    once: usize,
+    /// Of QoS 2, and not complete.
+    exactly_once: HashSet<PacketId>,
+}
+
+impl Quota {
+    fn take(&mut self, id: PacketId, qos: QoS) -> Result<(), Violation> {
+        match qos {
+            QoS::ExactlyOnce => drop(self.exactly_once.insert(id)),
+            _ => self.once += 1,
+        }
+        if self.once + self.exactly_once.len() > usize::from(self.max) {
+            return Err(Violation::ReceiveMaximum(self.max));
+        }
+        Ok(())
+    }
+
+    fn connection_lost(&mut self) {
+        self.once = 0;
+        self.exactly_once.clear();
+    }
 }
 
 #[derive(Debug)]
@@ -43,13 +74,21 @@ enum Received {
 }
 
 impl Incoming {
-    pub(super) fn new(mode: AckMode) -> Self {
+    /// With `receive_maximum`, a server that has more than that unacknowledged breaks the protocol.
+    pub(super) fn new(mode: AckMode, receive_maximum: Option<u16>) -> Self {
+        let quota = receive_maximum.map(|max| Quota {
+            max,
+            once: 0,
+            exactly_once: HashSet::new(),
+        });
         Self {
             mode,
+            quota,
             unsettled: VecDeque::new(),
             first: 0,
             received: HashMap::new(),
             carried: HashMap::new(),
+            changes: Changes::default(),
         }
     }
 
@@ -62,14 +101,20 @@ impl Incoming {
         let Some(id) = publish.id else {
             return Ok(Some((publish, None)));
         };
+        if let Some(quota) = &mut self.quota {
+            quota.take(id, publish.qos)?;
+        }
         match (self.mode, publish.qos) {
             (AckMode::Auto, QoS::ExactlyOnce) => {
                 let repeat = self.received.insert(id, Received::Done).is_some();
+                if !repeat {
+                    self.changes.push(SessionChange::Received(id));
+                }
                 outbox.push(&Packet::PubRec(Ack::from(id)));
                 Ok((!repeat).then_some((publish, None)))
             }
             (AckMode::Auto, _) => {
-                outbox.push(&Packet::PubAck(Ack::from(id)));
+                self.acknowledge(id, outbox);
                 Ok(Some((publish, None)))
             }
             (AckMode::Manual, QoS::ExactlyOnce) => self.exactly_once(id, publish, outbox),
@@ -113,6 +158,13 @@ impl Incoming {
         }
     }
 
+    fn acknowledge(&mut self, id: PacketId, outbox: &mut Outbox) {
+        outbox.push(&Packet::PubAck(Ack::from(id)));
+        if let Some(quota) = &mut self.quota {
+            quota.once -= 1;
+        }
+    }
+
     fn push(&mut self, id: PacketId, qos: QoS, settled: Option<Settled>) -> Result<u64, Violation> {
         if self.unsettled.len() >= usize::from(u16::MAX) {
             return Err(Violation::TooManyUnacknowledged);
@@ -145,7 +197,10 @@ impl Incoming {
         };
         if entry.qos == QoS::ExactlyOnce && self.received.get(&entry.id) == Some(&held) {
             match settled {
-                Settled::Acknowledged => self.received.insert(entry.id, Received::Done),
+                Settled::Acknowledged => {
+                    self.changes.push(SessionChange::Received(entry.id));
+                    self.received.insert(entry.id, Received::Done)
+                }
                 Settled::Dropped => self.received.remove(&entry.id),
             };
         }
@@ -158,7 +213,10 @@ impl Incoming {
             return None;
         };
         match settled {
-            Settled::Acknowledged => self.received.insert(id, Received::Done),
+            Settled::Acknowledged => {
+                self.changes.push(SessionChange::Received(id));
+                self.received.insert(id, Received::Done)
+            }
             Settled::Dropped => self.received.remove(&id),
         };
         repeat
@@ -171,12 +229,13 @@ impl Incoming {
             settled: Some(settled),
         }) = self.unsettled.front()
         {
+            let id = *id;
             match (settled, qos) {
                 (Settled::Dropped, _) => {}
                 (Settled::Acknowledged, QoS::ExactlyOnce) => {
-                    outbox.push(&Packet::PubRec(Ack::from(*id)));
+                    outbox.push(&Packet::PubRec(Ack::from(id)));
                 }
-                (Settled::Acknowledged, _) => outbox.push(&Packet::PubAck(Ack::from(*id))),
+                (Settled::Acknowledged, _) => self.acknowledge(id, outbox),
             }
             self.unsettled.pop_front();
             self.first += 1;
@@ -185,12 +244,29 @@ impl Incoming {
 
     /// PUBCOMP answers every PUBREL, also of an id that is not known: it may be the repeat of a finished one.
     pub(super) fn release(&mut self, id: PacketId, outbox: &mut Outbox) -> bool {
-        outbox.push(&Packet::PubComp(Ack::from(id)));
-        self.received.remove(&id).is_some()
+        let known = self.received.remove(&id).is_some();
+        let reason = if known {
+            self.changes.push(SessionChange::Forgotten(id));
+            ReasonCode::Success
+        } else {
+            ReasonCode::PacketIdNotFound
+        };
+        outbox.push(&Packet::PubComp(Ack::new(id, reason)));
+        if let Some(quota) = &mut self.quota {
+            quota.exactly_once.remove(&id);
+        }
+        known
+    }
+
+    pub(super) fn restore(&mut self, id: PacketId) {
+        self.received.insert(id, Received::Done);
     }
 
     /// Acknowledgements of QoS 1 die with their connection: the server sends those messages again.
     pub(super) fn connection_lost(&mut self) {
+        if let Some(quota) = &mut self.quota {
+            quota.connection_lost();
+        }
         self.first += self.unsettled.len() as u64;
         self.unsettled.clear();
         for (&id, received) in &mut self.received {
@@ -204,5 +280,6 @@ impl Incoming {
     pub(super) fn session_lost(&mut self) {
         self.received.clear();
         self.carried.clear();
+        self.changes.push(SessionChange::AllForgotten);
     }
 }

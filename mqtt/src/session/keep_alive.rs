@@ -24,14 +24,16 @@ struct Times {
 }
 
 impl KeepAlive {
-    pub(super) fn new(interval: Duration) -> Self {
+    pub(super) fn new() -> Self {
         Self {
-            interval,
+            interval: Duration::ZERO,
             running: None,
         }
     }
 
-    pub(super) fn start(&mut self, now: Instant) {
+    /// From now on; a server of MQTT 5.0 may have asked for another interval [MQTT-3.2.2-21].
+    pub(super) fn start(&mut self, interval: Duration, now: Instant) {
+        self.interval = interval;
         self.running = Some(Times {
             sent: now,
             received: now,
@@ -102,8 +104,8 @@ mod tests {
 
     fn started() -> (KeepAlive, Instant) {
         let now = Instant::now();
-        let mut keep_alive = KeepAlive::new(10 * SECOND);
-        keep_alive.start(now);
+        let mut keep_alive = KeepAlive::new();
+        keep_alive.start(10 * SECOND, now);
         (keep_alive, now)
     }
 
@@ -143,9 +145,9 @@ mod tests {
 
     #[test]
     fn zero_switches_it_off() {
-        let mut keep_alive = KeepAlive::new(Duration::ZERO);
+        let mut keep_alive = KeepAlive::new();
         let now = Instant::now();
-        keep_alive.start(now);
+        keep_alive.start(Duration::ZERO, now);
         assert_eq!(keep_alive.deadline(), None);
         assert_eq!(keep_alive.tick(now + 1000 * SECOND), Ok(false));
     }

@@ -3,24 +3,37 @@
 //! Commands, packets and `now` go in; bytes (the [`Outbox`]) and [`Event`]s come out. It outlives connections:
 //! [`Session::connected`] resumes what an earlier one left open. `P` and `S` are whatever the caller wants back when
 //! a publish, or a subscribe, is complete. It does not queue publishes: the caller asks [`Session::window_free`]
-//! first, so that what waits has one bound in one place.
+//! first, so that what waits has one bound in one place. One state serves both versions: what only MQTT 5.0 has
+//! stands in [`Terms`], which are plain for a server of 3.1.1.
 
+mod terms;
+mod violation;
+mod table;
 mod outbox;
 mod outgoing;
+mod control;
+mod alias;
 mod incoming;
 mod keep_alive;
+mod saved;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use crate::codec::{Kind, Packet, Publish, QoS, ReasonCode, Subscription, Text};
+use crate::codec::{
+    Disconnect, Packet, Publish, QoS, ReasonCode, Subscription, SubscriptionId, Text, Version,
+};
+use crate::said::ServerReason;
 
 pub use incoming::AckId;
 pub use keep_alive::DeadPeer;
 pub use outbox::Outbox;
+pub use saved::SessionChange;
+pub use terms::{Forbidden, Offered, Terms};
+pub use violation::Violation;
 
+use control::{Control, Subscriptions};
 use incoming::Incoming;
 use keep_alive::KeepAlive;
 use outgoing::Outgoing;
@@ -28,16 +41,24 @@ use outgoing::Outgoing;
 /// What a session is built with.
 #[derive(Debug, Clone)]
 pub struct Config {
+    /// Which version is spoken.
+    pub version: Version,
     /// Publishes of QoS 1 and 2 in flight at once; 1 to 65,535 (a 0 counts as 1).
     pub window: u16,
     /// How many of those may be of QoS 2; 1 at least.
     pub window_exactly_once: u16,
-    /// Whether the server is told to forget everything (3.1.2.4).
-    pub clean_session: bool,
-    /// Longest silence in either direction; zero switches pings off.
+    /// How a connection goes on from the one before.
+    pub continuity: Continuity,
+    /// Longest silence in either direction; zero switches pings off. A server of MQTT 5.0 may ask for another.
     pub keep_alive: Duration,
     /// Who acknowledges what arrives.
     pub ack_mode: AckMode,
+    /// Messages of QoS 1 and 2 that the server may have unacknowledged; of MQTT 5.0.
+    pub receive_maximum: u16,
+    /// Topic aliases that the server may use; of MQTT 5.0.
+    pub topic_alias_maximum: u16,
+    /// What happens to publishes in flight where the server has lost the session.
+    pub on_session_lost: OnSessionLost,
 }
 
 /// Who acknowledges messages of QoS 1 and 2 that arrive.
@@ -62,16 +83,70 @@ pub enum Settled {
 /// What the session reports.
 #[derive(Debug)]
 pub enum Event<P, S> {
-    /// A publish of QoS 1 or 2 is complete.
-    Published(P),
-    /// SUBACK came, with one code for each filter.
-    Subscribed(S, Vec<ReasonCode>),
-    /// UNSUBACK came.
-    Unsubscribed(S),
+    /// A publish of QoS 1 or 2 is complete; the reason is one of success.
+    Published(P, ReasonCode),
+    /// A publish came to nothing.
+    PublishFailed(P, Failure),
+    /// SUBACK came, with one code for each filter, and perhaps words.
+    Subscribed(S, Vec<ReasonCode>, Option<Text>),
+    /// UNSUBACK came, with one code for each filter, and perhaps words.
+    Unsubscribed(S, Vec<ReasonCode>, Option<Text>),
+    /// A subscribe or an unsubscribe was not sent.
+    ControlFailed(S, Failure),
     /// A message arrived; it has an [`AckId`] where the program has to settle it.
     Message(Publish, Option<AckId>),
-    /// The server refused to renew this filter after it had lost the session.
-    RenewalRefused(Text),
+    /// This filter was not renewed after the server had lost the session: the server refused it, or (no code) its
+    /// terms forbid it.
+    RenewalRefused(Text, Option<ReasonCode>),
+}
+
+/// Why something came to nothing.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Failure {
+    /// The server said no.
+    #[error("the server refused it")]
+    Refused(#[source] ServerReason),
+    /// The server had said that it does not take it.
+    #[error("the server does not take it")]
+    Forbidden(#[from] Forbidden),
+    /// The server had lost the session, and [`OnSessionLost::Fail`] is set.
+    #[error("the server lost the session")]
+    SessionLost,
+}
+
+/// Why the connection has to be closed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Closing {
+    /// The server broke the protocol, and is to be told.
+    #[error("the server broke the protocol")]
+    Violation(#[from] Violation),
+    /// The server said goodbye (MQTT 5.0 section 3.14).
+    #[error("the server ended the connection")]
+    Server(Disconnect),
+}
+
+/// How a connection goes on from the one before.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Continuity {
+    /// Each begins with a new session: clean session in 3.1.1; in 5.0 Clean Start without a session expiry.
+    #[default]
+    EachAnew,
+    /// The first begins with a new one, and later ones go on with it until [`Session::abandon`]; of MQTT 5.0.
+    FirstAnew,
+    /// Each goes on with the session that the server has.
+    Resumed,
+}
+
+/// What happens to publishes in flight where the server has lost the session.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum OnSessionLost {
+    /// They are published again, as new messages: those that the server had taken over already arrive twice.
+    #[default]
+    Republish,
+    /// They fail: those that the server had taken over already have arrived all the same.
+    Fail,
 }
 
 /// Room for publishes in flight.
@@ -105,40 +180,29 @@ impl WindowFree {
 pub struct Resumed {
     /// Publishes sent again.
     pub republished: usize,
+    /// Publishes that failed, as the session was lost or the server does not take them any more.
+    pub failed: usize,
     /// Filters subscribed again, because the server had lost them.
     pub resubscribed: usize,
-}
-
-/// The server broke the protocol; the connection has to be closed (section 4.8).
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum Violation {
-    /// A packet that only a client may send, or a second CONNACK.
-    #[error("server sent {0}, which it must not at this point [MQTT-4.8.0-1]")]
-    Unexpected(Kind),
-    /// Another number of codes than filters were asked for.
-    #[error("SUBACK has {found} codes for {expected} filters [MQTT-3.8.4-5]")]
-    CodeCount {
-        /// Filters asked for.
-        expected: usize,
-        /// Codes received.
-        found: usize,
-    },
-    /// More than all packet ids can be open at once.
-    #[error("server has more than 65,535 messages unacknowledged (section 2.3.1)")]
-    TooManyUnacknowledged,
 }
 
 /// See the module.
 #[derive(Debug)]
 pub struct Session<P, S> {
-    clean_session: bool,
+    version: Version,
+    continuity: Continuity,
+    /// Whether a server may have the session from an earlier connection.
+    begun: bool,
+    assigned_client_id: Option<Text>,
     outbox: Outbox,
     events: Vec<Event<P, S>>,
     outgoing: Outgoing<P, S>,
     incoming: Incoming,
-    subscriptions: BTreeMap<Text, QoS>,
+    aliases: alias::Inbound,
+    subscriptions: Subscriptions,
     keep_alive: KeepAlive,
+    /// What the client asked for; the server may have asked for another.
+    keep_alive_interval: Duration,
     ignored: u64,
 }
 
@@ -146,40 +210,79 @@ impl<P, S> Session<P, S> {
     /// A session that was never connected.
     #[must_use]
     pub fn new(config: &Config) -> Self {
+        let (receive_maximum, aliases) = match config.version {
+            Version::V311 => (None, 0),
+            Version::V5 => (Some(config.receive_maximum), config.topic_alias_maximum),
+        };
         Self {
-            clean_session: config.clean_session,
-            outbox: Outbox::default(),
+            version: config.version,
+            continuity: config.continuity,
+            begun: false,
+            assigned_client_id: None,
+            outbox: Outbox::new(config.version),
             events: Vec::new(),
-            outgoing: Outgoing::new(config.window, config.window_exactly_once),
-            incoming: Incoming::new(config.ack_mode),
-            subscriptions: BTreeMap::new(),
-            keep_alive: KeepAlive::new(config.keep_alive),
-
+            outgoing: Outgoing::new(config),
+            incoming: Incoming::new(config.ack_mode, receive_maximum),
+            aliases: alias::Inbound::new(aliases),
+            subscriptions: Subscriptions::new(),
+            keep_alive: KeepAlive::new(),
+            keep_alive_interval: config.keep_alive,
             ignored: 0,
         }
+    }
+
+    /// Whether the next CONNECT has to ask for a new session: clean session in 3.1.1, Clean Start in 5.0.
+    #[must_use]
+    pub fn begins_anew(&self) -> bool {
+        match self.continuity {
+            Continuity::EachAnew => true,
+            Continuity::FirstAnew => !self.begun,
+            Continuity::Resumed => false,
+        }
+    }
+
+    /// The client id that the server chose, to be used from then on (MQTT 5.0 section 3.2.2.3.7).
+    #[must_use]
+    pub fn assigned_client_id(&self) -> Option<&Text> {
+        self.assigned_client_id.as_ref()
     }
 
     /// The server accepted the connection: sends again what is open, in its first order.
     ///
     /// With the session present, publishes go out with DUP under their old ids (4.4). Without it they are published
-    /// anew, releases count as done (the server had taken the message over), and subscriptions are renewed.
-    pub fn connected(&mut self, session_present: bool, now: Instant) -> Resumed {
-        self.keep_alive.start(now);
-        let present = session_present && !self.clean_session;
+    /// anew or fail, releases count as done (the server had taken the message over), and subscriptions are renewed.
+    ///
+    /// # Errors
+    /// The server says that it has a session, to a client that asked for a new one.
+    pub fn connected(&mut self, terms: &Terms, now: Instant) -> Result<Resumed, Violation> {
+        let anew = self.begins_anew();
+        if anew && terms.session_present && self.version == Version::V5 {
+            return Err(Violation::SessionPresent);
+        }
+        self.begun = true;
+        if let Some(assigned) = &terms.assigned_client_id {
+            self.assigned_client_id = Some(assigned.clone());
+        }
+        let asked = terms.keep_alive.map(u64::from).map(Duration::from_secs);
+        let interval = asked.unwrap_or(self.keep_alive_interval);
+        self.keep_alive.start(interval, now);
+        let present = terms.session_present && !anew;
         let mut resubscribed = 0;
-        let republished = self
-            .outgoing
-            .resume(present, &mut self.outbox, &mut self.events);
+        let (outbox, events) = (&mut self.outbox, &mut self.events);
+        let (republished, failed) =
+            self.outgoing
+                .resume(terms.clone(), present, now, outbox, events);
         if !present {
             self.incoming.session_lost();
             resubscribed = self.subscriptions.len();
             self.outgoing.renew(&self.subscriptions);
         }
-        self.outgoing.pump_control(&mut self.outbox);
-        Resumed {
+        self.outgoing.pump_control(outbox, events);
+        Ok(Resumed {
             republished,
+            failed,
             resubscribed,
-        }
+        })
     }
 
     /// The connection is gone; what is not acknowledged waits for the next one.
@@ -187,6 +290,7 @@ impl<P, S> Session<P, S> {
         self.outbox.clear();
         self.outgoing.connection_lost();
         self.incoming.connection_lost();
+        self.aliases.connection_lost();
         self.keep_alive.stop();
     }
 
@@ -208,27 +312,32 @@ impl<P, S> Session<P, S> {
         self.outgoing.open()
     }
 
-    /// Puts a publish on the wire. Its `id` and `dup` are set here.
+    /// Puts a publish on the wire. Its `id` and `dup` are set here; its message expiry counts from `now`.
     ///
     /// The token comes back at once for QoS 0, which is complete when its bytes are written; otherwise with
-    /// [`Event::Published`]. The topic has to be valid and the size within limits.
-    pub fn publish(&mut self, publish: Publish, token: P) -> Option<P> {
-        self.outgoing.publish(publish, token, &mut self.outbox)
+    /// [`Event::Published`], or with [`Event::PublishFailed`]. The topic has to be valid, the size within limits, and
+    /// in MQTT 3.1.1 there have to be no properties.
+    pub fn publish(&mut self, publish: Publish, token: P, now: Instant) -> Option<P> {
+        let (outbox, events) = (&mut self.outbox, &mut self.events);
+        self.outgoing.publish(publish, token, now, outbox, events)
     }
 
-    /// Asks for filters; they have to be valid.
-    pub fn subscribe(&mut self, filters: Vec<Subscription>, token: S) {
-        self.outgoing.subscribe(filters, token);
-        if self.keep_alive.is_connected() {
-            self.outgoing.pump_control(&mut self.outbox);
-        }
+    /// Asks for filters; they have to be valid. All get the same subscription identifier, which has to be `None` in
+    /// MQTT 3.1.1.
+    pub fn subscribe(&mut self, filters: Vec<Subscription>, id: Option<SubscriptionId>, token: S) {
+        self.control(Control::Subscribe(filters, id, token));
     }
 
     /// Gives filters up; they have to be valid.
     pub fn unsubscribe(&mut self, filters: Vec<Text>, token: S) {
-        self.outgoing.unsubscribe(filters, token);
+        self.control(Control::Unsubscribe(filters, token));
+    }
+
+    fn control(&mut self, control: Control<S>) {
+        self.outgoing.waiting.push_back(control);
         if self.keep_alive.is_connected() {
-            self.outgoing.pump_control(&mut self.outbox);
+            let (outbox, events) = (&mut self.outbox, &mut self.events);
+            self.outgoing.pump_control(outbox, events);
         }
     }
 
@@ -240,33 +349,45 @@ impl<P, S> Session<P, S> {
     /// Takes a packet from the server.
     ///
     /// # Errors
-    /// The server broke the protocol.
-    pub fn receive(&mut self, packet: Packet, now: Instant) -> Result<(), Violation> {
+    /// The connection has to be closed.
+    pub fn receive(&mut self, packet: Packet, now: Instant) -> Result<(), Closing> {
         self.keep_alive.received(now);
+        let (outbox, events) = (&mut self.outbox, &mut self.events);
+        let subscriptions = &mut self.subscriptions;
         let expected = match packet {
             Packet::Publish(publish) => {
-                let delivered = self.incoming.publish(publish, &mut self.outbox)?;
-                self.events
-                    .extend(delivered.map(|(publish, id)| Event::Message(publish, id)));
+                self.message(publish)?;
                 true
             }
-            Packet::PubRel(ack) => self.incoming.release(ack.id, &mut self.outbox),
-            Packet::PubAck(ack) => self.outgoing.puback(ack.id, &mut self.events),
-            Packet::PubRec(ack) => self.outgoing.pubrec(ack.id, &mut self.outbox),
-            Packet::PubComp(ack) => self.outgoing.pubcomp(ack.id, &mut self.events),
-            Packet::SubAck(suback) => {
-                self.outgoing
-                    .suback(suback, &mut self.subscriptions, &mut self.events)?
-            }
-            Packet::UnsubAck(ack) => {
-                self.outgoing
-                    .unsuback(ack.id, &mut self.subscriptions, &mut self.events)
+            Packet::PubRel(ack) => self.incoming.release(ack.id, outbox),
+            Packet::PubAck(ack) => self.outgoing.puback(&ack, events),
+            Packet::PubRec(ack) => self.outgoing.pubrec(&ack, outbox, events),
+            Packet::PubComp(ack) => self.outgoing.pubcomp(&ack, events),
+            Packet::SubAck(suback) => self.outgoing.suback(suback, subscriptions, events)?,
+            Packet::UnsubAck(unsuback) => {
+                self.outgoing.unsuback(unsuback, subscriptions, events)?
             }
             Packet::PingResp => true,
-            other => return Err(Violation::Unexpected(other.kind())),
+            Packet::Disconnect(said) if self.version == Version::V5 => {
+                return Err(Closing::Server(said));
+            }
+            other => return Err(Violation::Unexpected(other.kind()).into()),
         };
         self.ignored += u64::from(!expected);
-        self.outgoing.pump_control(&mut self.outbox);
+        let (outbox, events) = (&mut self.outbox, &mut self.events);
+        self.outgoing.send_again(now, outbox, events);
+        self.outgoing.pump_control(outbox, events);
+        Ok(())
+    }
+
+    fn message(&mut self, mut publish: Publish) -> Result<(), Violation> {
+        let alias = publish.properties.as_ref().and_then(|it| it.topic_alias);
+        if let Some(alias) = alias {
+            publish.topic = self.aliases.resolve(publish.topic, alias)?;
+        }
+        let delivered = self.incoming.publish(publish, &mut self.outbox)?;
+        self.events
+            .extend(delivered.map(|(publish, id)| Event::Message(publish, id)));
         Ok(())
     }
 
@@ -317,12 +438,6 @@ impl<P, S> Session<P, S> {
         self.ignored
     }
 
-    /// Filters that the server has granted.
-    #[must_use]
-    pub fn subscriptions(&self) -> &BTreeMap<Text, QoS> {
-        &self.subscriptions
-    }
-
     /// Takes every token out. What they stand for stays open, with nobody left to be told.
     pub fn take_tokens(&mut self) -> (Vec<P>, Vec<S>)
     where
@@ -333,13 +448,15 @@ impl<P, S> Session<P, S> {
     }
 
     /// Takes every token out, with nobody left to be told. What is in flight stays for a later connection, unless
-    /// the session is a clean one: then it is forgotten.
+    /// the server forgets it with the client: then it is forgotten.
     pub fn abandon(&mut self) -> (Vec<P>, Vec<S>)
     where
         P: Default,
         S: Default,
     {
         self.connection_lost();
-        self.outgoing.abandon(self.clean_session)
+        let forget = self.continuity != Continuity::Resumed;
+        self.begun &= !forget;
+        self.outgoing.abandon(forget)
     }
 }

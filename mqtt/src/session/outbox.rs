@@ -5,7 +5,12 @@ use std::io::IoSlice;
 
 use bytes::{Buf, Bytes, BytesMut};
 
-use crate::codec::{self, Packet, Publish};
+use crate::codec::{
+    self, Disconnect, DisconnectProperties, EncodeError, Packet, Publish, PublishProperties,
+    ReasonCode, Version,
+};
+
+use super::alias::Sent;
 
 /// Payloads from here on are written in place instead of being copied, in bytes. Below it a copy is cheaper than
 /// one more slice.
@@ -14,6 +19,7 @@ const IN_PLACE_BYTES: usize = 4096;
 /// See the module.
 #[derive(Debug, Default)]
 pub struct Outbox {
+    version: Version,
     /// Complete pieces, before `tail` in order.
     pieces: VecDeque<Bytes>,
     tail: BytesMut,
@@ -21,9 +27,18 @@ pub struct Outbox {
     len: usize,
     /// Ever put in; where a packet ends, as a mark to compare `written` with.
     queued: u64,
+    /// For a PUBLISH that has an alias and no other properties; kept for its memory.
+    scratch: Option<Box<PublishProperties>>,
 }
 
 impl Outbox {
+    pub(super) fn new(version: Version) -> Self {
+        Self {
+            version,
+            ..Self::default()
+        }
+    }
+
     /// Bytes that wait.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -51,32 +66,104 @@ impl Outbox {
 
     pub(super) fn push(&mut self, packet: &Packet) {
         let before = self.tail.len();
-        codec::encode(packet, codec::Version::V311, &mut self.tail)
+        codec::encode(packet, self.version, &mut self.tail)
             .expect("the client checked the packet's parts");
         self.grew(self.tail.len() - before);
     }
 
-    pub(super) fn push_publish(&mut self, publish: &Publish) {
+    /// As `push`, where the packet has at most `limit` bytes; otherwise nothing is put in, and this is its size.
+    pub(super) fn push_within(&mut self, packet: &Packet, limit: usize) -> Result<(), usize> {
         let before = self.tail.len();
-        codec::encode_publish_head(publish, codec::Version::V311, &mut self.tail)
-            .expect("the client checked topic and size, and the session sets the id");
+        codec::encode(packet, self.version, &mut self.tail)
+            .expect("the client checked the packet's parts");
+        let size = self.tail.len() - before;
+        if size > limit {
+            self.tail.truncate(before);
+            return Err(size);
+        }
+        self.grew(size);
+        Ok(())
+    }
+
+    /// The same for a PUBLISH, whose topic is sent as `sent` says.
+    pub(super) fn push_publish(
+        &mut self,
+        publish: &mut Publish,
+        sent: Sent,
+        limit: usize,
+    ) -> Result<(), usize> {
+        let before = self.tail.len();
+        let encoded = match sent {
+            Sent::InFull => codec::encode_publish_head(publish, self.version, &mut self.tail),
+            Sent::Introduced(_) | Sent::Alias(_) => self.encode_aliased(publish, sent),
+        };
+        encoded.expect("the client checked topic and size, and the session sets the id");
+        let head = self.tail.len() - before;
+        let size = head + publish.payload.len();
+        if size > limit {
+            self.tail.truncate(before);
+            return Err(size);
+        }
         if publish.payload.len() < IN_PLACE_BYTES {
             self.tail.extend_from_slice(&publish.payload);
-            self.grew(self.tail.len() - before);
-            return;
+            self.grew(size);
+            return Ok(());
         }
-        self.grew(self.tail.len() - before + publish.payload.len());
+        self.grew(size);
         self.pieces.push_back(self.tail.split().freeze());
         self.pieces.push_back(publish.payload.clone());
+        Ok(())
+    }
+
+    /// Lends the publish what the wire wants, and takes it back: what is sent again has its whole topic and no alias.
+    fn encode_aliased(&mut self, publish: &mut Publish, sent: Sent) -> Result<(), EncodeError> {
+        let had_some = publish.properties.is_some();
+        let mut properties = match publish.properties.take() {
+            Some(properties) => properties,
+            None => self.scratch.take().unwrap_or_default(),
+        };
+        let mut topic = None;
+        match sent {
+            Sent::InFull => {}
+            Sent::Introduced(alias) => properties.topic_alias = Some(alias),
+            Sent::Alias(alias) => {
+                properties.topic_alias = Some(alias);
+                topic = Some(std::mem::take(&mut publish.topic));
+            }
+        }
+        publish.properties = Some(properties);
+        let encoded = codec::encode_publish_head(publish, self.version, &mut self.tail);
+        if let Some(topic) = topic {
+            publish.topic = topic;
+        }
+        if let Some(properties) = &mut publish.properties {
+            properties.topic_alias = None;
+        }
+        if !had_some {
+            self.scratch = publish.properties.take();
+        }
+        encoded
     }
 
     pub(super) fn push_ping(&mut self) {
         self.push(&Packet::PingReq);
     }
 
-    /// Puts the packet in that ends the connection in order.
-    pub fn push_disconnect(&mut self) {
-        self.push(&Packet::Disconnect(codec::Disconnect::default()));
+    /// Puts the packet in that ends the connection. MQTT 3.1.1 has no place for a reason.
+    pub fn push_disconnect(&mut self, reason: ReasonCode, session_expiry: Option<u32>) {
+        let said = match self.version {
+            Version::V311 => Disconnect::default(),
+            Version::V5 => Disconnect {
+                reason,
+                properties: session_expiry.map(|seconds| {
+                    Box::new(DisconnectProperties {
+                        session_expiry: Some(seconds),
+                        ..DisconnectProperties::default()
+                    })
+                }),
+            },
+        };
+        self.push(&Packet::Disconnect(said));
     }
 
     fn grew(&mut self, bytes: usize) {
@@ -122,19 +209,12 @@ impl Outbox {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::codec::QoS;
 
     fn publish(size: usize) -> Publish {
-        let payload = Bytes::from(vec![7; size]);
-        let topic = "t".into();
         Publish {
-            dup: false,
-            qos: QoS::AtMostOnce,
-            retain: false,
-            topic,
-            id: None,
-            payload,
-            properties: None,
+            topic: "t".into(),
+            payload: Bytes::from(vec![7; size]),
+            ..Publish::default()
         }
     }
 
@@ -144,15 +224,13 @@ mod tests {
             let mut outbox = Outbox::default();
             let mut expected = BytesMut::new();
             for size in [1, 5000, 0, IN_PLACE_BYTES - 1, IN_PLACE_BYTES, 2] {
-                outbox.push_publish(&publish(size));
-                codec::encode(
-                    &Packet::Publish(publish(size)),
-                    codec::Version::V311,
-                    &mut expected,
-                )
-                .unwrap();
+                outbox
+                    .push_publish(&mut publish(size), Sent::InFull, usize::MAX)
+                    .unwrap();
+                let packet = Packet::Publish(publish(size));
+                codec::encode(&packet, Version::V311, &mut expected).unwrap();
                 outbox.push_ping();
-                codec::encode(&Packet::PingReq, codec::Version::V311, &mut expected).unwrap();
+                codec::encode(&Packet::PingReq, Version::V311, &mut expected).unwrap();
             }
             assert_eq!(outbox.queued(), expected.len() as u64);
             let mut written = Vec::new();

@@ -1,78 +1,87 @@
-//! What the client has sent and waits to see acknowledged.
+//! What the client has published and waits to see acknowledged.
 //!
-//! A packet id is the place of its entry in a table, plus one, and free ids stand in a queue: taking one, giving it
-//! back and finding its entry are one step each, an id is never 0 and never given out twice. Order lives in stamps,
-//! which are sorted only when a connection is resumed.
+//! A publish of QoS 1 or 2 keeps its whole message until the server has it, to send it again under its id. What the
+//! server of this connection does not take fails here, before a byte of it is written.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
 
-use crate::codec::{
-    Ack, Packet, PacketId, Publish, QoS, SubAck, Subscribe, Subscription, Text, Unsubscribe,
-};
+use crate::codec::{Ack, Packet, PacketId, Publish, QoS, ReasonCode};
+use crate::said::ServerReason;
 
-use super::{Event, Outbox, Violation, WindowFree};
-
-/// Subscribes and unsubscribes in flight at once; more wait.
-const CONTROL_WINDOW: u16 = 16;
-/// Filters in one renewing SUBSCRIBE; some servers take no more.
-const RENEW_FILTERS: usize = 8;
+use super::alias::Outbound;
+use super::control::{CONTROL_WINDOW, Control};
+use super::saved::Changes;
+use super::table::Table;
+use super::{Config, Event, Failure, OnSessionLost, Outbox, SessionChange, Terms, WindowFree};
 
 #[derive(Debug)]
 pub(super) struct Outgoing<P, S> {
     window: u16,
     window_exactly_once: u16,
-    entries: Vec<Option<Entry<P, S>>>,
-    free: VecDeque<PacketId>,
-    next_stamp: u64,
-    publishes: usize,
+    on_session_lost: OnSessionLost,
+    pub(super) terms: Terms,
+    aliases: Outbound,
+    pub(super) table: Table<State<P, S>>,
+    pub(super) publishes: usize,
     /// Of those, of QoS 2.
     exactly_once: usize,
-    controls: u16,
+    /// Of those, the ones that are behind, because the server takes only so many at once.
+    again: VecDeque<PacketId>,
+    pub(super) controls: u16,
     /// Subscribes and unsubscribes that have no id yet.
-    waiting: VecDeque<Control<S>>,
+    pub(super) waiting: VecDeque<Control<S>>,
+    pub(super) changes: Changes,
 }
 
 #[derive(Debug)]
-struct Entry<P, S> {
-    stamp: u64,
-    state: State<P, S>,
-}
-
-#[derive(Debug)]
-enum State<P, S> {
+pub(super) enum State<P, S> {
     /// PUBLISH sent; kept whole to be sent again.
-    Publish(Publish, P),
+    Publish(Open<P>),
     /// PUBREC came and PUBREL went out; the message itself is no longer needed.
     Release(P),
     Control(Control<S>),
 }
 
 #[derive(Debug)]
-enum Control<S> {
-    Subscribe(Vec<Subscription>, S),
-    /// Made by the session itself.
-    Renew(Vec<Subscription>),
-    Unsubscribe(Vec<Text>, S),
+pub(super) struct Open<P> {
+    publish: Publish,
+    /// When the message is of no use any more.
+    expires: Option<Instant>,
+    place: Place,
+    token: P,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// Sent on this connection.
+    OnWire,
+    /// Sent on an earlier one, and not yet again.
+    Behind,
 }
 
 impl<P, S> Outgoing<P, S> {
-    pub(super) fn new(window: u16, window_exactly_once: u16) -> Self {
+    pub(super) fn new(config: &Config) -> Self {
+        let window = config.window.max(1);
         Self {
-            window: window.max(1),
-            window_exactly_once: window_exactly_once.max(1),
-            entries: Vec::new(),
-            free: VecDeque::new(),
-            next_stamp: 0,
+            window,
+            window_exactly_once: config.window_exactly_once.max(1),
+            on_session_lost: config.on_session_lost,
+            terms: Terms::plain(false),
+            aliases: Outbound::default(),
+            table: Table::new(2 * usize::from(window) + 2 * usize::from(CONTROL_WINDOW)),
             publishes: 0,
             exactly_once: 0,
+            again: VecDeque::new(),
             controls: 0,
             waiting: VecDeque::new(),
+            changes: Changes::default(),
         }
     }
 
     pub(super) fn window_free(&self) -> WindowFree {
         let ids_left = usize::from(u16::MAX) - self.publishes - usize::from(self.controls);
-        let acknowledged = usize::from(self.window)
+        let acknowledged = usize::from(self.window.min(self.terms.receive_maximum))
             .saturating_sub(self.publishes)
             .min(ids_left);
         let exactly_once = usize::from(self.window_exactly_once);
@@ -90,212 +99,169 @@ impl<P, S> Outgoing<P, S> {
         &mut self,
         mut publish: Publish,
         token: P,
+        now: Instant,
         outbox: &mut Outbox,
+        events: &mut Vec<Event<P, S>>,
     ) -> Option<P> {
         publish.dup = false;
-        if publish.qos == QoS::AtMostOnce {
-            publish.id = None;
-            outbox.push_publish(&publish);
-            return Some(token);
+        publish.id = None;
+        let acknowledged = publish.qos != QoS::AtMostOnce;
+        let id = acknowledged.then(|| self.table.allocate());
+        publish.id = id;
+        let sent = send(&self.terms, &mut self.aliases, &mut publish, outbox);
+        let Some(id) = id else {
+            return match sent {
+                Ok(()) => Some(token),
+                Err(failure) => {
+                    events.push(Event::PublishFailed(token, failure));
+                    None
+                }
+            };
+        };
+        if let Err(failure) = sent {
+            self.table.release(id);
+            events.push(Event::PublishFailed(token, failure));
+            return None;
         }
-        let id = self.allocate();
-        publish.id = Some(id);
-        outbox.push_publish(&publish);
         self.publishes += 1;
         self.exactly_once += usize::from(publish.qos == QoS::ExactlyOnce);
-        self.put(id, State::Publish(publish, token));
+        let lasts = publish.properties.as_ref().and_then(|it| it.message_expiry);
+        let expires =
+            lasts.and_then(|seconds| now.checked_add(Duration::from_secs(seconds.into())));
+        self.table.put(
+            id,
+            State::Publish(Open {
+                publish,
+                expires,
+                place: Place::OnWire,
+                token,
+            }),
+        );
+        self.changes.push(SessionChange::Sent(id));
         None
     }
 
-    /// The longest-free id; a new one as long as the table is smaller than the id space wants it to be.
-    fn allocate(&mut self) -> PacketId {
-        let wanted = 2 * usize::from(self.window) + 2 * usize::from(CONTROL_WINDOW);
-        let wanted = wanted.min(usize::from(u16::MAX));
-        if self.entries.len() < wanted || self.free.is_empty() {
-            self.entries.push(None);
-            let id = u16::try_from(self.entries.len())
-                .ok()
-                .and_then(PacketId::new);
-            return id.expect("the windows leave an id free");
-        }
-        self.free.pop_front().expect("seen not to be empty")
+    pub(super) fn restore_publish(&mut self, id: PacketId, mut publish: Publish, token: P) {
+        publish.id = Some(id);
+        self.publishes += 1;
+        self.exactly_once += usize::from(publish.qos == QoS::ExactlyOnce);
+        self.table.claim(id);
+        self.table.put(
+            id,
+            State::Publish(Open {
+                publish,
+                // When it was accepted is not known any more.
+                expires: None,
+                place: Place::Behind,
+                token,
+            }),
+        );
     }
 
-    fn put(&mut self, id: PacketId, state: State<P, S>) {
-        let stamp = self.next_stamp;
-        self.next_stamp += 1;
-        self.entries[index(id)] = Some(Entry { stamp, state });
-    }
-
-    fn state(&self, id: PacketId) -> Option<&State<P, S>> {
-        Some(&self.entries.get(index(id))?.as_ref()?.state)
+    pub(super) fn restore_release(&mut self, id: PacketId, token: P) {
+        self.publishes += 1;
+        self.exactly_once += 1;
+        self.table.claim(id);
+        self.table.put(id, State::Release(token));
     }
 
     /// Takes an entry out and gives its id back.
-    fn remove(&mut self, id: PacketId) -> Option<State<P, S>> {
-        let entry = self.entries.get_mut(index(id))?.take()?;
-        self.free.push_back(id);
-        match &entry.state {
-            State::Publish(publish, _) if publish.qos == QoS::AtLeastOnce => self.publishes -= 1,
-            State::Publish(..) | State::Release(_) => {
+    pub(super) fn remove(&mut self, id: PacketId) -> Option<State<P, S>> {
+        let state = self.table.take(id)?;
+        self.table.release(id);
+        match &state {
+            State::Publish(open) if open.publish.qos == QoS::AtLeastOnce => self.publishes -= 1,
+            State::Publish(_) | State::Release(_) => {
                 self.publishes -= 1;
                 self.exactly_once -= 1;
             }
             State::Control(_) => self.controls -= 1,
         }
-        Some(entry.state)
+        if !matches!(state, State::Control(_)) {
+            self.changes.push(SessionChange::Completed(id));
+        }
+        Some(state)
+    }
+
+    /// The QoS of a PUBLISH that is on its way on this connection.
+    fn sent_with(&self, id: PacketId) -> Option<QoS> {
+        match self.table.get(id) {
+            Some(State::Publish(open)) if open.place == Place::OnWire => Some(open.publish.qos),
+            _ => None,
+        }
     }
 
     /// Whether the answer belonged to something.
-    pub(super) fn puback(&mut self, id: PacketId, events: &mut Vec<Event<P, S>>) -> bool {
-        match self.state(id) {
-            Some(State::Publish(publish, _)) if publish.qos == QoS::AtLeastOnce => {}
-            _ => return false,
+    pub(super) fn puback(&mut self, ack: &Ack, events: &mut Vec<Event<P, S>>) -> bool {
+        if self.sent_with(ack.id) != Some(QoS::AtLeastOnce) {
+            return false;
         }
-        self.complete(id, events);
+        self.complete(ack, events);
         true
     }
 
-    /// A PUBREC is always answered with PUBREL, or the server would wait for ever (4.3.3).
-    pub(super) fn pubrec(&mut self, id: PacketId, outbox: &mut Outbox) -> bool {
-        let expected = match self.state(id) {
-            Some(State::Publish(publish, _)) if publish.qos == QoS::AtLeastOnce => return false,
-            Some(State::Publish(..)) => {
-                if let Some(State::Publish(_, token)) = self.take_state(id) {
-                    self.put(id, State::Release(token));
-                }
-                true
+    /// A PUBREC is answered with PUBREL, or the server would wait for ever (4.3.3); but one that says an error is the
+    /// end of it, and its id is free again.
+    pub(super) fn pubrec(
+        &mut self,
+        ack: &Ack,
+        outbox: &mut Outbox,
+        events: &mut Vec<Event<P, S>>,
+    ) -> bool {
+        let id = ack.id;
+        let released = matches!(self.table.get(id), Some(State::Release(_)));
+        let expected = released || self.sent_with(id) == Some(QoS::ExactlyOnce);
+        if ack.reason.is_error() {
+            if expected {
+                self.complete(ack, events);
             }
-            Some(State::Release(_)) => true,
-            Some(State::Control(_)) => return false,
-            None => false,
+            return expected;
+        }
+        if expected && !released {
+            if let Some(State::Publish(open)) = self.table.take(id) {
+                self.table.put(id, State::Release(open.token));
+                self.changes.push(SessionChange::Released(id));
+            }
+        } else if self.table.get(id).is_some() && !released {
+            return false;
+        }
+        let reason = if expected {
+            ReasonCode::Success
+        } else {
+            ReasonCode::PacketIdNotFound
         };
-        outbox.push(&Packet::PubRel(Ack::from(id)));
+        outbox.push(&Packet::PubRel(Ack::new(id, reason)));
         expected
     }
 
-    /// As `remove`, but the id stays taken.
-    fn take_state(&mut self, id: PacketId) -> Option<State<P, S>> {
-        Some(self.entries.get_mut(index(id))?.take()?.state)
-    }
-
-    pub(super) fn pubcomp(&mut self, id: PacketId, events: &mut Vec<Event<P, S>>) -> bool {
-        if !matches!(self.state(id), Some(State::Release(_))) {
+    /// "Packet identifier not found" completes it too: the server had taken the message over at its PUBREC.
+    pub(super) fn pubcomp(&mut self, ack: &Ack, events: &mut Vec<Event<P, S>>) -> bool {
+        if !matches!(self.table.get(ack.id), Some(State::Release(_))) {
             return false;
         }
-        self.complete(id, events);
+        self.complete(&Ack::from(ack.id), events);
         true
     }
 
-    fn complete(&mut self, id: PacketId, events: &mut Vec<Event<P, S>>) {
-        if let Some(State::Publish(_, token) | State::Release(token)) = self.remove(id) {
-            events.push(Event::Published(token));
-        }
-    }
-
-    pub(super) fn subscribe(&mut self, filters: Vec<Subscription>, token: S) {
-        self.waiting.push_back(Control::Subscribe(filters, token));
-    }
-
-    pub(super) fn unsubscribe(&mut self, filters: Vec<Text>, token: S) {
-        self.waiting.push_back(Control::Unsubscribe(filters, token));
-    }
-
-    /// Subscribes again to everything, before whatever else waits.
-    pub(super) fn renew(&mut self, subscriptions: &BTreeMap<Text, QoS>) {
-        self.waiting
-            .retain(|control| !matches!(control, Control::Renew(_)));
-        let wanted: Vec<Subscription> = subscriptions
-            .iter()
-            .map(|(filter, &qos)| Subscription::new(filter.clone(), qos))
-            .collect();
-        for filters in wanted.chunks(RENEW_FILTERS).rev() {
-            self.waiting.push_front(Control::Renew(filters.to_vec()));
-        }
-    }
-
-    /// Sends subscribes and unsubscribes that wait, as many as may be in flight.
-    pub(super) fn pump_control(&mut self, outbox: &mut Outbox) {
-        while self.controls < CONTROL_WINDOW
-            && self.publishes + usize::from(self.controls) < usize::from(u16::MAX)
-        {
-            let Some(control) = self.waiting.pop_front() else {
-                return;
-            };
-            let id = self.allocate();
-            outbox.push(&control.packet(id));
-            self.controls += 1;
-            self.put(id, State::Control(control));
-        }
-    }
-
-    pub(super) fn suback(
-        &mut self,
-        suback: SubAck,
-        subscriptions: &mut BTreeMap<Text, QoS>,
-        events: &mut Vec<Event<P, S>>,
-    ) -> Result<bool, Violation> {
-        let (Control::Subscribe(filters, _) | Control::Renew(filters)) =
-            (match self.state(suback.id) {
-                Some(State::Control(control)) => control,
-                _ => return Ok(false),
-            })
+    fn complete(&mut self, ack: &Ack, events: &mut Vec<Event<P, S>>) {
+        let Some(State::Publish(Open { token, .. }) | State::Release(token)) = self.remove(ack.id)
         else {
-            return Ok(false);
+            return;
         };
-        let (expected, found) = (filters.len(), suback.codes.len());
-        if expected != found {
-            return Err(Violation::CodeCount { expected, found });
-        }
-        let Some(State::Control(control)) = self.remove(suback.id) else {
-            return Ok(false);
-        };
-        match control {
-            Control::Subscribe(filters, token) => {
-                for (wanted, code) in filters.into_iter().zip(&suback.codes) {
-                    if !code.is_error() {
-                        subscriptions.insert(wanted.filter, wanted.qos);
-                    }
-                }
-                events.push(Event::Subscribed(token, suback.codes));
-            }
-            Control::Renew(filters) => {
-                for (wanted, code) in filters.into_iter().zip(&suback.codes) {
-                    if code.is_error() {
-                        subscriptions.remove(&wanted.filter);
-                        events.push(Event::RenewalRefused(wanted.filter));
-                    }
-                }
-            }
-            Control::Unsubscribe(..) => {}
-        }
-        Ok(true)
-    }
-
-    pub(super) fn unsuback(
-        &mut self,
-        id: PacketId,
-        subscriptions: &mut BTreeMap<Text, QoS>,
-        events: &mut Vec<Event<P, S>>,
-    ) -> bool {
-        if !matches!(
-            self.state(id),
-            Some(State::Control(Control::Unsubscribe(..)))
-        ) {
-            return false;
-        }
-        if let Some(State::Control(Control::Unsubscribe(filters, token))) = self.remove(id) {
-            for filter in &filters {
-                subscriptions.remove(filter);
-            }
-            events.push(Event::Unsubscribed(token));
-        }
-        true
+        events.push(if ack.reason.is_error() {
+            let said = ServerReason::of_ack(ack.reason, ack.properties.as_deref());
+            Event::PublishFailed(token, Failure::Refused(said))
+        } else {
+            Event::Published(token, ack.reason)
+        });
     }
 
     /// Subscribes and unsubscribes are no part of a session: they go out again as new ones.
     pub(super) fn connection_lost(&mut self) {
-        let mut controls = self.in_order(|state| matches!(state, State::Control(_)));
+        self.again.clear();
+        let mut controls = self
+            .table
+            .in_order(|state| matches!(state, State::Control(_)));
         while let Some(id) = controls.pop() {
             if let Some(State::Control(control)) = self.remove(id) {
                 self.waiting.push_front(control);
@@ -303,49 +269,81 @@ impl<P, S> Outgoing<P, S> {
         }
     }
 
-    /// Sends again what is open: PUBLISH in the order of publishing, then PUBREL in the order of PUBREC.
-    /// Returns the number of PUBLISH.
+    /// Sends again what is open, as far as the server takes it at once: PUBLISH in the order of publishing, then
+    /// PUBREL in the order of PUBREC. Returns the number of PUBLISH sent again, and of those that failed.
     pub(super) fn resume(
         &mut self,
-        session_present: bool,
+        terms: Terms,
+        kept: bool,
+        now: Instant,
+        outbox: &mut Outbox,
+        events: &mut Vec<Event<P, S>>,
+    ) -> (usize, usize) {
+        self.aliases.reset(terms.topic_alias_maximum);
+        self.terms = terms;
+        let publishes = self
+            .table
+            .in_order(|state| matches!(state, State::Publish(_)));
+        let open = publishes.len();
+        let mut failed = 0;
+        if !kept && self.on_session_lost == OnSessionLost::Fail {
+            for &id in &publishes {
+                self.fail(id, Failure::SessionLost, events);
+            }
+            failed = open;
+        } else {
+            for &id in &publishes {
+                if let Some(State::Publish(open)) = self.table.get_mut(id) {
+                    open.publish.dup = kept;
+                    open.place = Place::Behind;
+                }
+            }
+            self.again = publishes.into();
+            failed += self.send_again(now, outbox, events);
+        }
+        for id in self
+            .table
+            .in_order(|state| matches!(state, State::Release(_)))
+        {
+            if kept {
+                outbox.push(&Packet::PubRel(Ack::from(id)));
+            } else {
+                self.complete(&Ack::from(id), events);
+            }
+        }
+        (open - failed, failed)
+    }
+
+    /// Sends again as many as the server takes at once; returns how many it does not take at all.
+    pub(super) fn send_again(
+        &mut self,
+        now: Instant,
         outbox: &mut Outbox,
         events: &mut Vec<Event<P, S>>,
     ) -> usize {
-        let publishes = self.in_order(|state| matches!(state, State::Publish(..)));
-        for &id in &publishes {
-            if let Some(Entry {
-                state: State::Publish(publish, _),
-                ..
-            }) = &mut self.entries[index(id)]
-            {
-                publish.dup = session_present;
-                outbox.push_publish(publish);
+        let mut failed = 0;
+        while self.publishes - self.again.len() < usize::from(self.terms.receive_maximum) {
+            let Some(id) = self.again.pop_front() else {
+                break;
+            };
+            let Some(State::Publish(open)) = self.table.get_mut(id) else {
+                continue;
+            };
+            open.shorten(now);
+            open.place = Place::OnWire;
+            let sent = send(&self.terms, &mut self.aliases, &mut open.publish, outbox);
+            if let Err(failure) = sent {
+                self.fail(id, failure, events);
+                failed += 1;
             }
         }
-        for id in self.in_order(|state| matches!(state, State::Release(_))) {
-            if session_present {
-                outbox.push(&Packet::PubRel(Ack::from(id)));
-            } else {
-                self.complete(id, events);
-            }
+        failed
+    }
+
+    fn fail(&mut self, id: PacketId, failure: Failure, events: &mut Vec<Event<P, S>>) {
+        if let Some(State::Publish(open)) = self.remove(id) {
+            events.push(Event::PublishFailed(open.token, failure));
         }
-        publishes.len()
-    }
-
-    fn in_order(&self, wanted: impl Fn(&State<P, S>) -> bool) -> Vec<PacketId> {
-        let mut stamped: Vec<(u64, PacketId)> = (1..=u16::MAX)
-            .filter_map(PacketId::new)
-            .zip(&self.entries)
-            .filter_map(|(id, entry)| Some((id, entry.as_ref()?)))
-            .filter(|(_, entry)| wanted(&entry.state))
-            .map(|(id, entry)| (entry.stamp, id))
-            .collect();
-        stamped.sort_unstable();
-        stamped.into_iter().map(|(_, id)| id).collect()
-    }
-
-    pub(super) fn controls_free(&self) -> usize {
-        usize::from(CONTROL_WINDOW).saturating_sub(self.waiting.len())
     }
 
     pub(super) fn take_tokens(&mut self) -> (Vec<P>, Vec<S>)
@@ -354,10 +352,9 @@ impl<P, S> Outgoing<P, S> {
         S: Default,
     {
         let (mut published, mut answered) = (Vec::new(), Vec::new());
-        for id in self.in_order(|_| true) {
-            let entry = self.entries[index(id)].as_mut();
-            match entry.map(|entry| &mut entry.state) {
-                Some(State::Publish(_, token) | State::Release(token)) => {
+        for id in self.table.in_order(|_| true) {
+            match self.table.get_mut(id) {
+                Some(State::Publish(Open { token, .. }) | State::Release(token)) => {
                     published.push(std::mem::take(token));
                 }
                 Some(State::Control(control)) => answered.extend(control.take_token()),
@@ -373,52 +370,48 @@ impl<P, S> Outgoing<P, S> {
         P: Default,
     {
         let mut published = Vec::new();
-        for id in self.in_order(|state| !matches!(state, State::Control(_))) {
-            let entry = self.entries[index(id)]
-                .as_mut()
-                .map(|entry| &mut entry.state);
-            if let Some(State::Publish(_, token) | State::Release(token)) = entry {
+        for id in self
+            .table
+            .in_order(|state| !matches!(state, State::Control(_)))
+        {
+            if let Some(State::Publish(Open { token, .. }) | State::Release(token)) =
+                self.table.get_mut(id)
+            {
                 published.push(std::mem::take(token));
             }
             if forget {
                 self.remove(id);
             }
         }
-        let controls = self.waiting.drain(..).filter_map(|control| match control {
-            Control::Subscribe(_, token) | Control::Unsubscribe(_, token) => Some(token),
-            Control::Renew(_) => None,
-        });
+        let controls = self.waiting.drain(..).filter_map(Control::into_token);
         (published, controls.collect())
     }
 }
 
-impl<S> Control<S> {
-    fn take_token(&mut self) -> Option<S>
-    where
-        S: Default,
-    {
-        match self {
-            Self::Subscribe(_, token) | Self::Unsubscribe(_, token) => Some(std::mem::take(token)),
-            Self::Renew(_) => None,
-        }
-    }
-
-    fn packet(&self, id: PacketId) -> Packet {
-        match self {
-            Self::Subscribe(filters, _) | Self::Renew(filters) => Packet::Subscribe(Subscribe {
-                id,
-                filters: filters.clone(),
-                properties: None,
-            }),
-            Self::Unsubscribe(filters, _) => Packet::Unsubscribe(Unsubscribe {
-                id,
-                filters: filters.clone(),
-                user_properties: Vec::new(),
-            }),
+impl<P> Open<P> {
+    /// What is left of the message's life. It was sent in time once, so it is sent again also where nothing is left,
+    /// with the shortest life there is: its exchange has to come to an end (4.4), and to some servers 0 means for ever.
+    fn shorten(&mut self, now: Instant) {
+        if let (Some(expires), Some(properties)) = (self.expires, &mut self.publish.properties) {
+            let left = expires.saturating_duration_since(now).as_secs();
+            properties.message_expiry = Some(u32::try_from(left).unwrap_or(u32::MAX).max(1));
         }
     }
 }
 
-fn index(id: PacketId) -> usize {
-    usize::from(id.get()) - 1
+/// Apart from `Outgoing`, for a publish that lies in its table.
+fn send(
+    terms: &Terms,
+    aliases: &mut Outbound,
+    publish: &mut Publish,
+    outbox: &mut Outbox,
+) -> Result<(), Failure> {
+    terms.check_publish(publish)?;
+    let sent = aliases.choose(&publish.topic);
+    let size = outbox.push_publish(publish, sent, terms.max_packet_size);
+    size.map_err(|size| {
+        aliases.take_back(&publish.topic, sent);
+        let limit = terms.max_packet_size;
+        Failure::Forbidden(super::Forbidden::TooLarge { size, limit })
+    })
 }

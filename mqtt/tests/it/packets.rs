@@ -26,15 +26,15 @@ impl Random {
         self.next().to_le_bytes()[0]
     }
 
-    fn coin(&mut self) -> bool {
+    pub(crate) fn coin(&mut self) -> bool {
         self.below(2) == 0
     }
 
-    fn pick<T: Copy>(&mut self, from: &[T]) -> T {
+    pub(crate) fn pick<T: Copy>(&mut self, from: &[T]) -> T {
         from[self.below(from.len())]
     }
 
-    fn bytes(&mut self, most: usize) -> Bytes {
+    pub(crate) fn bytes(&mut self, most: usize) -> Bytes {
         (0..self.below(most + 1)).map(|_| self.byte()).collect()
     }
 }

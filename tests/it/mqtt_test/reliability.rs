@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
+use qproxy::mqtt_client::Version;
 use qproxy::mqtt_client::client::{Event, MqttClient, MqttConfig, Request};
 use qproxy::mqtt_client::codec::{Ack, Packet, PacketId, ReasonCode, SubAck};
 use qproxy::mqtt_client::error::{ConnectError, Disconnected, Error};
@@ -47,9 +48,7 @@ async fn oblige(mut connection: PeerConnection) {
                 connection.send(&Packet::SubAck(suback)).await;
             }
             Packet::Unsubscribe(unsubscribe) => {
-                connection
-                    .send(&Packet::UnsubAck(unsubscribe.id.into()))
-                    .await;
+                connection.unsuback(&unsubscribe).await;
             }
             Packet::PingReq => connection.send(&Packet::PingResp).await,
             Packet::Disconnect(_) => return,
@@ -97,9 +96,19 @@ fn any_call(client: &MqttClient, kind: u64) -> Pin<Box<dyn Future<Output = ()>>>
 
 #[tokio::test]
 async fn calls_given_up_at_any_await_leave_nothing_behind() {
+    give_up_calls_in(Version::V311).await;
+}
+
+#[tokio::test]
+async fn calls_given_up_at_any_await_leave_nothing_behind_in_5_0() {
+    give_up_calls_in(Version::V5).await;
+}
+
+async fn give_up_calls_in(protocol: Version) {
     let peer = Arc::new(Peer::bind().await);
     // Small, so that calls wait for room too.
     let config = MqttConfig {
+        protocol,
         window: 2,
         queue_messages: 2,
         ..peer.config()
@@ -458,7 +467,7 @@ async fn one_deadline_spans_tcp_tls_and_connack() {
         connection
     };
     let (error, _dripping) = tokio::join!(late(config.clone()), dripping);
-    let ConnectError::Timeout { stage, timeout } = error else {
+    let ConnectError::Timeout { stage, timeout, .. } = error else {
         panic!("{error:?}")
     };
     assert_eq!((stage, timeout), ("the answer to CONNECT", connect_timeout));

@@ -5,6 +5,8 @@ pub mod httpbin;
 pub mod httpbin_requests;
 pub mod mosquitto;
 pub mod mqtt_peer;
+pub mod nats;
+pub mod tunnel;
 pub mod node;
 pub mod numbered;
 pub mod process;

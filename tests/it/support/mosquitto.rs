@@ -17,6 +17,8 @@ pub(crate) struct Options {
     /// The only user and password it lets in.
     pub(crate) user: Option<(&'static str, &'static str)>,
     pub(crate) tls: Option<TlsFiles>,
+    /// Keeps any number of messages for a slow subscriber, where it else drops all over 1,000 without a word.
+    pub(crate) drops_nothing: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -164,6 +166,9 @@ fn settings(directory: &Path, port: u16, options: &Options) -> String {
             )
             .unwrap();
         }
+    }
+    if options.drops_nothing {
+        text.push_str("max_queued_messages 0\n");
     }
     if options.persistence {
         write!(

@@ -4,6 +4,7 @@ use bytes::{Bytes, BytesMut};
 use qproxy::mqtt_client::client::MqttConfig;
 use qproxy::mqtt_client::codec::{
     self, Ack, ConnAck, Connect, Packet, PacketId, Publish, QoS, ReasonCode, SubAck, Text,
+    UnsubAck, Unsubscribe, Version,
 };
 use qproxy::mqtt_client::options::Backoff;
 use std::time::Duration;
@@ -18,6 +19,8 @@ pub(crate) struct Peer {
 
 pub(crate) struct PeerConnection {
     stream: TcpStream,
+    /// What the client's CONNECT names.
+    version: Version,
     received: BytesMut,
 }
 
@@ -50,6 +53,7 @@ impl Peer {
         stream.set_nodelay(true).unwrap();
         PeerConnection {
             stream,
+            version: Version::V311,
             received: BytesMut::new(),
         }
     }
@@ -60,17 +64,23 @@ impl Peer {
         session_present: bool,
         code: ReasonCode,
     ) -> (PeerConnection, Connect) {
+        let properties = None;
+        self.answer_with(ConnAck {
+            session_present,
+            code,
+            properties,
+        })
+        .await
+    }
+
+    /// The next connection, answered as it stands.
+    pub(crate) async fn answer_with(&self, connack: ConnAck) -> (PeerConnection, Connect) {
         let mut connection = self.accept_tcp().await;
         let Packet::Connect(connect) = connection.next().await else {
             panic!("not a CONNECT")
         };
-        connection
-            .send(&Packet::ConnAck(ConnAck {
-                session_present,
-                code,
-                properties: None,
-            }))
-            .await;
+        connection.version = connect.version;
+        connection.send(&Packet::ConnAck(connack)).await;
         (connection, *connect)
     }
 
@@ -88,8 +98,7 @@ impl PeerConnection {
     /// The next packet; `None` when the client has closed.
     pub(crate) async fn try_next(&mut self) -> Option<Packet> {
         loop {
-            if let Some(packet) =
-                codec::decode(&mut self.received, 64 << 20, codec::Version::V311).unwrap()
+            if let Some(packet) = codec::decode(&mut self.received, 64 << 20, self.version).unwrap()
             {
                 return Some(packet);
             }
@@ -113,7 +122,7 @@ impl PeerConnection {
 
     pub(crate) async fn send(&mut self, packet: &Packet) {
         let mut buf = BytesMut::new();
-        codec::encode(packet, codec::Version::V311, &mut buf).unwrap();
+        codec::encode(packet, self.version, &mut buf).unwrap();
         self.write(&buf).await;
     }
 
@@ -140,6 +149,20 @@ impl PeerConnection {
         }))
         .await;
         subscribe.filters[0].filter.clone()
+    }
+
+    /// Answers an UNSUBSCRIBE; MQTT 3.1.1 has no code for each filter.
+    pub(crate) async fn unsuback(&mut self, unsubscribe: &Unsubscribe) {
+        let codes = match self.version {
+            Version::V311 => Vec::new(),
+            Version::V5 => vec![ReasonCode::Success; unsubscribe.filters.len()],
+        };
+        self.send(&Packet::UnsubAck(UnsubAck {
+            id: unsubscribe.id,
+            codes,
+            properties: None,
+        }))
+        .await;
     }
 
     /// Sends a message; QoS 0 where `id` is 0, else QoS 1.

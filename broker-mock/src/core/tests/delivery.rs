@@ -223,7 +223,7 @@ fn malformed_shared_filters_are_refused() {
     let mut bench = pair();
     assert_eq!(
         bench.subscribe(2, "$share/g", AtMostOnce),
-        ReasonCode::UnspecifiedError
+        ReasonCode::TopicFilterInvalid
     );
     assert_eq!(bench.stats().counters.subscriptions_refused, 1);
 }

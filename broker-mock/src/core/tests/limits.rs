@@ -70,7 +70,7 @@ fn subscriptions_of_one_and_of_all() {
     assert_eq!(bench.subscribe(1, "b", AtMostOnce), ReasonCode::Success);
     assert_eq!(
         bench.subscribe(1, "c", AtMostOnce),
-        ReasonCode::UnspecifiedError
+        ReasonCode::QuotaExceeded
     );
     assert_eq!(
         bench.subscribe(1, "a", AtLeastOnce),
@@ -79,7 +79,7 @@ fn subscriptions_of_one_and_of_all() {
     assert_eq!(bench.subscribe(2, "a", AtMostOnce), ReasonCode::Success);
     assert_eq!(
         bench.subscribe(2, "b", AtMostOnce),
-        ReasonCode::UnspecifiedError
+        ReasonCode::QuotaExceeded
     );
     bench.cut(1);
     assert_eq!(bench.subscribe(2, "b", AtMostOnce), ReasonCode::Success);
@@ -96,7 +96,7 @@ fn topic_length_and_levels() {
     bench.join(1, clean("a"));
     assert_eq!(
         bench.subscribe(1, "a/b/c/d", AtMostOnce),
-        ReasonCode::UnspecifiedError
+        ReasonCode::TopicFilterInvalid
     );
     assert_eq!(bench.subscribe(1, "a/b/c", AtMostOnce), ReasonCode::Success);
     bench.send(1, publish("a/b/c/d", "", AtMostOnce, 0));

@@ -1,21 +1,24 @@
 //! The core by itself: packets in, packets out, time by hand.
 
+mod contract;
 mod delivery;
 mod limits;
 mod random;
 mod sessions;
+mod v5;
 
 use std::collections::HashMap;
 use std::time::Duration;
 
 use bytes::Bytes;
 use qproxy_mqtt::codec::{
-    Ack, Connect, Packet, PacketId, Publish, QoS, ReasonCode, SubAck, Subscribe, Subscription,
-    UnsubAck, Unsubscribe, Will,
+    Ack, ConnAck, Connect, Packet, PacketId, Publish, QoS, ReasonCode, SubAck, Subscribe,
+    Subscription, UnsubAck, Unsubscribe, Will,
 };
 
 use super::{Action, Broker, CloseReason, ConnectionId, weight};
 use crate::{Config, Limits, Stats};
+use contract::Contract;
 
 /// A broker with any number of clients, all in memory.
 struct Bench {
@@ -25,6 +28,8 @@ struct Bench {
     closed: HashMap<u64, CloseReason>,
     /// Connections whose socket takes nothing.
     stuck: Vec<u64>,
+    /// What every packet to a client has to keep to.
+    contracts: HashMap<u64, Contract>,
 }
 
 impl Bench {
@@ -47,15 +52,24 @@ impl Bench {
             inbox: HashMap::new(),
             closed: HashMap::new(),
             stuck: Vec::new(),
+            contracts: HashMap::new(),
         }
     }
 
     fn open(&mut self, connection: u64) {
+        self.contracts.remove(&connection);
         self.broker.connected(ConnectionId(connection), self.now);
         self.settle();
     }
 
     fn send(&mut self, connection: u64, packet: Packet) {
+        match (&packet, self.contracts.get_mut(&connection)) {
+            (Packet::Connect(connect), None) => {
+                self.contracts.insert(connection, Contract::of(connect));
+            }
+            (_, Some(contract)) => contract.sent_by_client(&packet),
+            _ => {}
+        }
         self.broker
             .packet(ConnectionId(connection), packet, self.now);
         self.settle();
@@ -84,6 +98,9 @@ impl Bench {
                     Action::Send { connection, packet } => {
                         if !self.stuck.contains(&connection.0) {
                             self.broker.written(connection, weight(&packet));
+                        }
+                        if let Some(contract) = self.contracts.get_mut(&connection.0) {
+                            contract.check(&packet);
                         }
                         self.inbox.entry(connection.0).or_default().push(packet);
                     }
@@ -117,14 +134,18 @@ impl Bench {
 
     /// Connects and takes the CONNACK; returns whether the session was there.
     fn join(&mut self, connection: u64, connect: Connect) -> bool {
+        let ack = self.connack(connection, connect);
+        assert_eq!(ack.code, ReasonCode::Success, "refused");
+        ack.session_present
+    }
+
+    /// Connects and takes the CONNACK.
+    fn connack(&mut self, connection: u64, connect: Connect) -> ConnAck {
         self.open(connection);
         self.send(connection, Packet::Connect(Box::new(connect)));
         let inbox = self.inbox.get_mut(&connection).expect("an answer");
         match inbox.remove(0) {
-            Packet::ConnAck(ack) => {
-                assert_eq!(ack.code.as_u8(), 0, "refused");
-                ack.session_present
-            }
+            Packet::ConnAck(ack) => ack,
             other => panic!("CONNACK comes first, not {other:?}"),
         }
     }

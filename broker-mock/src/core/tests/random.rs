@@ -1,13 +1,18 @@
 //! Anything in any order: nothing panics, nothing leaks, QoS keeps its promise.
 
 use std::collections::VecDeque;
+use std::num::{NonZeroU16, NonZeroU32};
 
 use proptest::collection::vec;
+use proptest::option;
 use proptest::prelude::*;
 
 use super::*;
 use crate::Overflow;
-use qproxy_mqtt::codec::{ConnAck, Disconnect, ReasonCode};
+use qproxy_mqtt::codec::{
+    Auth, ConnectProperties, Disconnect, DisconnectProperties, PublishProperties, RetainHandling,
+    SubscribeProperties, SubscriptionId, Version, WillProperties,
+};
 
 #[derive(Debug, Clone)]
 enum Step {
@@ -36,47 +41,157 @@ fn filter() -> impl Strategy<Value = String> {
 }
 
 fn connect() -> impl Strategy<Value = Packet> {
-    (0..4_u8, any::<bool>(), any::<bool>(), 0..3_u16).prop_map(
-        |(name, clean_session, will, keep_alive)| {
+    let common = (0..4_u8, any::<bool>(), any::<bool>(), 0..3_u16);
+    (
+        common,
+        option::of((connect_properties(), will_properties())),
+    )
+        .prop_map(|((name, clean_session, will, keep_alive), fifth)| {
             let connect = Connect {
                 clean_session,
                 keep_alive,
                 ..clean("abc".get(..usize::from(name)).unwrap_or_default())
             };
-            let connect = if will {
+            let mut connect = if will {
                 with_will(connect, "a/b")
             } else {
                 connect
             };
+            if let Some((properties, will)) = fifth {
+                connect.version = Version::V5;
+                connect.properties = Some(Box::new(properties));
+                if let Some(testament) = &mut connect.will {
+                    testament.properties = Some(Box::new(will));
+                }
+            }
             Packet::Connect(Box::new(connect))
+        })
+}
+
+fn connect_properties() -> impl Strategy<Value = ConnectProperties> {
+    let expiry = option::of(prop_oneof![0..3_u32, Just(u32::MAX)]);
+    let size = option::of(1..400_u32);
+    (expiry, option::of(1..4_u16), size, 0..3_u16, any::<bool>()).prop_map(
+        |(session_expiry, window, size, aliases, explain)| ConnectProperties {
+            session_expiry,
+            receive_max: window.and_then(NonZeroU16::new),
+            max_packet_size: size.and_then(NonZeroU32::new),
+            topic_alias_max: Some(aliases),
+            request_problem_information: Some(explain),
+            ..ConnectProperties::default()
         },
     )
 }
 
+fn will_properties() -> impl Strategy<Value = WillProperties> {
+    (option::of(0..3_u32), option::of(0..3_u32)).prop_map(|(delay, message_expiry)| {
+        WillProperties {
+            delay,
+            message_expiry,
+            ..WillProperties::default()
+        }
+    })
+}
+
 fn message() -> impl Strategy<Value = Packet> {
-    (topic(), 0..400_usize, qos(), any::<bool>(), 1..6_u16).prop_map(
-        |(topic, size, qos, retain, number)| match publish(&topic, &"x".repeat(size), qos, number) {
-            Packet::Publish(publish) => Packet::Publish(Publish { retain, ..publish }),
-            other => other,
+    let flags = (any::<bool>(), any::<bool>());
+    let packet = (topic(), 0..400_usize, qos(), flags, 1..6_u16);
+    (packet, option::weighted(0.6, publish_properties())).prop_map(
+        |((topic, size, qos, (retain, dup), number), properties)| {
+            let named = properties.as_ref().is_none_or(|(named, _)| *named);
+            let topic = if named { topic } else { String::new() };
+            match publish(&topic, &"x".repeat(size), qos, number) {
+                Packet::Publish(publish) => Packet::Publish(Publish {
+                    retain,
+                    dup: dup && qos != QoS::AtMostOnce,
+                    properties: properties.map(|(_, properties)| Box::new(properties)),
+                    ..publish
+                }),
+                other => other,
+            }
         },
     )
+}
+
+/// With whether the topic is there beside the alias.
+fn publish_properties() -> impl Strategy<Value = (bool, PublishProperties)> {
+    let alias = option::of((1..4_u16, any::<bool>()));
+    (alias, option::of(0..3_u32), 0..9_usize).prop_map(|(alias, message_expiry, count)| {
+        let properties = PublishProperties {
+            topic_alias: alias.and_then(|(alias, _)| NonZeroU16::new(alias)),
+            message_expiry,
+            user_properties: vec![("name".into(), "value".into()); count],
+            ..PublishProperties::default()
+        };
+        (alias.is_none_or(|(_, named)| named), properties)
+    })
+}
+
+fn wanted() -> impl Strategy<Value = Subscription> {
+    (filter(), qos(), any::<(bool, bool)>(), 0..3_u8).prop_map(
+        |(filter, qos, (no_local, retain_as_published), handling)| Subscription {
+            no_local: no_local && !filter.starts_with('$'),
+            retain_as_published,
+            retain_handling: RetainHandling::from_u8(handling).unwrap_or_default(),
+            ..Subscription::new(filter, qos)
+        },
+    )
+}
+
+fn subscribe_packet() -> impl Strategy<Value = Packet> {
+    (vec(wanted(), 1..4), 0..4_u32).prop_map(|(filters, number)| {
+        Packet::Subscribe(Subscribe {
+            id: id(1),
+            filters,
+            properties: Some(Box::new(SubscribeProperties {
+                subscription_id: SubscriptionId::new(number),
+                ..SubscribeProperties::default()
+            })),
+        })
+    })
+}
+
+fn reply() -> impl Strategy<Value = Ack> {
+    (1..12_u16, any::<bool>()).prop_map(|(number, well)| {
+        let reason = if well {
+            ReasonCode::Success
+        } else {
+            ReasonCode::UnspecifiedError
+        };
+        Ack::new(id(number), reason)
+    })
+}
+
+fn goodbye() -> impl Strategy<Value = Packet> {
+    (any::<bool>(), option::of(0..3_u32)).prop_map(|(will, session_expiry)| {
+        let reason = if will {
+            ReasonCode::DisconnectWithWill
+        } else {
+            ReasonCode::Success
+        };
+        Packet::Disconnect(Disconnect {
+            reason,
+            properties: Some(Box::new(DisconnectProperties {
+                session_expiry,
+                ..DisconnectProperties::default()
+            })),
+        })
+    })
 }
 
 fn packet() -> impl Strategy<Value = Packet> {
     prop_oneof![
         4 => connect(),
         8 => message(),
-        4 => vec((filter(), qos()), 1..4).prop_map(|filters| {
-            let filters: Vec<(&str, QoS)> = filters.iter().map(|(text, qos)| (text.as_str(), *qos)).collect();
-            subscribe(&filters)
-        }),
+        4 => subscribe_packet(),
         1 => filter().prop_map(|filter| unsubscribe(&filter)),
-        3 => (1..12_u16).prop_map(|number| Packet::PubAck(ack(number))),
-        2 => (1..12_u16).prop_map(|number| Packet::PubRec(ack(number))),
+        3 => reply().prop_map(Packet::PubAck),
+        2 => reply().prop_map(Packet::PubRec),
         2 => (1..12_u16).prop_map(|number| Packet::PubRel(ack(number))),
         2 => (1..12_u16).prop_map(|number| Packet::PubComp(ack(number))),
         1 => Just(Packet::PingReq),
-        1 => Just(Packet::Disconnect(Disconnect::default())),
+        1 => goodbye(),
+        1 => Just(Packet::Auth(Auth::default())),
         1 => Just(Packet::ConnAck(ConnAck { session_present: false, code: ReasonCode::Success, properties: None })),
     ]
 }
@@ -109,6 +224,8 @@ fn tight(overflow: Overflow) -> Limits {
         retained_messages: 14,
         retained_bytes: 2_000,
         outbox_bytes: 500,
+        property_bytes: 600,
+        topic_aliases: 2,
         ..Limits::default()
     }
 }
@@ -194,6 +311,23 @@ impl Subscriber {
     }
 }
 
+/// A durable client that comes in one version or the other, with a window of its own.
+fn back(choice: u64) -> Connect {
+    if choice == 0 {
+        return durable("s");
+    }
+    Connect {
+        version: Version::V5,
+        properties: Some(Box::new(ConnectProperties {
+            session_expiry: Some(1_000),
+            receive_max: u16::try_from(choice).ok().and_then(NonZeroU16::new),
+            topic_alias_max: Some(1),
+            ..ConnectProperties::default()
+        })),
+        ..durable("s")
+    }
+}
+
 /// Publishes 30 numbered messages to a durable subscriber whose connection breaks at places that the seed picks.
 fn survives_breaks(qos: QoS, seed: u64) -> Vec<String> {
     let mut state = seed;
@@ -213,7 +347,7 @@ fn survives_breaks(qos: QoS, seed: u64) -> Vec<String> {
         held: Vec::new(),
         got: Vec::new(),
     };
-    bench.join(100, durable("s"));
+    bench.join(100, back(random(4)));
     bench.subscribe(100, "t", qos);
     let mut wire: VecDeque<Packet> = VecDeque::new();
     let mut number = 0;
@@ -228,7 +362,7 @@ fn survives_breaks(qos: QoS, seed: u64) -> Vec<String> {
                 bench.cut(subscriber.connection);
                 subscriber.connection += 1;
                 assert!(
-                    bench.join(subscriber.connection, durable("s")),
+                    bench.join(subscriber.connection, back(random(4))),
                     "session present"
                 );
             }

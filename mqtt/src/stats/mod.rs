@@ -1,6 +1,37 @@
-//! Counters that can be read without any metrics crate.
+//! Counters and times that can be read without any metrics crate.
+
+mod histogram;
 
 use std::sync::atomic::{AtomicU64, Ordering};
+
+pub use histogram::Histogram;
+
+use histogram::Recorder;
+
+/// How long the server took to answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Latencies {
+    /// From the hand-over of a publish of QoS 1 or 2 to the connection until PUBACK or PUBCOMP.
+    pub publish: Histogram,
+    /// From PINGREQ to PINGRESP.
+    pub ping: Histogram,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Recorders {
+    pub(crate) publish: Recorder,
+    pub(crate) ping: Recorder,
+}
+
+impl Recorders {
+    pub(crate) fn read(&self) -> Latencies {
+        Latencies {
+            publish: self.publish.read(),
+            ping: self.ping.read(),
+        }
+    }
+}
 
 /// A counter that many tasks raise.
 #[derive(Debug, Default)]
@@ -31,6 +62,8 @@ macro_rules! counters {
             pub queued: u64,
             /// Publishes thrown out of the full queue.
             pub displaced: u64,
+            /// Publishes that expired before they were sent.
+            pub expired: u64,
             /// Queries that wait for their answer, now.
             pub open_queries: u64,
         }
@@ -58,6 +91,8 @@ counters! {
     published,
     /// Publishes of QoS 1 and 2 that were acknowledged.
     acknowledged,
+    /// Publishes that the server refused, or does not take, or had lost.
+    refused,
     /// Publishes sent again after a reconnect.
     republished,
     /// Times the server had lost the session.

@@ -1,0 +1,207 @@
+//! Between the session and its store: what the program hands in is saved before it may be sent, what the session
+//! changes before the packet that follows from it leaves. Without `persistence` nothing here does anything.
+
+use std::convert::Infallible;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
+use tracing::warn;
+
+use crate::client::PublishToken;
+use crate::codec::{Publish, QoS};
+use crate::error::{Disconnected, Error};
+use crate::persistence::{Change, InFlight};
+use crate::queue::Queued;
+use crate::session::SessionChange;
+
+use super::latency::Waiting;
+use super::{Chain, ClientSession, Driver, Event, Shared, finish};
+
+/// The session to go on with, and in the queue what was never sent. A session in memory is no older than the store.
+pub(crate) fn restore(
+    shared: &Shared,
+    session: &mut Option<ClientSession>,
+    new: impl FnOnce() -> ClientSession,
+) -> Result<ClientSession, Error> {
+    let Some(store) = &shared.config.persistence else {
+        return Ok(session.take().unwrap_or_else(new));
+    };
+    let saved = store.load(&shared.config.client_id)?;
+    let next = &shared.next_number;
+    next.fetch_max(saved.next_number(), Ordering::Relaxed);
+    shared
+        .queue
+        .restore(saved.queued().map(|(number, publish)| Queued {
+            // How long it has been of use already is not known: its time begins anew.
+            expires: expiry(publish),
+            publish: publish.clone(),
+            done: None,
+            number: Some(number),
+            saved: None,
+        }));
+    if let Some(session) = session.take() {
+        return Ok(session);
+    }
+    let mut session = new();
+    for (id, in_flight) in saved.in_flight() {
+        match in_flight {
+            InFlight::Publish { publish, .. } => {
+                session.restore_publish(id, publish.clone(), Waiting::default())
+            }
+            InFlight::Release { .. } => session.restore_release(id, Waiting::default()),
+        }
+    }
+    saved.received().for_each(|id| session.restore_received(id));
+    session.note_changes();
+    Ok(session)
+}
+
+fn expiry(publish: &Publish) -> Option<Instant> {
+    let seconds = publish.properties.as_ref()?.message_expiry?;
+    Instant::now().checked_add(Duration::from_secs(seconds.into()))
+}
+
+/// Asks to hear of it, where it is going to be saved.
+pub(crate) fn hear_of_saving(
+    shared: &Shared,
+    queued: &mut Queued,
+) -> Option<oneshot::Receiver<()>> {
+    let kept = shared.config.persistence.is_some() && queued.publish.qos != QoS::AtMostOnce;
+    kept.then(|| {
+        let (sender, receiver) = oneshot::channel();
+        queued.saved = Some(sender);
+        receiver
+    })
+}
+
+/// Waits until it is saved; the token knows why it is not.
+pub(crate) async fn saved(
+    saved: Option<oneshot::Receiver<()>>,
+    token: PublishToken,
+) -> Result<PublishToken, Error> {
+    match saved {
+        None => Ok(token),
+        Some(saved) => match saved.await {
+            Ok(()) => Ok(token),
+            Err(_) => token.await.and(Err(Error::Stopped)),
+        },
+    }
+}
+
+/// Saves what producers put in, as long as there is no connection that does. Never ends.
+pub(super) async fn keep_saving(shared: &Shared) -> Infallible {
+    if shared.config.persistence.is_none() {
+        return std::future::pending().await;
+    }
+    loop {
+        save_arrivals(shared);
+        shared.queue.work().await;
+    }
+}
+
+/// Saves what producers put in, in one batch, and lets it be sent; what cannot be saved fails.
+pub(super) fn save_arrivals(shared: &Shared) {
+    let Some(store) = &shared.config.persistence else {
+        return;
+    };
+    let (mut arrivals, mut withdrawn) = (Vec::new(), Vec::new());
+    shared.queue.take_arrivals(&mut arrivals, &mut withdrawn);
+    let withdrawn = withdrawn.into_iter();
+    let mut changes: Vec<_> = withdrawn
+        .map(|number| Change::Withdrawn { number })
+        .collect();
+    for queued in &mut arrivals {
+        if queued.publish.qos == QoS::AtMostOnce {
+            continue;
+        }
+        let number = shared.next_number.fetch_add(1, Ordering::Relaxed);
+        queued.number = Some(number);
+        let publish = queued.publish.clone();
+        changes.push(Change::Accepted { number, publish });
+    }
+    let result = if changes.is_empty() {
+        Ok(())
+    } else {
+        store.save(&changes)
+    };
+    let Err(reason) = result else {
+        for saved in arrivals.iter_mut().filter_map(|queued| queued.saved.take()) {
+            // The producer went away; its message stays.
+            let _ = saved.send(());
+        }
+        shared.queue.admit(arrivals, &[]);
+        return;
+    };
+    let (kept, admitted): (Vec<_>, Vec<_>) = arrivals
+        .into_iter()
+        .partition(|queued| queued.number.is_some());
+    shared.queue.admit(admitted, &kept);
+    let publishes = kept.len();
+    warn!(publishes, reason = %Chain(&reason), "messages could not be saved, and are not sent");
+    // Nobody listens: that is fine.
+    let _ = shared.events.send(Event::NotSaved {
+        reason: reason.clone(),
+        publishes,
+    });
+    for queued in kept {
+        finish(queued.done, Err(Error::NotSaved(reason.clone())));
+    }
+}
+
+impl Driver {
+    /// The session's changes so far become the store's, in their order. `sent` is the number of the publish that it
+    /// was handed last, which only the driver knows.
+    fn collect_changes(&mut self, sent: Option<u64>) {
+        self.session.take_changes(&mut self.changes);
+        self.unsaved
+            .extend(self.changes.drain(..).filter_map(|change| match change {
+                SessionChange::Sent(id) => sent.map(|number| Change::Sent { number, id }),
+                SessionChange::Released(id) => Some(Change::Released { id }),
+                SessionChange::Completed(id) => Some(Change::Completed { id }),
+                SessionChange::Received(id) => Some(Change::Received { id }),
+                SessionChange::Forgotten(id) => Some(Change::Forgotten { id }),
+                SessionChange::AllForgotten => Some(Change::AllForgotten),
+            }));
+    }
+
+    /// The session was handed this publish.
+    pub(super) fn note_sent(&mut self, number: Option<u64>) {
+        if let Some(number) = number {
+            self.collect_changes(Some(number));
+            if !matches!(self.unsaved.last(), Some(Change::Sent { number: it, .. }) if *it == number)
+            {
+                // The session did not take it.
+                self.unsaved.push(Change::Withdrawn { number });
+            }
+        }
+    }
+
+    /// Saves the session's changes; what failed is tried again with the next.
+    pub(super) fn save_session(&mut self) -> Result<(), Disconnected> {
+        let shared = self.shared.clone();
+        let Some(store) = &shared.config.persistence else {
+            return Ok(());
+        };
+        self.collect_changes(None);
+        if self.unsaved.is_empty() {
+            return Ok(());
+        }
+        store.save(&self.unsaved).map_err(Disconnected::NotSaved)?;
+        self.unsaved.clear();
+        Ok(())
+    }
+
+    /// Before messages are handed on: one of QoS 2 that the program has seen must not come again after a crash.
+    pub(super) fn save_received(&mut self) -> Result<(), Disconnected> {
+        if self.shared.config.persistence.is_none() {
+            return Ok(());
+        }
+        self.collect_changes(None);
+        let received = |change: &Change| matches!(change, Change::Received { .. });
+        if self.unsaved.iter().any(received) {
+            self.save_session()?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,139 @@
+//! The sum of all changes: what is still open.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::codec::{PacketId, Publish};
+
+use super::Change;
+
+/// A session as it was saved.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Saved {
+    queued: BTreeMap<u64, Publish>,
+    in_flight: BTreeMap<PacketId, InFlight>,
+    received: BTreeSet<PacketId>,
+    /// Counts releases, for their order.
+    releases: u64,
+    next_number: u64,
+}
+
+/// A publish that went out and is not complete.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum InFlight {
+    /// PUBLISH may have left.
+    Publish {
+        /// Where it stands among all publishes.
+        number: u64,
+        /// The message.
+        publish: Publish,
+    },
+    /// PUBREC has come; `order` rises from one to the next.
+    Release {
+        /// Where it stands among the releases.
+        order: u64,
+    },
+}
+
+impl Saved {
+    /// Takes one change in. One that refers to nothing changes nothing.
+    pub fn apply(&mut self, change: &Change) {
+        match change {
+            Change::Accepted { number, publish } => {
+                self.queued.insert(*number, publish.clone());
+                self.next_number = self.next_number.max(number.saturating_add(1));
+            }
+            Change::Withdrawn { number } => {
+                self.queued.remove(number);
+            }
+            Change::Sent { number, id } => {
+                if let Some(publish) = self.queued.remove(number) {
+                    let number = *number;
+                    self.in_flight
+                        .insert(*id, InFlight::Publish { number, publish });
+                }
+            }
+            Change::Released { id } => {
+                let order = self.releases;
+                self.releases += 1;
+                self.in_flight.insert(*id, InFlight::Release { order });
+            }
+            Change::Completed { id } => {
+                self.in_flight.remove(id);
+            }
+            Change::Received { id } => {
+                self.received.insert(*id);
+            }
+            Change::Forgotten { id } => {
+                self.received.remove(id);
+            }
+            Change::AllForgotten => self.received.clear(),
+        }
+    }
+
+    /// The fewest changes that lead here.
+    #[must_use]
+    pub fn changes(&self) -> Vec<Change> {
+        let mut changes = Vec::new();
+        let mut releases = Vec::new();
+        for (&id, in_flight) in &self.in_flight {
+            match in_flight {
+                InFlight::Publish { number, publish } => {
+                    let (number, publish) = (*number, publish.clone());
+                    changes.push(Change::Accepted { number, publish });
+                    changes.push(Change::Sent { number, id });
+                }
+                InFlight::Release { order } => releases.push((*order, id)),
+            }
+        }
+        releases.sort_unstable();
+        changes.extend(releases.into_iter().map(|(_, id)| Change::Released { id }));
+        changes.extend(self.queued.iter().map(|(&number, publish)| {
+            let publish = publish.clone();
+            Change::Accepted { number, publish }
+        }));
+        changes.extend(self.received.iter().map(|&id| Change::Received { id }));
+        changes
+    }
+
+    /// About what it takes as changes, in bytes.
+    pub(super) fn bytes(&self) -> u64 {
+        let in_flight = self.in_flight.values().filter_map(|it| match it {
+            InFlight::Publish { publish, .. } => Some(publish),
+            InFlight::Release { .. } => None,
+        });
+        let publishes = self.queued.values().chain(in_flight);
+        publishes
+            .map(|it| (it.payload.len() + it.topic.as_bytes().len() + 32) as u64)
+            .sum()
+    }
+
+    /// Publishes that were not sent, in their order.
+    pub fn queued(&self) -> impl Iterator<Item = (u64, &Publish)> {
+        self.queued
+            .iter()
+            .map(|(&number, publish)| (number, publish))
+    }
+
+    /// Publishes that were, with their packet ids: first PUBLISH in the order of publishing, then PUBREL in the order
+    /// of PUBREC.
+    #[must_use]
+    pub fn in_flight(&self) -> Vec<(PacketId, &InFlight)> {
+        let mut all: Vec<_> = self.in_flight.iter().map(|(&id, it)| (id, it)).collect();
+        all.sort_by_key(|(_, it)| match it {
+            InFlight::Publish { number, .. } => (0, *number),
+            InFlight::Release { order } => (1, *order),
+        });
+        all
+    }
+
+    /// Packet ids of the server between PUBLISH and PUBREL.
+    pub fn received(&self) -> impl Iterator<Item = PacketId> {
+        self.received.iter().copied()
+    }
+
+    /// A number above those of all publishes that are open.
+    #[must_use]
+    pub fn next_number(&self) -> u64 {
+        self.next_number
+    }
+}
