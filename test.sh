@@ -14,6 +14,7 @@ need cc build-essential
 need mosquitto mosquitto
 need mosquitto_sub mosquitto-clients
 need redis-server redis-server
+need rabbitmq-server rabbitmq-server
 need nats-server nats-server
 need nginx nginx-light
 need microsocks microsocks

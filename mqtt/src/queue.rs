@@ -191,15 +191,17 @@ impl Queue {
 
     /// Puts a publish in, as the overflow policy says where it is full. Cancelled while it waits, nothing is put in.
     pub(crate) async fn publish(&self, queued: Queued) -> Result<(), Error> {
-        let mut queued = queued;
-        let mut since = None;
+        // Most find room at once, and need no place among those who wait for it.
+        let Some((mut queued, since)) = self.push(queued, self.overflow)? else {
+            return Ok(());
+        };
         loop {
             let space = self.space.notified();
             tokio::pin!(space);
             space.as_mut().enable();
             match self.push(queued, self.overflow)? {
                 None => return Ok(()),
-                Some((back, stalls)) if *since.get_or_insert(stalls) == stalls => queued = back,
+                Some((back, stalls)) if stalls == since => queued = back,
                 Some(_) => return Err(Error::Stalled(self.stall_timeout)),
             }
             space.await;

@@ -2,6 +2,7 @@
 
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
+use qproxy_mqtt::codec::Version;
 use qproxy_mqtt::options::{Proxy, Transport, WebSocketOptions};
 use qproxy_mqtt::transport::TransportError;
 use secrecy::ExposeSecret;
@@ -182,6 +183,10 @@ pub(super) fn endpoint(
             Endpoint::new(host, address.port())
         }
         (None, None) => return Ok(None),
+    };
+    endpoint.protocol = match settings.mqtt.protocol {
+        config::MqttVersion::V311 => Version::V311,
+        config::MqttVersion::V5 => Version::V5,
     };
     let keep_alive = settings.mqtt.keep_alive.as_secs();
     endpoint.keep_alive = u16::try_from(keep_alive).unwrap_or(u16::MAX);

@@ -269,6 +269,9 @@ pub enum MqttVersion {
     /// MQTT 3.1.1.
     #[serde(rename = "3.1.1")]
     V311,
+    /// MQTT 5.0.
+    #[serde(rename = "5.0", alias = "5")]
+    V5,
 }
 
 /// How messages are packed.

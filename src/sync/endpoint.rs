@@ -4,7 +4,7 @@ use std::error::Error as _;
 use std::fmt;
 use std::path::PathBuf;
 
-use qproxy_mqtt::codec::ReasonCode;
+use qproxy_mqtt::codec::{ReasonCode, Version};
 use qproxy_mqtt::error::{ConnectError, TlsError};
 use qproxy_mqtt::options::{MqttConfig, Proxy, TlsOptions, Transport};
 use secrecy::{ExposeSecret, SecretString};
@@ -22,6 +22,8 @@ pub struct Endpoint {
     pub app_id: Option<String>,
     /// Travels as MQTT password.
     pub token: Option<SecretString>,
+    /// Which version is spoken.
+    pub protocol: Version,
     /// Keep alive in seconds.
     pub keep_alive: u16,
     /// What carries the packets.
@@ -42,7 +44,7 @@ pub struct Tls {
 }
 
 impl Endpoint {
-    /// Plain TCP without credentials, keep alive 30 s.
+    /// MQTT 3.1.1 over plain TCP without credentials, keep alive 30 s.
     #[must_use]
     pub fn new(host: impl Into<String>, port: u16) -> Self {
         Self {
@@ -51,6 +53,7 @@ impl Endpoint {
             tls: None,
             app_id: None,
             token: None,
+            protocol: Version::V311,
             keep_alive: 30,
             transport: Transport::default(),
             proxy: None,
@@ -65,6 +68,7 @@ impl Endpoint {
             client_id,
             host: self.host.clone(),
             port: self.port,
+            protocol: self.protocol,
             keep_alive: self.keep_alive,
             app_id: self.app_id.clone(),
             token: token.map(|token| token.expose_secret().to_owned()),

@@ -88,6 +88,27 @@ fn a_recorder_reaches_the_broker_inside_the_player_over_tls() {
     wait_for_records(&player, 1);
 }
 
+/// In both versions: what the one node captured, the other answers.
+#[test]
+fn nodes_that_speak_mqtt_5_meet_on_any_broker_and_with_nodes_that_do_not() {
+    let (folder, origin) = (tempfile::tempdir().unwrap(), Origin::start());
+    let mosquitto = Mosquitto::start_now(&Options::default());
+    let mut playing = player(mosquitto.port());
+    playing["mqtt"] = json!({ "protocol": "5.0" });
+    let player = Node::start(&folder.path().join("player"), &playing);
+    for (number, protocol) in (1..).zip(["5.0", "3.1.1"]) {
+        let mut recording = recorder(mosquitto.port(), &origin.url());
+        recording["node"] = json!(format!("rec-{number}"));
+        recording["mqtt"] = json!({ "protocol": protocol });
+        let recorder = Node::start(
+            &folder.path().join(format!("recorder-{number}")),
+            &recording,
+        );
+        assert_eq!(curl(recorder.url("record"), &[]).status, 200);
+        wait_for_records(&player, number);
+    }
+}
+
 #[test]
 fn a_subscriber_that_is_not_ours_reads_the_traffic_topics() {
     require("paho.mqtt");

@@ -12,7 +12,7 @@ use qproxy::mqtt_client::error::{ConnectError, Error};
 use qproxy::mqtt_client::message::QoS;
 use qproxy::mqtt_client::options::{Proxy, TlsOptions, Transport, WebSocketOptions};
 
-use crate::support::mosquitto::TlsFiles;
+use crate::support::certificates::TlsFiles;
 use crate::support::soon;
 
 fn to(host: &str, port: u16) -> MqttConfig {

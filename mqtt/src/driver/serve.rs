@@ -156,6 +156,10 @@ impl Driver {
             self.hand_on(now);
         }
         self.shared.counters.ignored.set(self.session.ignored());
+        self.shared
+            .counters
+            .downgraded
+            .set(self.session.downgraded());
         Ok(())
     }
 

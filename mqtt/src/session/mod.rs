@@ -6,6 +6,8 @@
 //! first, so that what waits has one bound in one place. One state serves both versions: what only MQTT 5.0 has
 //! stands in [`Terms`], which are plain for a server of 3.1.1.
 
+mod config;
+mod event;
 mod terms;
 mod violation;
 mod table;
@@ -21,11 +23,10 @@ mod tests;
 
 use std::time::{Duration, Instant};
 
-use crate::codec::{
-    Disconnect, Packet, Publish, QoS, ReasonCode, Subscription, SubscriptionId, Text, Version,
-};
-use crate::said::ServerReason;
+use crate::codec::{Packet, Publish, QoS, Subscription, SubscriptionId, Text, Version};
 
+pub use config::{AckMode, Config, Continuity, OnSessionLost};
+pub use event::{Closing, Event, Failure};
 pub use incoming::AckId;
 pub use keep_alive::DeadPeer;
 pub use outbox::Outbox;
@@ -38,39 +39,6 @@ use incoming::Incoming;
 use keep_alive::KeepAlive;
 use outgoing::Outgoing;
 
-/// What a session is built with.
-#[derive(Debug, Clone)]
-pub struct Config {
-    /// Which version is spoken.
-    pub version: Version,
-    /// Publishes of QoS 1 and 2 in flight at once; 1 to 65,535 (a 0 counts as 1).
-    pub window: u16,
-    /// How many of those may be of QoS 2; 1 at least.
-    pub window_exactly_once: u16,
-    /// How a connection goes on from the one before.
-    pub continuity: Continuity,
-    /// Longest silence in either direction; zero switches pings off. A server of MQTT 5.0 may ask for another.
-    pub keep_alive: Duration,
-    /// Who acknowledges what arrives.
-    pub ack_mode: AckMode,
-    /// Messages of QoS 1 and 2 that the server may have unacknowledged; of MQTT 5.0.
-    pub receive_maximum: u16,
-    /// Topic aliases that the server may use; of MQTT 5.0.
-    pub topic_alias_maximum: u16,
-    /// What happens to publishes in flight where the server has lost the session.
-    pub on_session_lost: OnSessionLost,
-}
-
-/// Who acknowledges messages of QoS 1 and 2 that arrive.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum AckMode {
-    /// The client, as a message enters the queue towards the program.
-    #[default]
-    Auto,
-    /// The program, with `message.ack()`; before that the server keeps the message.
-    Manual,
-}
-
 /// What the program does with a message it was to acknowledge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Settled {
@@ -78,75 +46,6 @@ pub enum Settled {
     Acknowledged,
     /// Let go without: nothing goes out, and the server sends it again in the next connection.
     Dropped,
-}
-
-/// What the session reports.
-#[derive(Debug)]
-pub enum Event<P, S> {
-    /// A publish of QoS 1 or 2 is complete; the reason is one of success.
-    Published(P, ReasonCode),
-    /// A publish came to nothing.
-    PublishFailed(P, Failure),
-    /// SUBACK came, with one code for each filter, and perhaps words.
-    Subscribed(S, Vec<ReasonCode>, Option<Text>),
-    /// UNSUBACK came, with one code for each filter, and perhaps words.
-    Unsubscribed(S, Vec<ReasonCode>, Option<Text>),
-    /// A subscribe or an unsubscribe was not sent.
-    ControlFailed(S, Failure),
-    /// A message arrived; it has an [`AckId`] where the program has to settle it.
-    Message(Publish, Option<AckId>),
-    /// This filter was not renewed after the server had lost the session: the server refused it, or (no code) its
-    /// terms forbid it.
-    RenewalRefused(Text, Option<ReasonCode>),
-}
-
-/// Why something came to nothing.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum Failure {
-    /// The server said no.
-    #[error("the server refused it")]
-    Refused(#[source] ServerReason),
-    /// The server had said that it does not take it.
-    #[error("the server does not take it")]
-    Forbidden(#[from] Forbidden),
-    /// The server had lost the session, and [`OnSessionLost::Fail`] is set.
-    #[error("the server lost the session")]
-    SessionLost,
-}
-
-/// Why the connection has to be closed.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum Closing {
-    /// The server broke the protocol, and is to be told.
-    #[error("the server broke the protocol")]
-    Violation(#[from] Violation),
-    /// The server said goodbye (MQTT 5.0 section 3.14).
-    #[error("the server ended the connection")]
-    Server(Disconnect),
-}
-
-/// How a connection goes on from the one before.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Continuity {
-    /// Each begins with a new session: clean session in 3.1.1; in 5.0 Clean Start without a session expiry.
-    #[default]
-    EachAnew,
-    /// The first begins with a new one, and later ones go on with it until [`Session::abandon`]; of MQTT 5.0.
-    FirstAnew,
-    /// Each goes on with the session that the server has.
-    Resumed,
-}
-
-/// What happens to publishes in flight where the server has lost the session.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum OnSessionLost {
-    /// They are published again, as new messages: those that the server had taken over already arrive twice.
-    #[default]
-    Republish,
-    /// They fail: those that the server had taken over already have arrived all the same.
-    Fail,
 }
 
 /// Room for publishes in flight.
@@ -430,6 +329,12 @@ impl<P, S> Session<P, S> {
     /// Takes the events so far into `into`, which keeps its memory.
     pub fn take_events(&mut self, into: &mut Vec<Event<P, S>>) {
         into.append(&mut self.events);
+    }
+
+    /// Publishes of QoS 2 that the server answered as if they were of QoS 1: they may arrive twice.
+    #[must_use]
+    pub fn downgraded(&self) -> u64 {
+        self.outgoing.downgraded
     }
 
     /// Answers that belonged to nothing, and were ignored.

@@ -28,6 +28,8 @@ pub(super) struct Outgoing<P, S> {
     exactly_once: usize,
     /// Of those, the ones that are behind, because the server takes only so many at once.
     again: VecDeque<PacketId>,
+    /// Publishes of QoS 2 that the server answered as if they were of QoS 1.
+    pub(super) downgraded: u64,
     pub(super) controls: u16,
     /// Subscribes and unsubscribes that have no id yet.
     pub(super) waiting: VecDeque<Control<S>>,
@@ -73,6 +75,7 @@ impl<P, S> Outgoing<P, S> {
             publishes: 0,
             exactly_once: 0,
             again: VecDeque::new(),
+            downgraded: 0,
             controls: 0,
             waiting: VecDeque::new(),
             changes: Changes::default(),
@@ -193,8 +196,12 @@ impl<P, S> Outgoing<P, S> {
 
     /// Whether the answer belonged to something.
     pub(super) fn puback(&mut self, ack: &Ack, events: &mut Vec<Event<P, S>>) -> bool {
-        if self.sent_with(ack.id) != Some(QoS::AtLeastOnce) {
-            return false;
+        match self.sent_with(ack.id) {
+            Some(QoS::AtLeastOnce) => {}
+            // RabbitMQ 3.10 answers QoS 2 as if it were QoS 1. It has the message and will say nothing else about
+            // it: to wait on would keep the place in the window, and the caller, for ever.
+            Some(QoS::ExactlyOnce) => self.downgraded += 1,
+            _ => return false,
         }
         self.complete(ack, events);
         true

@@ -109,6 +109,8 @@ counters! {
     pauses,
     /// Answers of the server that belonged to nothing.
     ignored,
+    /// Publishes of QoS 2 that the server answered as if they were of QoS 1: it has them, but they may arrive twice.
+    downgraded,
     /// Bytes written.
     bytes_out,
     /// Bytes read.

@@ -39,6 +39,7 @@ fn config(port: u16, path: &Path) -> MqttConfig {
 }
 
 /// Says `accepted N` of each number that the client has taken over.
+#[allow(clippy::print_stdout, reason = "the parent reads it")]
 async fn publish_numbers(port: u16, path: &Path, numbers: std::ops::Range<u32>) -> usize {
     let client = MqttClient::new(config(port, path));
     client.start().await.unwrap();
@@ -104,7 +105,7 @@ fn start(port: u16, path: &Path, from: u32, count: u32, limit: Option<u32>) -> P
 async fn nothing_accepted_is_lost_and_nothing_arrives_twice_when_the_process_is_killed() {
     const ROUNDS: u32 = 8;
     let broker = Mosquitto::start(Options {
-        drops_nothing: true,
+        unbounded_queue: true,
         ..Options::default()
     })
     .await;

@@ -15,8 +15,8 @@ use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
 use super::{chain, refusal, to};
-use crate::mqtt_integration_test::certificates;
-use crate::support::mosquitto::TlsFiles;
+use crate::support::certificates;
+use crate::support::certificates::TlsFiles;
 use crate::support::process::Process;
 use crate::support::{free_port, soon};
 
@@ -49,7 +49,7 @@ fn acceptor(certificate: &Path, key: &Path, protocol: &str) -> TlsAcceptor {
 #[tokio::test]
 async fn the_server_chooses_among_the_protocols_that_are_offered() {
     let directory = TempDir::new().unwrap();
-    let files = certificates(directory.path(), "ours");
+    let files = certificates::make(directory.path(), "ours");
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let acceptor = acceptor(&files.certificate, &files.key, "mqtt");
@@ -72,7 +72,7 @@ async fn the_server_chooses_among_the_protocols_that_are_offered() {
 #[tokio::test]
 async fn a_server_with_none_of_the_protocols_is_told_from_one_with_bad_certificates() {
     let directory = TempDir::new().unwrap();
-    let files = certificates(directory.path(), "ours");
+    let files = certificates::make(directory.path(), "ours");
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let acceptor = acceptor(&files.certificate, &files.key, "h2");
@@ -89,7 +89,7 @@ async fn a_server_with_none_of_the_protocols_is_told_from_one_with_bad_certifica
 #[tokio::test]
 async fn openssl_sees_the_protocols_too() {
     let directory = TempDir::new().unwrap();
-    let files = certificates(directory.path(), "ours");
+    let files = certificates::make(directory.path(), "ours");
     let port = free_port();
     let mut command = Command::new("openssl");
     command

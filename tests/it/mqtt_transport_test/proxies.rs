@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use tokio::net::TcpListener;
 
 use super::{carries_messages, chain, proxy, refusal, to, trusting, websocket};
-use crate::mqtt_integration_test::certificates;
+use crate::support::certificates;
 use crate::support::curl::curl;
 use crate::support::httpbin::Httpbin;
 use crate::support::mosquitto::{Mosquitto, Options};
@@ -106,7 +106,7 @@ async fn connect_leads_to_the_broker_and_its_refusals_are_explained() {
 #[tokio::test]
 async fn proxy_tls_and_websocket_go_together() {
     let directory = TempDir::new().unwrap();
-    let files = certificates(directory.path(), "ours");
+    let files = certificates::make(directory.path(), "ours");
     let server = Nats::start(Some(&files));
     let socks = Tunnel::socks5(Some(("user", "hunter2")));
     let http = Tunnel::http(None, &[server.websocket]);
@@ -160,7 +160,7 @@ async fn a_proxy_that_is_not_there_is_named() {
 #[test]
 fn two_nodes_meet_in_a_websocket_behind_a_proxy() {
     let folder = TempDir::new().unwrap();
-    let files = certificates(folder.path(), "ours");
+    let files = certificates::make(folder.path(), "ours");
     let (server, origin) = (Nats::start(Some(&files)), Httpbin::start(0));
     let proxy = Tunnel::socks5(Some(("user", "hunter2")));
     let node = |name: &str, mode: &str, http: serde_json::Value| {

@@ -11,7 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 use super::{carries_messages, chain, refusal, to, trusting, websocket};
-use crate::mqtt_integration_test::certificates;
+use crate::support::certificates;
 use crate::support::nats::Nats;
 use crate::support::soon;
 use crate::support::tunnel::Tunnel;
@@ -29,7 +29,7 @@ async fn messages_travel_in_a_websocket() {
 #[tokio::test]
 async fn messages_travel_in_a_websocket_within_tls() {
     let directory = TempDir::new().unwrap();
-    let files = certificates(directory.path(), "ours");
+    let files = certificates::make(directory.path(), "ours");
     let server = Nats::start(Some(&files));
     carries_messages(MqttConfig {
         transport: websocket("/mqtt"),
@@ -42,7 +42,7 @@ async fn messages_travel_in_a_websocket_within_tls() {
 #[tokio::test]
 async fn nginx_in_front_of_the_server_is_no_obstacle_and_its_refusals_are_explained() {
     let directory = TempDir::new().unwrap();
-    let files = certificates(directory.path(), "ours");
+    let files = certificates::make(directory.path(), "ours");
     let server = Nats::start(None);
     let front = Tunnel::nginx(&files, "/bus/in", server.websocket);
     let config = MqttConfig {

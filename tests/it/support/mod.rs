@@ -1,20 +1,25 @@
 //! What tests share: real servers and clients as processes, and waiting without sleeping blindly.
 
+pub mod broker;
+pub mod certificates;
 pub mod curl;
 pub mod httpbin;
 pub mod httpbin_requests;
 pub mod mosquitto;
 pub mod mqtt_peer;
 pub mod nats;
+pub mod nats_broker;
 pub mod tunnel;
 pub mod node;
 pub mod numbered;
 pub mod process;
+pub mod rabbitmq;
 #[allow(
     dead_code,
     reason = "the store's unit tests use the same file, and more of it"
 )]
 pub mod redis;
+pub mod supervised;
 
 use std::future::Future;
 use std::time::{Duration, Instant};
@@ -58,4 +63,16 @@ pub fn free_port() -> u16 {
         .local_addr()
         .unwrap()
         .port()
+}
+
+/// As [`free_port`], below the range that connections take theirs from: for a server that needs seconds to bind it.
+pub fn quiet_port() -> u16 {
+    use std::hash::{BuildHasher, RandomState};
+    until("a port is free", || {
+        let random = RandomState::new().hash_one(0) % 20_000;
+        let port = 10_000 + u16::try_from(random).unwrap();
+        std::net::TcpListener::bind(("127.0.0.1", port))
+            .ok()
+            .map(|_| port)
+    })
 }

@@ -2,12 +2,13 @@
 
 use std::fmt::Write as _;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use qproxy::mqtt_client::client::MqttConfig;
 use tempfile::TempDir;
 
+use super::certificates::TlsFiles;
 use super::until;
 
 #[derive(Debug, Clone, Default)]
@@ -17,17 +18,10 @@ pub(crate) struct Options {
     /// The only user and password it lets in.
     pub(crate) user: Option<(&'static str, &'static str)>,
     pub(crate) tls: Option<TlsFiles>,
-    /// Keeps any number of messages for a slow subscriber, where it else drops all over 1,000 without a word.
-    pub(crate) drops_nothing: bool,
-}
-
-#[derive(Debug, Clone)]
-pub(crate) struct TlsFiles {
-    pub(crate) ca: PathBuf,
-    pub(crate) certificate: PathBuf,
-    pub(crate) key: PathBuf,
-    /// Whether clients need a certificate of the same authority.
-    pub(crate) require_client: bool,
+    /// Queues for slow or absent clients without the default limit of 1,000.
+    pub(crate) unbounded_queue: bool,
+    /// Writes down every packet; see [`Mosquitto::transcript`].
+    pub(crate) transcript: bool,
 }
 
 pub(crate) struct Mosquitto {
@@ -83,6 +77,11 @@ impl Mosquitto {
     /// From its next start on it lets in this user too, where it has users.
     pub(crate) fn let_in(&self, user: &str, password: &str) {
         add_user(&self.directory.path().join("users"), &[], user, password);
+    }
+
+    /// What it wrote since it was started last.
+    pub(crate) fn transcript(&self) -> String {
+        std::fs::read_to_string(self.directory.path().join("log")).unwrap()
     }
 
     /// Stops it in order, so that it saves what it keeps.
@@ -167,9 +166,6 @@ fn settings(directory: &Path, port: u16, options: &Options) -> String {
             .unwrap();
         }
     }
-    if options.drops_nothing {
-        text.push_str("max_queued_messages 0\n");
-    }
     if options.persistence {
         write!(
             text,
@@ -177,6 +173,12 @@ fn settings(directory: &Path, port: u16, options: &Options) -> String {
             directory.display()
         )
         .unwrap();
+    }
+    if options.unbounded_queue {
+        text.push_str("max_queued_messages 0\n");
+    }
+    if options.transcript {
+        text.push_str("log_dest stderr\nlog_type all\n");
     }
     // Started by root it would otherwise become a user that cannot write here.
     text.push_str("user root\n");

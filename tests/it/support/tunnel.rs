@@ -6,7 +6,7 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
-use super::mosquitto::TlsFiles;
+use super::certificates::TlsFiles;
 use super::process::Process;
 use super::{free_port, until};
 

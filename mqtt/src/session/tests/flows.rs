@@ -193,14 +193,13 @@ fn answers_to_nothing_are_tolerated_as_the_specification_says() {
         panic!("{packets:?}")
     };
     let id = publish.id.unwrap();
-    session.receive(Packet::PubAck(Ack::from(id)), now).unwrap();
     session
         .receive(Packet::PubComp(Ack::from(id)), now)
         .unwrap();
     assert_eq!(
         session.open(),
         1,
-        "neither completes a QoS 2 publish before PUBREC"
+        "PUBCOMP does not complete a QoS 2 publish before PUBREC"
     );
     assert!(events(&mut session).is_empty());
 }
@@ -395,6 +394,37 @@ fn qos_2_has_a_window_of_its_own() {
         .receive(Packet::PubComp(Ack::from(id)), Instant::now())
         .unwrap();
     assert!(session.window_free().take(QoS::ExactlyOnce));
+}
+
+#[test]
+fn a_qos_2_publish_answered_as_qos_1_is_complete_and_counted() {
+    let mut session = session(10, AckMode::Auto);
+    let now = Instant::now();
+    session.connected(&Terms::plain(false), now).unwrap();
+    session.publish(message(1, QoS::ExactlyOnce), Some(1), now);
+    let packets = sent(&mut session);
+    let Packet::Publish(publish) = &packets[0] else {
+        panic!("{packets:?}")
+    };
+    let ack = Ack::from(publish.id.unwrap());
+    session.receive(Packet::PubAck(ack.clone()), now).unwrap();
+    let events = events(&mut session);
+    assert!(
+        matches!(&events[..], [Event::Published(Some(1), _)]),
+        "{events:?}"
+    );
+    assert_eq!((session.open(), session.downgraded()), (0, 1));
+
+    // After PUBREC it can only be a stray one.
+    session.publish(message(2, QoS::ExactlyOnce), Some(2), now);
+    let packets = sent(&mut session);
+    let Packet::Publish(publish) = &packets[0] else {
+        panic!("{packets:?}")
+    };
+    let ack = Ack::from(publish.id.unwrap());
+    session.receive(Packet::PubRec(ack.clone()), now).unwrap();
+    session.receive(Packet::PubAck(ack), now).unwrap();
+    assert_eq!((session.open(), session.downgraded()), (1, 1));
 }
 
 #[test]

@@ -1,0 +1,155 @@
+//! The MQTT client against rumqttc and libmosquitto: CPU and throughput of a publisher, and the whole way through
+//! Mosquitto.
+//!
+//! Each contestant runs in a process of its own (this program with other arguments; libmosquitto's is a small C program
+//! compiled here), so that its CPU time, user and system, is nobody else's. They alternate within each round, in
+//! turns, and every figure is the median of the rounds. Prints lines `RATIO name value target`;
+//! `cargo bench --bench mqtt`. Needs mosquitto; cc and libmosquitto-dev for the column of libmosquitto.
+//! `BENCH_SECONDS` and `BENCH_ROUNDS` make it longer, `BENCH_ONLY` names a part of the cases (`acknowledging/64B/QoS1`).
+//!
+//! What bounds each:
+//! - *acknowledging*: a broker that reads, acknowledges in batches and keeps nothing, on a core of its own: the publisher
+//!   is the limit. At 64 B that is work per message (queue, session, encoding) and per system call; at 16 KiB it is the
+//!   kernel's copy into the socket, which all three pay and no client can avoid: hence a ratio near 1 there.
+//! - *mosquitto*: publisher and subscriber are one process, Mosquitto another. Mosquitto makes some system calls per
+//!   message and bounds every client that is not slower than it: equal throughput is the best there is.
+//! - *latency*: 1,000 messages a second through Mosquitto, far from any limit: wake-ups of three processes' threads.
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a benchmark prints, and fails where it stands"
+)]
+
+#[path = "../support/mod.rs"]
+mod support;
+mod broker;
+mod contest;
+mod ours;
+mod rumqtt;
+
+use std::collections::BTreeMap;
+
+use contest::{BYTES, Case, Contestant, Figures, Path, Rivals, WINDOW};
+use support::{Running, Scratch, median};
+
+fn main() {
+    let mut arguments = std::env::args().skip(1);
+    match arguments.next().as_deref() {
+        Some("--contestant") => contest::run_as_child(arguments),
+        // Cargo passes `--bench`.
+        _ => compare(),
+    }
+}
+
+/// A number from the environment.
+fn number(name: &str, default: u64) -> u64 {
+    let text = std::env::var(name).ok();
+    text.map_or(default, |text| text.parse().unwrap())
+}
+
+/// Mosquitto with room for the window of every contestant, and without Nagle's delays of its own.
+fn mosquitto(scratch: &Scratch) -> (Running, u16) {
+    let port = support::free_port();
+    let path = scratch.path().join("mosquitto.conf");
+    let conf = format!(
+        "listener {port} 127.0.0.1\nallow_anonymous true\nset_tcp_nodelay true\n\
+         max_inflight_messages {WINDOW}\nmax_queued_messages 0\n"
+    );
+    std::fs::write(&path, conf).unwrap();
+    let running = Running::start(std::process::Command::new("mosquitto").arg("-c").arg(&path));
+    support::listening(port);
+    (running, port)
+}
+
+type Results = BTreeMap<(Case, Contestant), Vec<Figures>>;
+
+fn compare() {
+    let scratch = Scratch::new();
+    let rivals = Rivals::prepare(scratch.path());
+    let acknowledging = broker::start();
+    let (_mosquitto, real) = mosquitto(&scratch);
+    let only = std::env::var("BENCH_ONLY").unwrap_or_default();
+    let cases: Vec<Case> = Case::all()
+        .filter(|case| case.to_string().contains(&only))
+        .collect();
+    assert!(!cases.is_empty(), "no case is called {only}");
+    let seconds = number("BENCH_SECONDS", 2);
+    let mut results = Results::new();
+    for round in 0..number("BENCH_ROUNDS", 5) {
+        for &case in &cases {
+            let port = match case.path {
+                Path::Acknowledging => acknowledging,
+                Path::Mosquitto | Path::Latency => real,
+            };
+            for contestant in rivals.in_turn(round) {
+                let figures = rivals.run(contestant, case, port, seconds);
+                results.entry((case, contestant)).or_default().push(figures);
+            }
+        }
+    }
+    for &case in &cases {
+        show(case, &results);
+    }
+    for &case in &cases {
+        ratios(case, &rivals, &results);
+    }
+}
+
+/// The median of one figure.
+fn of(results: &Results, case: Case, contestant: Contestant, figure: fn(&Figures) -> f64) -> f64 {
+    let all = results.get(&(case, contestant));
+    median(all.unwrap_or(&Vec::new()).iter().map(figure).collect())
+}
+
+fn show(case: Case, results: &Results) {
+    for contestant in Contestant::ALL {
+        if !results.contains_key(&(case, contestant)) {
+            continue;
+        }
+        let figure = |figure| of(results, case, contestant, figure);
+        let (rate, cpu) = (figure(|it| it.per_second), figure(|it| it.cpu_us));
+        print!("{case:24} {contestant:13} {rate:10.0}/s {cpu:8.3} us CPU");
+        if case.path == Path::Latency {
+            let (p50, p99) = (figure(|it| it.p50_us), figure(|it| it.p99_us));
+            print!(" p50 {p50:6.0} us p99 {p99:6.0} us");
+        }
+        println!();
+    }
+}
+
+fn ratios(case: Case, rivals: &Rivals, results: &Results) {
+    for rival in rivals.others() {
+        let ratio = |name: &str, figure: fn(&Figures) -> f64, target: &str| {
+            // Per round, so that a busy moment of the machine weighs on both sides of a ratio.
+            let (ours, theirs) = (
+                &results[&(case, Contestant::Ours)],
+                &results[&(case, rival)],
+            );
+            let by_round = ours.iter().zip(theirs).map(|(a, b)| figure(a) / figure(b));
+            let value = median(by_round.collect());
+            println!(
+                "RATIO {name}_vs_{rival}_{}_{} {value:.2} {target}",
+                case.size(),
+                case.qos()
+            );
+        };
+        match (case.path, rival) {
+            (Path::Acknowledging, Contestant::Rumqttc) => {
+                let cpu = if case.bytes == BYTES[2] {
+                    "<=0.7"
+                } else {
+                    "<=0.25"
+                };
+                ratio("cpu", |it| it.cpu_us, cpu);
+                let throughput = if case.bytes == BYTES[0] { ">=4" } else { "-" };
+                ratio("throughput", |it| it.per_second, throughput);
+            }
+            (Path::Acknowledging, _) => {
+                ratio("cpu", |it| it.cpu_us, "-");
+                ratio("throughput", |it| it.per_second, "-");
+            }
+            (Path::Mosquitto, _) => ratio("through_mosquitto", |it| it.per_second, ">=1"),
+            (Path::Latency, _) => ratio("p99", |it| it.p99_us, "<=1"),
+        }
+    }
+}

@@ -1,0 +1,53 @@
+//! What a session reports: outcomes, messages, and why a connection has to be closed.
+
+use crate::codec::{Disconnect, Publish, ReasonCode, Text};
+use crate::said::ServerReason;
+
+use super::{AckId, Forbidden, Violation};
+
+/// What the session reports.
+#[derive(Debug)]
+pub enum Event<P, S> {
+    /// A publish of QoS 1 or 2 is complete; the reason is one of success.
+    Published(P, ReasonCode),
+    /// A publish came to nothing.
+    PublishFailed(P, Failure),
+    /// SUBACK came, with one code for each filter, and perhaps words.
+    Subscribed(S, Vec<ReasonCode>, Option<Text>),
+    /// UNSUBACK came, with one code for each filter, and perhaps words.
+    Unsubscribed(S, Vec<ReasonCode>, Option<Text>),
+    /// A subscribe or an unsubscribe was not sent.
+    ControlFailed(S, Failure),
+    /// A message arrived; it has an [`AckId`] where the program has to settle it.
+    Message(Publish, Option<AckId>),
+    /// This filter was not renewed after the server had lost the session: the server refused it, or (no code) its
+    /// terms forbid it.
+    RenewalRefused(Text, Option<ReasonCode>),
+}
+
+/// Why something came to nothing.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Failure {
+    /// The server said no.
+    #[error("the server refused it")]
+    Refused(#[source] ServerReason),
+    /// The server had said that it does not take it.
+    #[error("the server does not take it")]
+    Forbidden(#[from] Forbidden),
+    /// The server had lost the session, and [`OnSessionLost::Fail`] is set.
+    #[error("the server lost the session")]
+    SessionLost,
+}
+
+/// Why the connection has to be closed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Closing {
+    /// The server broke the protocol, and is to be told.
+    #[error("the server broke the protocol")]
+    Violation(#[from] Violation),
+    /// The server said goodbye (MQTT 5.0 section 3.14).
+    #[error("the server ended the connection")]
+    Server(Disconnect),
+}
