@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
 
-use super::file::{Api, Capture, File, Http, OneOrMany, Playback, RuleForm, Store, Tcp};
+use super::file::{Api, Capture, File, Http, OneOrMany, Playback, RouteForm, RuleForm, Store, Tcp};
 use super::problem::{Problem, Problems};
 use super::settings::{
     AnswerSettings, ApiSettings, Auto, BodyMatch, BrokerSettings, CaptureSettings, Compression,
-    Delay, Endpoint, HttpSettings, MatchSettings, Miss, Mode, MqttSettings, MqttVersion, Peer,
-    PlaybackSettings, Repeat, RetentionSettings, Rule, Settings, SpoolSettings, StoreSettings,
-    TcpSettings,
+    Delay, Endpoint, Forwarded, HttpSettings, MatchSettings, Miss, Mode, MqttSettings, MqttVersion,
+    Peer, PlaybackSettings, Repeat, RetentionSettings, RouteSettings, Rule, Settings,
+    SpoolSettings, StoreSettings, TcpSettings,
 };
 use super::tls::UpstreamForm;
 use super::transport::WaySettings;
@@ -164,15 +164,21 @@ impl Resolver {
         let form = form?;
         let mut downstream = Vec::new();
         for (key, text) in self.texts("http.downstream", form.downstream) {
-            match target::http_origin(&text) {
+            match target::downstream_origin(&text) {
                 Ok(origin) => downstream.push(origin),
                 Err(message) => self.wrong(key, message),
             }
         }
+        let service = self.service("http.service", form.service, "http".to_owned());
+        let routes = form.routes.unwrap_or_default().into_iter().enumerate();
         Some(HttpSettings {
             listen: self.listen("http", form.host, form.port, HTTP_PORT),
             downstream,
-            service: self.service("http.service", form.service, "http".to_owned()),
+            forwarded: form.forwarded.unwrap_or(Forwarded::None),
+            routes: routes
+                .map(|(at, route)| self.route(&format!("http.routes[{at}]"), route, &service))
+                .collect(),
+            service,
             tls: self.tls("http", form.tls),
             proxy_protocol: form.proxy_protocol.unwrap_or(false),
             upstream_tls: self.upstream_tls(
@@ -188,6 +194,46 @@ impl Resolver {
             connect_timeout: span(form.connect_timeout, 5),
             response_timeout: span(form.response_timeout, 60),
         })
+    }
+
+    fn route(&mut self, key: &str, form: RouteForm, service: &str) -> RouteSettings {
+        if form.host.is_none() && form.path.is_none() {
+            self.wrong(key, "needs `host` or `path`: which requests it takes");
+        }
+        let host = form.host.map(|host| host.to_ascii_lowercase());
+        let bare = host
+            .as_deref()
+            .map(|host| host.strip_prefix("*.").unwrap_or(host));
+        let bracketed = |host: &str| {
+            let inner = host
+                .strip_prefix('[')
+                .and_then(|rest| rest.strip_suffix(']'));
+            inner.is_some_and(|inner| inner.parse::<std::net::Ipv6Addr>().is_ok())
+        };
+        if let Some(bare) = bare.filter(|host| !target::is_host(host) && !bracketed(host)) {
+            let message = format!("`{bare}` must be a host without its port, or `*.` and a domain");
+            self.wrong(format!("{key}.host"), message);
+        }
+        let path = form.path.unwrap_or_else(|| "/".to_owned());
+        if !path.starts_with('/') || path.contains(['?', '#']) {
+            self.wrong(
+                format!("{key}.path"),
+                format!("`{path}` must begin with a slash, and have no query"),
+            );
+        }
+        let mut downstream = Vec::new();
+        for (key, text) in self.texts(&format!("{key}.downstream"), form.downstream) {
+            match target::downstream_origin(&text) {
+                Ok(origin) => downstream.push(origin),
+                Err(message) => self.wrong(key, message),
+            }
+        }
+        RouteSettings {
+            host,
+            path,
+            downstream,
+            service: self.service(&format!("{key}.service"), form.service, service.to_owned()),
+        }
     }
 
     fn tcp(&mut self, mode: Mode, forms: Option<OneOrMany<Tcp>>) -> Vec<TcpSettings> {

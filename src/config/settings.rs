@@ -178,6 +178,36 @@ pub struct HttpSettings {
     pub max_connections: usize,
     pub connect_timeout: Duration,
     pub response_timeout: Duration,
+    pub forwarded: Forwarded,
+    pub routes: Vec<RouteSettings>,
+}
+
+/// One of `http.routes`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(
+    missing_docs,
+    reason = "docs/configuration.md says what each key means"
+)]
+pub struct RouteSettings {
+    /// Lower case; `None` for any.
+    pub host: Option<String>,
+    pub path: String,
+    pub downstream: Vec<String>,
+    pub service: String,
+}
+
+/// What the service is told of the client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub enum Forwarded {
+    /// Nothing.
+    #[serde(rename = "none")]
+    None,
+    /// `X-Forwarded-For`, `-Host`, `-Proto`.
+    #[serde(rename = "x-forwarded")]
+    XForwarded,
+    /// `Forwarded` (RFC 7239).
+    #[serde(rename = "forwarded")]
+    Standard,
 }
 
 /// One TCP proxy.

@@ -139,6 +139,7 @@ impl Source {
                 informational: Vec::new(),
             }),
             outcome: Outcome::Ok,
+            flow: crate::record::Flow::default(),
             redactions: Vec::new(),
         }
     }

@@ -395,6 +395,7 @@ fn exchange(seq: u64, target: &str, status: u16) -> Exchange {
             informational: Vec::new(),
         }),
         outcome: Outcome::Ok,
+        flow: qproxy::record::Flow::default(),
         redactions: Vec::new(),
     }
 }

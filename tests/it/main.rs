@@ -14,6 +14,8 @@ mod mqtt_integration_test;
 mod mqtt_transport_test;
 mod mqtt_persistence_test;
 mod proxy_test;
+mod http_peers_test;
+mod grpc_test;
 mod playback_test;
 mod record_test;
 mod demo_test;

@@ -269,6 +269,7 @@ fn exchange(epoch: Epoch, seq: u64, body: usize, ids: &IdSource) -> Item {
             informational: Vec::new(),
         }),
         outcome: Outcome::Ok,
+        flow: qproxy::record::Flow::default(),
         redactions: Vec::new(),
     })))
 }
