@@ -16,6 +16,7 @@ mod error;
 mod metrics;
 mod message;
 mod tail;
+mod given_up;
 mod ledger;
 mod state;
 mod queue;
@@ -81,7 +82,8 @@ impl Config {
 /// What a spool has of a range that was asked for again.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Resend {
-    /// What is there, in order. A gap message may start before the range or end behind it.
+    /// What is there, in order, and a gap for what a limit removed unsent. A gap message may start before the range
+    /// or end behind it.
     pub messages: Vec<Message>,
     /// Numbers that are gone for good.
     pub gone: Vec<SequenceRange>,

@@ -17,6 +17,8 @@ pub(crate) struct Options {
     /// The only user and password it lets in.
     pub(crate) user: Option<(&'static str, &'static str)>,
     pub(crate) tls: Option<TlsFiles>,
+    /// Further lines of its configuration.
+    pub(crate) lines: &'static [&'static str],
 }
 
 #[derive(Debug, Clone)]
@@ -172,6 +174,9 @@ fn settings(directory: &Path, port: u16, options: &Options) -> String {
             directory.display()
         )
         .unwrap();
+    }
+    for line in options.lines {
+        writeln!(text, "{line}").unwrap();
     }
     // Started by root it would otherwise become a user that cannot write here.
     text.push_str("user root\n");
