@@ -21,7 +21,8 @@ pub use problem::{Problem, Problems};
 pub use settings::{
     AnswerSettings, ApiSettings, Auto, BodyMatch, CaptureSettings, Compression, Delay, Endpoint,
     HttpSettings, MatchSettings, Miss, Mode, MqttSettings, MqttVersion, Peer, PlaybackSettings,
-    Repeat, RetentionSettings, Rule, Settings, SpoolSettings, StoreSettings, TcpSettings, TlsFiles,
+    RedisOptions, Repeat, RetentionSettings, Rule, Settings, SpoolSettings, StoreSettings,
+    TcpSettings, TlsFiles,
 };
 
 /// The file that is read where nothing else is said.

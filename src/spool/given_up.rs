@@ -39,23 +39,28 @@ impl GivenUp {
     /// Every range, in order.
     pub(super) fn all(&self) -> impl Iterator<Item = Dropped> + '_ {
         let lives = self.lives.iter();
-        lives.flat_map(|(epoch, life)| ranges(life).map(move |range| (*epoch, range)))
+        lives.flat_map(|(epoch, life)| life.ranges().map(move |range| (*epoch, range)))
+    }
+
+    /// The dropped ranges of which at least a part lies in `range`, whole and in order.
+    pub(super) fn touching(&self, epoch: u64, range: SequenceRange) -> Vec<SequenceRange> {
+        let life = self.lives.get(&epoch).into_iter();
+        let touches =
+            |known: &SequenceRange| known.first <= range.last && range.first <= known.last;
+        life.flat_map(Coverage::ranges).filter(touches).collect()
     }
 
     /// The parts of `range` that were dropped, in order.
     pub(super) fn within(&self, epoch: u64, range: SequenceRange) -> Vec<SequenceRange> {
         let life = self.lives.get(&epoch).into_iter();
-        let clipped = life.flat_map(ranges).map(|dropped| SequenceRange {
-            first: dropped.first.max(range.first),
-            last: dropped.last.min(range.last),
-        });
+        let clipped = life
+            .flat_map(Coverage::ranges)
+            .map(|dropped| SequenceRange {
+                first: dropped.first.max(range.first),
+                last: dropped.last.min(range.last),
+            });
         clipped.filter(|part| part.first <= part.last).collect()
     }
-}
-
-fn ranges(life: &Coverage) -> impl Iterator<Item = SequenceRange> + '_ {
-    let below = SequenceRange::spanning(1, life.watermark());
-    below.into_iter().chain(life.above().iter().copied())
 }
 
 #[cfg(test)]
@@ -77,7 +82,12 @@ mod tests {
             given_up.within(7, range(8, 22)),
             [range(8, 9), range(20, 22)]
         );
+        assert_eq!(
+            given_up.touching(7, range(8, 22)),
+            [range(1, 9), range(20, 30)]
+        );
         assert_eq!(given_up.within(7, range(10, 19)), []);
+        assert_eq!(given_up.touching(7, range(10, 19)), []);
         assert_eq!(given_up.within(6, range(1, 99)), []);
         assert_eq!(given_up.all().count(), 3);
     }

@@ -186,15 +186,15 @@ impl Ledger {
         }
     }
 
-    /// Somebody lacks these numbers, which are not there: the dropped parts, and how many of their numbers were not
-    /// counted as dropped before.
+    /// Somebody lacks these numbers, which are not there: the dropped ranges they lie in, as far as these go, and how many
+    /// numbers were not counted as dropped before.
     pub(super) fn lacked(&mut self, epoch: u64, range: SequenceRange) -> (Vec<SequenceRange>, u64) {
         let unsure = self.unsure.within(epoch, range);
         let new = unsure
             .into_iter()
             .map(|part| self.given_up.add((epoch, part)));
         let new = new.sum();
-        (self.given_up.within(epoch, range), new)
+        (self.given_up.touching(epoch, range), new)
     }
 
     /// Numbers that held no copies and are counted elsewhere.

@@ -241,7 +241,8 @@ impl Shared {
         Ok(resend)
     }
 
-    /// Numbers that are not in the log: dropped, which a gap says, or gone for a reason that nobody knows.
+    /// Numbers that are not in the log: dropped, which a gap says, or gone after they were sent. The gap covers all that was
+    /// dropped there, so that one answer settles a long outage.
     fn not_there(&self, epoch: u64, first: u64, last: u64, resend: &mut Resend) {
         if first > last {
             return;
@@ -251,8 +252,8 @@ impl Shared {
         self.count_given_up(new);
         let mut next = first;
         for range in dropped {
-            push_range(&mut resend.gone, next, range.first - 1);
-            next = range.last + 1;
+            push_range(&mut resend.gone, next, range.first.saturating_sub(1));
+            next = range.last.saturating_add(1);
             let gap = Message::spool_limit(&self.node, epoch, range);
             resend.messages.push(gap);
         }

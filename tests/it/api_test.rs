@@ -1087,7 +1087,7 @@ fn batch(exchange: Exchange) -> Batch {
             decoded,
             fingerprint: None,
         }],
-        settled: Vec::new(),
+        ..Batch::default()
     }
 }
 
