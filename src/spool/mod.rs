@@ -63,7 +63,7 @@ impl Config {
     /// The smallest `max_bytes`.
     pub const MIN_MAX_BYTES: u64 = 64 << 10;
 
-    /// The defaults: 4 GiB, 24 hours, files of 64 MiB or one hour, fsync once a second, 8 MiB in memory.
+    /// The defaults: 4 GiB, 24 hours, files of 64 MiB or one hour, fsync once a second, 4 MiB in memory.
     #[must_use]
     pub fn new(dir: impl Into<PathBuf>, node: NodeId) -> Self {
         Self {
@@ -74,7 +74,7 @@ impl Config {
             segment_bytes: 64 << 20,
             rotate_after: Duration::from_secs(3600),
             fsync: Fsync::Interval(Duration::from_secs(1)),
-            tail_bytes: 8 << 20,
+            tail_bytes: 4 << 20,
         }
     }
 }

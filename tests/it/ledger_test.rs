@@ -7,3 +7,4 @@ mod stage;
 mod kills;
 mod outages;
 mod full_spool;
+mod memory;

@@ -111,11 +111,6 @@ impl Node {
             .unwrap()
     }
 
-    /// Resident memory now, bytes.
-    pub fn rss(&self) -> u64 {
-        self.memory("VmRSS:")
-    }
-
     /// The most resident memory that it ever had, bytes.
     pub fn peak_rss(&self) -> u64 {
         self.memory("VmHWM:")
