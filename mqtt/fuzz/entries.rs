@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use qproxy_mqtt::codec::{
-    self, Ack, DecodeError, Packet, PacketId, Publish, QoS, Subscription, Text,
+    self, Ack, DecodeError, Packet, PacketId, Publish, QoS, Subscription, Text, UnsubAck, Version,
 };
 use qproxy_mqtt::session::{AckId, AckMode, Config, Event, Session, Settled};
 use qproxy_mqtt::topic;
@@ -15,6 +15,7 @@ const LIMIT: usize = 1 << 16;
 
 fn decode_all(
     pieces: impl Iterator<Item = impl AsRef<[u8]>>,
+    version: Version,
 ) -> (Vec<Packet>, Option<DecodeError>) {
     let mut buf = BytesMut::new();
     let mut packets = Vec::new();
@@ -22,7 +23,7 @@ fn decode_all(
         buf.extend_from_slice(piece.as_ref());
         loop {
             let before = buf.len();
-            match codec::decode(&mut buf, LIMIT) {
+            match codec::decode(&mut buf, LIMIT, version) {
                 Ok(Some(packet)) => packets.push(packet),
                 Ok(None) => {
                     assert_eq!(buf.len(), before, "a part was consumed");
@@ -38,14 +39,22 @@ fn decode_all(
 
 /// Any bytes, whole and in pieces, give the same packets; what is accepted can be written again and stays the same.
 pub(super) fn decode(data: &[u8]) {
-    let whole = decode_all(std::iter::once(data));
+    decode_in(data, Version::V311);
+    decode_in(data, Version::V5);
+}
+
+fn decode_in(data: &[u8], version: Version) {
+    let whole = decode_all(std::iter::once(data), version);
     let chunk = data.first().map_or(1, |&first| usize::from(first % 16) + 1);
-    assert_eq!(decode_all(data.chunks(chunk)), whole, "pieces of {chunk}");
+    let pieces = decode_all(data.chunks(chunk), version);
+    assert_eq!(pieces, whole, "pieces of {chunk}");
     for packet in whole.0 {
         let mut wire = BytesMut::new();
-        codec::encode(&packet, &mut wire).expect("what was decoded can be encoded");
-        assert_eq!(codec::encoded_len(&packet), Ok(wire.len()));
-        assert_eq!(codec::decode(&mut wire, LIMIT + 4), Ok(Some(packet)));
+        codec::encode(&packet, version, &mut wire).expect("what was decoded can be encoded");
+        assert_eq!(codec::encoded_len(&packet, version), Ok(wire.len()));
+        // A property length may be written where none was.
+        let again = codec::decode(&mut wire, LIMIT + 8, version);
+        assert_eq!(again, Ok(Some(packet)));
         assert!(wire.is_empty());
     }
 }
@@ -105,6 +114,7 @@ fn message(qos: QoS, id: Option<PacketId>) -> Publish {
         topic: Text::from_static("t"),
         id,
         payload: Bytes::from_static(b"p"),
+        properties: None,
     }
 }
 
@@ -149,7 +159,7 @@ impl Tested {
             2 | 3 if self.connected => self.publish(qos),
             4 if self.connected && self.session.controls_free() > 0 => {
                 let filter = Text::from_static("f");
-                let subscription = Subscription { filter, qos };
+                let subscription = Subscription::new(filter, qos);
                 self.session.subscribe(vec![subscription], None);
             }
             5 if self.connected && self.session.controls_free() > 0 => {
@@ -240,7 +250,8 @@ impl Tested {
         );
         let mut ids = BTreeSet::new();
         while !wire.is_empty() {
-            let packet = codec::decode(&mut wire, LIMIT).expect("we write legal packets");
+            let packet = codec::decode(&mut wire, LIMIT, codec::Version::V311)
+                .expect("we write legal packets");
             let packet = packet.expect("we write whole packets");
             if let Packet::Publish(Publish { id: Some(id), .. }) = packet {
                 assert!(ids.insert(id), "{id} is used twice");
@@ -256,10 +267,11 @@ fn answer(operation: u8, argument: u8, id: PacketId) -> Packet {
         (7, 0 | 1) => Packet::PubRec(ack),
         (7, _) => Packet::PubComp(ack),
         (_, 0) => Packet::PubRel(ack),
-        (_, 1) => Packet::UnsubAck(ack),
+        (_, 1) => Packet::UnsubAck(UnsubAck::from(ack.id)),
         (_, 2) => Packet::SubAck(codec::SubAck {
             id,
-            codes: vec![codec::SubscribeCode::Failure],
+            codes: vec![codec::ReasonCode::UnspecifiedError],
+            properties: None,
         }),
         _ => Packet::PingResp,
     }

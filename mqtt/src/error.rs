@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::codec::{ConnectCode, DecodeError, EncodeError, Text};
+use crate::codec::{DecodeError, EncodeError, ReasonCode, Text};
 use crate::session::{DeadPeer, Violation};
 use crate::topic::TopicError;
 
@@ -157,7 +157,7 @@ pub enum ConnectError {
     },
     /// The server said no.
     #[error("the server refused the connection: {0}")]
-    Refused(ConnectCode),
+    Refused(ReasonCode),
     /// The connection broke before CONNACK.
     #[error("the server closed the connection before it answered CONNECT")]
     Closed(#[source] Option<Arc<io::Error>>),
@@ -177,7 +177,7 @@ impl ConnectError {
     #[must_use]
     pub fn is_permanent(&self) -> bool {
         match self {
-            Self::Refused(code) => *code != ConnectCode::ServerUnavailable,
+            Self::Refused(code) => *code != ReasonCode::ServerUnavailable,
             Self::Config(_) => true,
             Self::Tls(error) => !matches!(error, TlsError::Io(_)),
             _ => false,

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, oneshot};
 
-use crate::codec::{Publish, SubscribeCode, Subscription, Text};
+use crate::codec::{Publish, ReasonCode, Subscription, Text};
 use crate::error::Error;
 use crate::options::{MqttConfig, Overflow};
 use crate::session::{AckId, Settled, WindowFree};
@@ -16,7 +16,7 @@ use crate::session::{AckId, Settled, WindowFree};
 /// Where the outcome of a publish goes, if somebody waits for it.
 pub(crate) type Published = Option<oneshot::Sender<Result<(), Error>>>;
 /// Where the answer to a subscribe or an unsubscribe goes.
-pub(crate) type Answered = Option<oneshot::Sender<Result<Vec<SubscribeCode>, Error>>>;
+pub(crate) type Answered = Option<oneshot::Sender<Result<Vec<ReasonCode>, Error>>>;
 
 /// A publish on its way to the driver.
 #[derive(Debug)]
@@ -345,6 +345,7 @@ mod tests {
             topic,
             id: None,
             payload,
+            properties: None,
         };
         Queued {
             publish,

@@ -25,6 +25,11 @@ pub enum TopicError {
     /// `#` that is not the whole last level.
     #[error("'#' must be the whole last level of a filter [MQTT-4.7.1-2]")]
     MultiLevel,
+    /// `$share/` without a group and a filter behind it.
+    #[error(
+        "a shared filter is $share/, a group without wildcards, a slash and a filter [MQTT-4.8.2-1] [MQTT-4.8.2-2]"
+    )]
+    Share,
     /// `+` that is not a whole level.
     #[error("'+' must be a whole level of a filter [MQTT-4.7.1-3]")]
     SingleLevel,
@@ -59,6 +64,34 @@ pub fn validate_filter(filter: &str) -> Result<(), TopicError> {
     }
     Ok(())
 }
+
+/// Checks the form of a shared filter, `$share/{group}/{filter}` (MQTT 5.0 section 4.8.2); others are fine.
+///
+/// 3.1.1 knows no shared subscriptions, so this is not part of [`validate_filter`], which has to be asked too.
+///
+/// # Errors
+/// The group is empty or has a wildcard, or there is no filter behind it.
+pub fn validate_share(filter: &str) -> Result<(), TopicError> {
+    let Some(rest) = filter.strip_prefix(SHARE) else {
+        return Ok(());
+    };
+    match rest.split_once('/') {
+        Some((group, filter))
+            if !group.is_empty() && !group.contains(['+', '#']) && !filter.is_empty() =>
+        {
+            Ok(())
+        }
+        _ => Err(TopicError::Share),
+    }
+}
+
+/// Whether a filter is a shared one.
+#[must_use]
+pub fn is_shared(filter: &str) -> bool {
+    filter.starts_with(SHARE)
+}
+
+const SHARE: &str = "$share/";
 
 fn validate_common(text: &str) -> Result<(), TopicError> {
     if text.is_empty() {

@@ -7,10 +7,8 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
 use axum::extract::{RawQuery, State};
 use axum::response::sse::{Event, KeepAlive, Sse};
-use bytes::Bytes;
 use futures_util::{Stream, StreamExt, stream};
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio::sync::{OwnedSemaphorePermit, broadcast};
@@ -20,10 +18,7 @@ use super::error::Error;
 use super::metrics::Metrics;
 use super::params;
 use super::router::Shared;
-use crate::record::{Fingerprint, Item, Record, RecordId, SegmentBatch, Side};
-use crate::store::{
-    self, Batch, Expired, Filter, Page, Query, Receipt, Settled, Stats, Store, Summary,
-};
+use crate::store::{Filter, Summary};
 
 /// Events that may wait for the slowest client.
 const CAPACITY: usize = 1024;
@@ -143,95 +138,4 @@ impl Drop for Watcher {
 fn json_event(name: &str, data: &impl serde::Serialize) -> Event {
     let data = serde_json::to_string(data).expect("our types have string keys only");
     Event::default().event(name).data(data)
-}
-
-/// A store that announces each record which it has committed.
-pub struct Announcing<S> {
-    store: S,
-    events: Events,
-}
-
-impl<S> Announcing<S> {
-    /// Puts `events` behind `store`.
-    pub fn new(store: S, events: Events) -> Self {
-        Self { store, events }
-    }
-}
-
-#[async_trait]
-impl<S: Store> Store for Announcing<S> {
-    async fn put(&self, batch: Batch) -> Result<Receipt, store::Error> {
-        let mut summaries = Vec::new();
-        if self.events.watched() {
-            let records = batch
-                .arrivals
-                .iter()
-                .filter_map(|arrival| match &arrival.decoded.item {
-                    Item::Record(record) => Some(Summary::from(record)),
-                    _ => None,
-                });
-            summaries.extend(records);
-        }
-        let receipt = self.store.put(batch).await?;
-        // Where nothing was new they are repeats, which nobody needs to see twice.
-        if receipt.records > 0 {
-            summaries
-                .into_iter()
-                .for_each(|summary| self.events.publish(summary));
-        }
-        Ok(receipt)
-    }
-
-    async fn get(&self, id: RecordId) -> Result<Option<Record>, store::Error> {
-        self.store.get(id).await
-    }
-
-    async fn delete(&self, id: RecordId) -> Result<bool, store::Error> {
-        self.store.delete(id).await
-    }
-
-    async fn list(&self, query: &Query) -> Result<Page, store::Error> {
-        self.store.list(query).await
-    }
-
-    async fn lookup(
-        &self,
-        fingerprint: Fingerprint,
-        limit: usize,
-    ) -> Result<Vec<RecordId>, store::Error> {
-        self.store.lookup(fingerprint, limit).await
-    }
-
-    async fn chunk(
-        &self,
-        id: RecordId,
-        side: Side,
-        index: u32,
-    ) -> Result<Option<Bytes>, store::Error> {
-        self.store.chunk(id, side, index).await
-    }
-
-    async fn segments(
-        &self,
-        id: RecordId,
-        index: u32,
-    ) -> Result<Option<SegmentBatch>, store::Error> {
-        self.store.segments(id, index).await
-    }
-
-    async fn settled(&self) -> Result<Vec<Settled>, store::Error> {
-        self.store.settled().await
-    }
-
-    async fn expire(&self, now_us: i64) -> Result<Expired, store::Error> {
-        self.store.expire(now_us).await
-    }
-
-    async fn stats(&self) -> Result<Stats, store::Error> {
-        self.store.stats().await
-    }
-
-    async fn close(&self) -> Result<(), store::Error> {
-        self.store.close().await
-    }
 }

@@ -33,7 +33,7 @@ use crate::metrics::Registry;
 use crate::store::Store;
 
 pub use error::{Error, InvalidConfig, ServeError};
-pub use events::{Announcing, Events};
+pub use events::Events;
 pub use metrics::Metrics;
 pub use replays::{Pace, ReplayRefused, ReplayRequest, Replays};
 pub use server::{Running, serve};

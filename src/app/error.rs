@@ -94,7 +94,9 @@ impl Error {
             },
             source => Self::Proxy {
                 key: match &source {
-                    proxy::Error::Pem { what, .. } | proxy::Error::EmptyPem { what, .. } => {
+                    proxy::Error::Pem { what, .. }
+                    | proxy::Error::EmptyPem { what, .. }
+                    | proxy::Error::BadCertificate { what, .. } => {
                         format!("{key}.{}", file_key(what))
                     }
                     _ => key,
@@ -173,6 +175,9 @@ fn file_key(what: &str) -> &'static str {
     match what {
         "certificate" => "tls.tls_cert",
         "private key" => "tls.tls_key",
+        "client CA certificate" => "tls.client_ca",
+        "upstream client certificate" => "upstream_cert",
+        "upstream client key" => "upstream_key",
         _ => "upstream_ca",
     }
 }

@@ -32,6 +32,7 @@ pub(super) async fn resolve(key: &str, at: &config::Endpoint) -> Result<SocketAd
 pub(super) fn pool(
     key: &str,
     downstream: &[impl ToString],
+    balance: config::Balance,
     metrics: &service_discovery::Metrics,
 ) -> Result<Arc<Pool>, Error> {
     let key = format!("{key}.downstream");
@@ -43,7 +44,13 @@ pub(super) fn pool(
             source,
         })?);
     }
-    let config = service_discovery::Config::default();
+    let config = service_discovery::Config {
+        balance: match balance {
+            config::Balance::RoundRobin => service_discovery::Balance::RoundRobin,
+            config::Balance::LeastConnections => service_discovery::Balance::LeastConnections,
+        },
+        ..service_discovery::Config::default()
+    };
     Pool::new(endpoints, &config, metrics.clone(), Instant::now())
         .map(Arc::new)
         .map_err(|error| Error::Setting {
@@ -52,17 +59,45 @@ pub(super) fn pool(
         })
 }
 
-fn tls(files: &config::TlsFiles) -> proxy::tls::Files {
+fn files(files: &config::TlsFiles) -> proxy::tls::Files {
     proxy::tls::Files {
         certificate: files.cert.clone(),
         key: files.key.clone(),
     }
 }
 
+fn client_auth(tls: Option<&config::ListenerTls>) -> proxy::tls::ClientAuth {
+    match tls.map(|tls| &tls.clients) {
+        None | Some(config::ClientAuth::None) => proxy::tls::ClientAuth::None,
+        Some(config::ClientAuth::Optional(ca)) => proxy::tls::ClientAuth::Optional(ca.clone()),
+        Some(config::ClientAuth::Required(ca)) => proxy::tls::ClientAuth::Required(ca.clone()),
+    }
+}
+
+const fn proxy_protocol(required: bool) -> proxy::ProxyProtocol {
+    if required {
+        proxy::ProxyProtocol::Required
+    } else {
+        proxy::ProxyProtocol::Off
+    }
+}
+
+const fn verify(tls: &config::UpstreamTls) -> proxy::tls::Verify {
+    if tls.insecure_skip_verify {
+        proxy::tls::Verify::Nothing
+    } else {
+        proxy::tls::Verify::Full
+    }
+}
+
 pub(super) fn http(http: &config::HttpSettings, listen: SocketAddr) -> proxy::http::Config {
     let mut limits = proxy::http::Config::new(listen, http.service.as_str());
-    limits.tls = http.tls.as_ref().map(tls);
-    limits.upstream_ca.clone_from(&http.upstream_ca);
+    limits.tls = http.tls.as_ref().map(|tls| files(&tls.files));
+    limits.client_auth = client_auth(http.tls.as_ref());
+    limits.proxy_protocol = proxy_protocol(http.proxy_protocol);
+    limits.upstream_ca.clone_from(&http.upstream_tls.ca);
+    limits.upstream_identity = http.upstream_tls.identity.as_ref().map(files);
+    limits.upstream_verify = verify(&http.upstream_tls);
     limits.max_connections = http.max_connections;
     limits.connect_timeout = http.connect_timeout;
     limits.response_timeout = http.response_timeout;
@@ -71,17 +106,22 @@ pub(super) fn http(http: &config::HttpSettings, listen: SocketAddr) -> proxy::ht
 
 pub(super) fn answering(
     listen: SocketAddr,
-    files: Option<&config::TlsFiles>,
+    tls: Option<&config::ListenerTls>,
 ) -> proxy::http::Config {
     let mut limits = proxy::http::Config::new(listen, "answer");
-    limits.tls = files.map(tls);
+    limits.tls = tls.map(|tls| files(&tls.files));
+    limits.client_auth = client_auth(tls);
     limits
 }
 
 pub(super) fn tcp(tcp: &config::TcpSettings, listen: SocketAddr) -> proxy::tcp::Config {
     let mut limits = proxy::tcp::Config::new(listen, tcp.service.as_str());
-    limits.tls = tcp.tls.as_ref().map(tls);
-    limits.upstream_ca.clone_from(&tcp.upstream_ca);
+    limits.tls = tcp.tls.as_ref().map(|tls| files(&tls.files));
+    limits.client_auth = client_auth(tcp.tls.as_ref());
+    limits.proxy_protocol = proxy_protocol(tcp.proxy_protocol);
+    limits.upstream_ca.clone_from(&tcp.upstream_tls.ca);
+    limits.upstream_identity = tcp.upstream_tls.identity.as_ref().map(files);
+    limits.upstream_verify = verify(&tcp.upstream_tls);
     limits.max_connections = tcp.max_connections;
     limits.connect_timeout = tcp.connect_timeout;
     limits.idle_timeout = tcp.idle_timeout;

@@ -8,7 +8,7 @@ use super::limits;
 use super::metrics::Metrics;
 use super::outlet::SpoolOutlet;
 use crate::capture::Capture;
-use crate::config::Settings;
+use crate::config::{Balance, Settings};
 use crate::proxy::{self, Running};
 use crate::record::NodeId;
 use crate::spool::Spool;
@@ -77,7 +77,12 @@ pub(super) async fn bind_proxies(
         } else {
             "http"
         };
-        let pool = limits::pool("http", &http.downstream, &metrics.service_discovery)?;
+        let pool = limits::pool(
+            "http",
+            &http.downstream,
+            Balance::RoundRobin,
+            &metrics.service_discovery,
+        )?;
         let proxy = proxy::http::bind(limits, pool, capture.clone(), metrics.proxy.clone())
             .map_err(|error| Error::proxy("http", error))?;
         let address = format!("{scheme}://{}", proxy.local_addr());
@@ -96,7 +101,12 @@ pub(super) async fn bind_proxies(
             format!("tcp[{at}]")
         };
         let limits = limits::tcp(tcp, limits::resolve(&key, &tcp.listen).await?);
-        let pool = limits::pool(&key, &tcp.downstream, &metrics.service_discovery)?;
+        let pool = limits::pool(
+            &key,
+            &tcp.downstream,
+            tcp.balance,
+            &metrics.service_discovery,
+        )?;
         let proxy = proxy::tcp::bind(
             limits,
             Arc::clone(&pool),

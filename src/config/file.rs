@@ -13,7 +13,7 @@ use serde::de::value::{MapAccessDeserializer, StrDeserializer};
 use serde::de::{Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
 use super::problem::{Problem, Problems};
-use super::settings::{BodyMatch, Compression, Mode, MqttVersion, Repeat};
+use super::settings::{Balance, BodyMatch, Compression, Mode, MqttVersion, Repeat};
 use super::units::{Limit, Size, Span};
 
 /// What stands in the file.
@@ -62,15 +62,17 @@ forms! {
     /// `http`.
     Http {
         host: String, port: u16, downstream: OneOrMany<String>, service: String, tls: Tls,
-        upstream_ca: PathBuf, max_connections: u32, connect_timeout: Span, response_timeout: Span,
+        proxy_protocol: bool, upstream_ca: PathBuf, upstream_cert: PathBuf, upstream_key: PathBuf,
+        insecure_skip_verify: bool, max_connections: u32, connect_timeout: Span, response_timeout: Span,
     }
     /// `tcp`, or one of a list of them.
     Tcp {
-        host: String, port: u16, downstream: OneOrMany<String>, service: String, tls: Tls,
-        upstream_ca: PathBuf, max_connections: u32, connect_timeout: Span, idle_timeout: Span,
+        host: String, port: u16, downstream: OneOrMany<String>, balance: Balance, service: String, tls: Tls,
+        proxy_protocol: bool, upstream_ca: PathBuf, upstream_cert: PathBuf, upstream_key: PathBuf,
+        insecure_skip_verify: bool, max_connections: u32, connect_timeout: Span, idle_timeout: Span,
     }
     /// `tls` of a listener.
-    Tls { tls_cert: PathBuf, tls_key: PathBuf }
+    Tls { tls_cert: PathBuf, tls_key: PathBuf, client_ca: PathBuf, client_auth: String }
     /// `peer`.
     PeerForm { host: String, port: u16, tls: bool }
     /// `broker`.

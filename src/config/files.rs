@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::problem::Problem;
-use super::settings::{Settings, TlsFiles};
+use super::settings::{ClientAuth, ListenerTls, Settings, UpstreamTls};
 
 /// What is wrong with them. Whether a certificate is valid is for TLS to say, at start.
 pub(super) fn problems(settings: &Settings) -> Vec<Problem> {
@@ -20,15 +20,13 @@ pub(super) fn problems(settings: &Settings) -> Vec<Problem> {
             found.push(Problem::new(key, message));
         }
     };
-    let mut tls = |key: &str, files: Option<&TlsFiles>| {
-        look(
-            &format!("{key}.tls.tls_cert"),
-            files.map(|files| files.cert.as_path()),
-        );
-        look(
-            &format!("{key}.tls.tls_key"),
-            files.map(|files| files.key.as_path()),
-        );
+    let mut tls = |key: &str, tls: Option<&ListenerTls>| {
+        let Some(tls) = tls else { return };
+        look(&format!("{key}.tls.tls_cert"), Some(&tls.files.cert));
+        look(&format!("{key}.tls.tls_key"), Some(&tls.files.key));
+        if let ClientAuth::Optional(ca) | ClientAuth::Required(ca) = &tls.clients {
+            look(&format!("{key}.tls.client_ca"), Some(ca));
+        }
     };
     if let Some(http) = &settings.http {
         tls("http", http.tls.as_ref());
@@ -45,12 +43,18 @@ pub(super) fn problems(settings: &Settings) -> Vec<Problem> {
         tls(key, answer.tls.as_ref());
     }
     look("mqtt.ca", settings.mqtt.ca.as_deref());
+    let mut upstream = |key: &str, tls: &UpstreamTls| {
+        look(&format!("{key}.upstream_ca"), tls.ca.as_deref());
+        if let Some(identity) = &tls.identity {
+            look(&format!("{key}.upstream_cert"), Some(&identity.cert));
+            look(&format!("{key}.upstream_key"), Some(&identity.key));
+        }
+    };
     if let Some(http) = &settings.http {
-        look("http.upstream_ca", http.upstream_ca.as_deref());
+        upstream("http", &http.upstream_tls);
     }
     for (at, tcp) in settings.tcp.iter().enumerate() {
-        let key = format!("{}.upstream_ca", tcp_key(at));
-        look(&key, tcp.upstream_ca.as_deref());
+        upstream(&tcp_key(at), &tcp.upstream_tls);
     }
     found
 }

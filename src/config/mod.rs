@@ -8,6 +8,7 @@ mod units;
 mod file;
 mod settings;
 mod resolve;
+mod tls;
 mod target;
 mod files;
 mod problem;
@@ -19,10 +20,10 @@ use secrecy::SecretString;
 pub use file::File;
 pub use problem::{Problem, Problems};
 pub use settings::{
-    AnswerSettings, ApiSettings, Auto, BodyMatch, CaptureSettings, Compression, Delay, Endpoint,
-    HttpSettings, MatchSettings, Miss, Mode, MqttSettings, MqttVersion, Peer, PlaybackSettings,
-    RedisOptions, Repeat, RetentionSettings, Rule, Settings, SpoolSettings, StoreSettings,
-    TcpSettings, TlsFiles,
+    AnswerSettings, ApiSettings, Auto, Balance, BodyMatch, CaptureSettings, ClientAuth,
+    Compression, Delay, Endpoint, HttpSettings, ListenerTls, MatchSettings, Miss, Mode,
+    MqttSettings, MqttVersion, Peer, PlaybackSettings, RedisOptions, Repeat, RetentionSettings,
+    Rule, Settings, SpoolSettings, StoreSettings, TcpSettings, TlsFiles, UpstreamTls,
 };
 
 /// The file that is read where nothing else is said.

@@ -5,14 +5,15 @@ use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
 
-use super::file::{Api, Capture, File, Http, OneOrMany, Playback, RuleForm, Store, Tcp, Tls};
+use super::file::{Api, Capture, File, Http, OneOrMany, Playback, RuleForm, Store, Tcp};
 use super::problem::{Problem, Problems};
 use super::settings::{
     AnswerSettings, ApiSettings, Auto, BodyMatch, CaptureSettings, Compression, Delay, Endpoint,
     HttpSettings, MatchSettings, Miss, Mode, MqttSettings, MqttVersion, Peer, PlaybackSettings,
     RedisOptions, Repeat, RetentionSettings, Rule, Settings, SpoolSettings, StoreSettings,
-    TcpSettings, TlsFiles,
+    TcpSettings,
 };
+use super::tls::UpstreamForm;
 use super::units::{Limit, Size, Span};
 use super::{Environment, target};
 
@@ -43,12 +44,12 @@ impl File {
 
 /// Collects what is wrong, and goes on with a value that is never used.
 #[derive(Default)]
-struct Resolver {
+pub(super) struct Resolver {
     problems: Vec<Problem>,
 }
 
 impl Resolver {
-    fn wrong(&mut self, key: impl Into<String>, message: impl Into<String>) {
+    pub(super) fn wrong(&mut self, key: impl Into<String>, message: impl Into<String>) {
         self.problems.push(Problem::new(key, message));
     }
 
@@ -175,7 +176,16 @@ impl Resolver {
             downstream,
             service: self.service("http.service", form.service, "http".to_owned()),
             tls: self.tls("http", form.tls),
-            upstream_ca: form.upstream_ca,
+            proxy_protocol: form.proxy_protocol.unwrap_or(false),
+            upstream_tls: self.upstream_tls(
+                "http",
+                UpstreamForm {
+                    ca: form.upstream_ca,
+                    cert: form.upstream_cert,
+                    key: form.upstream_key,
+                    insecure_skip_verify: form.insecure_skip_verify,
+                },
+            ),
             max_connections: self.connections("http.max_connections", form.max_connections),
             connect_timeout: span(form.connect_timeout, 5),
             response_timeout: span(form.response_timeout, 60),
@@ -224,8 +234,18 @@ impl Resolver {
             service: self.service(&format!("{key}.service"), form.service, service),
             listen,
             downstream,
+            balance: form.balance.unwrap_or_default(),
             tls: self.tls(key, form.tls),
-            upstream_ca: form.upstream_ca,
+            proxy_protocol: form.proxy_protocol.unwrap_or(false),
+            upstream_tls: self.upstream_tls(
+                key,
+                UpstreamForm {
+                    ca: form.upstream_ca,
+                    cert: form.upstream_cert,
+                    key: form.upstream_key,
+                    insecure_skip_verify: form.insecure_skip_verify,
+                },
+            ),
             max_connections: self
                 .connections(&format!("{key}.max_connections"), form.max_connections),
             connect_timeout: span(form.connect_timeout, 5),
@@ -513,19 +533,6 @@ impl Resolver {
             host: bare.to_owned(),
             port: port.unwrap_or(default),
         }
-    }
-
-    fn tls(&mut self, key: &str, form: Option<Tls>) -> Option<TlsFiles> {
-        let form = form?;
-        for (name, given) in [("tls_cert", &form.tls_cert), ("tls_key", &form.tls_key)] {
-            if given.is_none() {
-                self.wrong(format!("{key}.tls.{name}"), "is missing");
-            }
-        }
-        Some(TlsFiles {
-            cert: form.tls_cert?,
-            key: form.tls_key?,
-        })
     }
 
     /// A list that must not be empty, each with the key that names it.

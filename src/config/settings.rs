@@ -86,13 +86,44 @@ impl fmt::Display for Endpoint {
     }
 }
 
-/// A listener's certificate chain and key, in PEM.
+/// A certificate chain and its key, in PEM.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TlsFiles {
-    /// The chain, the listener's own certificate first.
+    /// The chain, the owner's certificate first.
     pub cert: PathBuf,
     /// The key.
     pub key: PathBuf,
+}
+
+/// TLS of a listener.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListenerTls {
+    /// What it shows.
+    pub files: TlsFiles,
+    /// What clients have to show.
+    pub clients: ClientAuth,
+}
+
+/// Whether clients show a certificate, by an authority in a PEM file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ClientAuth {
+    /// They are not asked.
+    None,
+    /// They may.
+    Optional(PathBuf),
+    /// They must.
+    Required(PathBuf),
+}
+
+/// TLS towards upstreams.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UpstreamTls {
+    /// Authorities in place of the system's.
+    pub ca: Option<PathBuf>,
+    /// What we show where an upstream asks.
+    pub identity: Option<TlsFiles>,
+    /// Whether anybody is believed.
+    pub insecure_skip_verify: bool,
 }
 
 /// A node's whole configuration.
@@ -139,8 +170,9 @@ pub struct HttpSettings {
     /// `http://host:port` or `https://host:port`, at least one.
     pub downstream: Vec<String>,
     pub service: String,
-    pub tls: Option<TlsFiles>,
-    pub upstream_ca: Option<PathBuf>,
+    pub tls: Option<ListenerTls>,
+    pub proxy_protocol: bool,
+    pub upstream_tls: UpstreamTls,
     pub max_connections: usize,
     pub connect_timeout: Duration,
     pub response_timeout: Duration,
@@ -156,12 +188,25 @@ pub struct TcpSettings {
     pub listen: Endpoint,
     /// At least one.
     pub downstream: Vec<Endpoint>,
+    pub balance: Balance,
     pub service: String,
-    pub tls: Option<TlsFiles>,
-    pub upstream_ca: Option<PathBuf>,
+    pub tls: Option<ListenerTls>,
+    pub proxy_protocol: bool,
+    pub upstream_tls: UpstreamTls,
     pub max_connections: usize,
     pub connect_timeout: Duration,
     pub idle_timeout: Duration,
+}
+
+/// Which of several downstreams is next.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Balance {
+    /// Each in turn.
+    #[default]
+    RoundRobin,
+    /// The one with the fewest connections through this node.
+    LeastConnections,
 }
 
 /// An MQTT broker elsewhere.
@@ -319,7 +364,7 @@ pub struct PlaybackSettings {
 )]
 pub struct AnswerSettings {
     pub listen: Endpoint,
-    pub tls: Option<TlsFiles>,
+    pub tls: Option<ListenerTls>,
 }
 
 /// What is answered where no record fits.

@@ -59,6 +59,20 @@ pub enum Error {
         /// The file.
         path: PathBuf,
     },
+    /// A certificate that is none.
+    #[error("use {what} from {}", path.display())]
+    BadCertificate {
+        /// CA or client CA.
+        what: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// The reason.
+        #[source]
+        source: Box<rustls::Error>,
+    },
+    /// The authorities for client certificates cannot be used.
+    #[error("set up the check of client certificates")]
+    ClientAuth(#[source] rustls::server::VerifierBuilderError),
     /// Certificate and key do not fit each other or TLS.
     #[error("set up TLS")]
     Tls(#[source] rustls::Error),

@@ -13,6 +13,9 @@ pub struct Metrics {
     pub(super) waited_for_slot: Counter,
     pub(super) accept_errors: Counter,
     pub(super) handshake_errors: Counter,
+    pub(super) proxy_protocol_errors: Counter,
+    pub(super) tls_reloads: Counter,
+    pub(super) tls_reload_errors: Counter,
     pub(super) client_errors: Counter,
     pub(super) in_flight: Gauge,
     pub(super) retries: Counter,
@@ -20,6 +23,7 @@ pub struct Metrics {
     pub(super) bytes_in: Counter,
     pub(super) bytes_out: Counter,
     pub(super) streams: Counter,
+    pub(super) spliced: Counter,
     by_class: [Counter; 6],
     requests: Family<Reason, Counter>,
     durations: Histogram,
@@ -38,6 +42,9 @@ impl Default for Metrics {
             waited_for_slot: Counter::default(),
             accept_errors: Counter::default(),
             handshake_errors: Counter::default(),
+            proxy_protocol_errors: Counter::default(),
+            tls_reloads: Counter::default(),
+            tls_reload_errors: Counter::default(),
             client_errors: Counter::default(),
             in_flight: Gauge::default(),
             retries: Counter::default(),
@@ -45,6 +52,7 @@ impl Default for Metrics {
             bytes_in: Counter::default(),
             bytes_out: Counter::default(),
             streams: Counter::default(),
+            spliced: Counter::default(),
             by_class: CLASSES.map(counter),
             requests,
             durations: duration_histogram(),
@@ -77,6 +85,21 @@ impl Metrics {
             "proxy_handshake_errors",
             "TLS handshakes that failed.",
             &self.handshake_errors,
+        );
+        registry.add(
+            "proxy_proxy_protocol_errors",
+            "Connections without a PROXY protocol header where one is required.",
+            &self.proxy_protocol_errors,
+        );
+        registry.add(
+            "proxy_tls_reloads",
+            "Times that a listener took changed certificates.",
+            &self.tls_reloads,
+        );
+        registry.add(
+            "proxy_tls_reload_errors",
+            "Times that changed certificates were not usable, and the old ones stayed.",
+            &self.tls_reload_errors,
         );
         registry.add(
             "proxy_client_errors",
@@ -127,6 +150,11 @@ impl Metrics {
             "proxy_streams",
             "TCP connections and upgraded connections carried.",
             &self.streams,
+        );
+        registry.add(
+            "proxy_spliced_streams",
+            "TCP connections that the kernel carries by itself, as no copy is made of them.",
+            &self.spliced,
         );
     }
 

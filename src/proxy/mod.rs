@@ -1,9 +1,9 @@
 //! The recording proxies: HTTP in front of a service, or plain TCP.
 //!
 //! ```text
-//! listener --> tls? --> http (hyper) --> forward --> upstream pool
-//!                    |                `-> Responder (answers from records, plugged in by `app`)
-//!                    `-> tcp (pump both ways)
+//! listener --> entry (PROXY protocol, TLS) --> http (hyper) --> forward --> upstream pool
+//!                                          |                `-> Responder (answers from records, plugged in by `app`)
+//!                                          `-> tcp (pump both ways)
 //! ```
 //!
 //! Sockets are bound by `bind`, work starts with `serve`, and [`Running::shutdown`] drains. What is copied
@@ -13,6 +13,8 @@ mod error;
 mod metrics;
 mod drain;
 mod listener;
+mod entry;
+mod proxy_protocol;
 mod stream;
 pub mod tls;
 pub mod http;
@@ -21,3 +23,4 @@ pub mod tcp;
 pub use drain::{Drained, Running};
 pub use error::{Error, Side};
 pub use metrics::Metrics;
+pub use proxy_protocol::ProxyProtocol;

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 pub use endpoint::{Endpoint, InvalidEndpoint, Scheme};
-pub use pool::{Config, Health, InvalidConfig, Member, Metrics, Pool};
+pub use pool::{Balance, Config, Health, InUse, InvalidConfig, Member, Metrics, Pool};
 
 /// Every service of a node with its pool of endpoints.
 #[derive(Debug, Default)]

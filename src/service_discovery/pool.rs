@@ -1,4 +1,4 @@
-//! The endpoints of one service: round robin over those that are up, with passive health.
+//! The endpoints of one service: round robin over those that are up, or the least busy, with passive health.
 //!
 //! An endpoint that could not be connected to several times in a row is left out for a while that doubles
 //! with each further failure; then one caller tries it again while the others still go elsewhere. When all
@@ -21,6 +21,18 @@ pub struct Config {
     pub back_off: Duration,
     /// The most that the doubling of `back_off` comes to; at least `back_off`.
     pub max_back_off: Duration,
+    /// Which endpoint is next.
+    pub balance: Balance,
+}
+
+/// Which endpoint is next, of those that are up.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Balance {
+    /// Each in turn.
+    #[default]
+    RoundRobin,
+    /// The one with the fewest [`InUse`], in turn where several have.
+    LeastConnections,
 }
 
 impl Default for Config {
@@ -29,6 +41,7 @@ impl Default for Config {
             failures: 3,
             back_off: Duration::from_secs(1),
             max_back_off: Duration::from_secs(30),
+            balance: Balance::default(),
         }
     }
 }
@@ -98,9 +111,27 @@ pub struct Member {
     failed_at: AtomicU64,
     /// Milliseconds on the pool's clock, plus 1, from which it may be tried again; 0 where it is up.
     down_until: AtomicU64,
+    in_use: AtomicUsize,
+}
+
+/// A connection to an endpoint counts while this lives.
+#[derive(Debug)]
+pub struct InUse(Arc<Member>);
+
+impl Drop for InUse {
+    fn drop(&mut self) {
+        self.0.in_use.fetch_sub(1, Relaxed);
+    }
 }
 
 impl Member {
+    /// Counts a connection.
+    #[must_use]
+    pub fn in_use(self: &Arc<Self>) -> InUse {
+        self.in_use.fetch_add(1, Relaxed);
+        InUse(Arc::clone(self))
+    }
+
     /// Where it listens.
     #[must_use]
     pub const fn endpoint(&self) -> &Endpoint {
@@ -144,6 +175,7 @@ impl Pool {
                 failures: AtomicU32::new(0),
                 failed_at: AtomicU64::new(0),
                 down_until: AtomicU64::new(0),
+                in_use: AtomicUsize::new(0),
             })
         };
         Ok(Self {
@@ -164,10 +196,19 @@ impl Pool {
         let ticks = self.ticks(now);
         let from = self.next.fetch_add(1, Relaxed);
         let count = self.members.len();
-        (0..count)
-            .map(|step| &self.members[from.wrapping_add(step) % count])
-            .find(|member| self.usable(member, ticks))
-            .unwrap_or_else(|| self.least_recently_failed())
+        let in_turn = || (0..count).map(|step| &self.members[from.wrapping_add(step) % count]);
+        let chosen = match self.config.balance {
+            Balance::RoundRobin => in_turn().find(|member| self.usable(member, ticks)),
+            // One whose back-off has passed is to be tried, however busy the others are or are not.
+            Balance::LeastConnections => in_turn()
+                .find(|member| member.down_until.load(Relaxed) != 0 && self.usable(member, ticks))
+                .or_else(|| {
+                    in_turn()
+                        .filter(|member| member.down_until.load(Relaxed) == 0)
+                        .min_by_key(|member| member.in_use.load(Relaxed))
+                }),
+        };
+        chosen.unwrap_or_else(|| self.least_recently_failed())
     }
 
     /// A connection to the endpoint came about.
@@ -350,6 +391,30 @@ mod tests {
         let pool = pool(1, now);
         fail(&pool, 0, 9, now);
         assert_eq!(picks(&pool, 2, now), [1, 1]);
+    }
+
+    #[test]
+    fn the_least_busy_is_next_and_a_tie_goes_round() {
+        let now = Instant::now();
+        let endpoints = (1..=3).map(|port| format!("host:{port}").parse().unwrap());
+        let config = Config {
+            balance: Balance::LeastConnections,
+            ..Config::default()
+        };
+        let pool = Pool::new(endpoints.collect(), &config, Metrics::default(), now).unwrap();
+        assert_eq!(picks(&pool, 3, now), [1, 2, 3]);
+        let busy = [0, 0, 2].map(|index| pool.members()[index].in_use());
+        assert_eq!(picks(&pool, 2, now), [2, 2]);
+        drop(busy);
+        fail(&pool, 1, 3, now);
+        let _busy = [0, 0, 2].map(|index| pool.members()[index].in_use());
+        assert_eq!(picks(&pool, 2, now), [3, 3], "one that is down is left out");
+        let later = now + Duration::from_millis(1001);
+        assert_eq!(
+            picks(&pool, 2, later),
+            [2, 3],
+            "and tried once when its time has come"
+        );
     }
 
     #[test]

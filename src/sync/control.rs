@@ -113,6 +113,7 @@ impl Station {
             payload: notice::write(&offline(&presence)),
             qos: QoS::AtLeastOnce,
             retain: true,
+            properties: None,
         });
         let client = MqttClient::new(settings);
         let nodes = Arc::new(Mutex::new(BTreeMap::new()));
@@ -193,10 +194,9 @@ impl Station {
         if roles.publisher.is_some() {
             filters.push(self.topics.ack_filter(&self.node));
         }
-        let wanted = filters.into_iter().map(|filter| Subscription {
-            filter: filter.into(),
-            qos: QoS::AtLeastOnce,
-        });
+        let wanted = filters
+            .into_iter()
+            .map(|filter| Subscription::new(filter, QoS::AtLeastOnce));
         let codes = self.client.subscribe_many(wanted.collect()).await;
         codes.map(drop).map_err(|source| self.failed(source))
     }

@@ -4,7 +4,7 @@ use std::error::Error as _;
 use std::fmt;
 use std::path::PathBuf;
 
-use qproxy_mqtt::codec::ConnectCode;
+use qproxy_mqtt::codec::ReasonCode;
 use qproxy_mqtt::error::ConnectError;
 use qproxy_mqtt::options::{MqttConfig, TlsOptions};
 use secrecy::{ExposeSecret, SecretString};
@@ -91,7 +91,7 @@ fn hint(error: &ConnectError, tls: bool) -> Option<&'static str> {
     match error {
         ConnectError::Resolve { .. } => Some("check `peer.host`"),
         ConnectError::Tcp { .. } => Some("is the server running, and `peer.port` right?"),
-        ConnectError::Refused(ConnectCode::BadCredentials | ConnectCode::NotAuthorized) => {
+        ConnectError::Refused(ReasonCode::BadCredentials | ReasonCode::NotAuthorized) => {
             Some("check `mqtt.app_id` and `mqtt.token`")
         }
         ConnectError::Tls(_) => Some("check `peer.tls` and `mqtt.ca`"),
@@ -122,7 +122,7 @@ mod tests {
     #[test]
     fn says_where_and_what_to_look_at() {
         let endpoint = Endpoint::new("broker", 1883);
-        let refused = ConnectError::Refused(ConnectCode::BadCredentials);
+        let refused = ConnectError::Refused(ReasonCode::BadCredentials);
         let line = endpoint.explain(&refused);
         assert!(
             line.contains("broker:1883") && line.contains("mqtt.token"),

@@ -13,18 +13,17 @@ use http::{HeaderMap, Method, Request as HttpRequest, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioIo;
 use qproxy::api::{
-    self, Announcing, Config, Events, Metrics, Pace, Parts, ReplayRefused, ReplayRequest, Replays,
-    Running, Sections, StatusSource, dto,
+    self, Config, Events, Metrics, Pace, Parts, ReplayRefused, ReplayRequest, Replays, Running,
+    Sections, StatusSource, dto,
 };
 use qproxy::metrics::Registry;
 use qproxy::record::{
     Body, ConnectionId, Coverage, Digest, Direction, Epoch, Exchange, Fingerprint, Headers,
     IdSource, Item, NodeId, Origin, Outcome, Protocol, Record, RecordId, Request, Response,
-    Segment, SegmentBatch, Sequence, Side, Stream, Timing, wire,
+    Segment, SegmentBatch, Sequence, Side, Stream, Timing,
 };
 use qproxy::store::{
-    self, Arrival, Batch, Cursor, Expired, Order, Page, Query, Receipt, Settled, Stats, Store,
-    Summary,
+    self, Batch, Cursor, Expired, Order, Page, Query, Receipt, Settled, Stats, Store, Summary,
 };
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
@@ -241,12 +240,11 @@ async fn start(store: Option<Memory>, config: Config, reasons: &[&str]) -> TestA
     let metrics = Metrics::default();
     let mut registry = Registry::default();
     metrics.register(&mut registry);
-    let announcing = |store| Arc::new(Announcing::new(store, events.clone())) as Arc<dyn Store>;
     let parts = Parts {
         replays: store
             .is_some()
             .then(|| Arc::clone(&runs) as Arc<dyn Replays>),
-        store: store.map(announcing),
+        store: store.map(|store| Arc::new(store) as Arc<dyn Store>),
         status: Arc::new(Node {
             name: NodeId::new("az1").unwrap(),
             reasons: reasons.iter().map(ToString::to_string).collect(),
@@ -1074,30 +1072,13 @@ async fn an_endless_head_is_refused() {
     );
 }
 
-fn batch(exchange: Exchange) -> Batch {
-    let item = Item::Record(record(exchange));
-    let mut raw = Vec::new();
-    wire::encode(&item, &mut raw);
-    let decoded = wire::Decoded {
-        item,
-        raw: raw.into(),
-    };
-    Batch {
-        arrivals: vec![Arrival {
-            decoded,
-            fingerprint: None,
-        }],
-        ..Batch::default()
-    }
-}
-
 #[tokio::test]
 async fn a_stored_record_is_announced_to_those_who_want_it() {
     let api = start(Some(Memory::default()), Config::default(), &[]).await;
-    let store = Announcing::new(Memory::default(), api.events.clone());
     let mut failures = api.watch("/api/events?status=5xx").await;
-    store.put(batch(exchange(1, "/fine", 200))).await.unwrap();
-    store.put(batch(exchange(2, "/broken", 503))).await.unwrap();
+    for exchange in [exchange(1, "/fine", 200), exchange(2, "/broken", 503)] {
+        api.events.publish(Summary::from(&record(exchange)));
+    }
     let event = next_text(&mut failures).await.unwrap();
     assert!(
         event.contains("event: records\n") && event.contains("/broken"),

@@ -14,7 +14,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("tokio_rustls", &["proxy", "playback"]),
     ("broker_mock", &["app"]),
     ("anyhow", &["cli", "main"]),
-    ("rustix", &["cli"]),
+    ("rustix", &["cli", "proxy"]),
 ];
 
 fn root() -> PathBuf {

@@ -50,7 +50,7 @@ fn the_users_example_means_what_it_says() {
     assert_eq!(tcp.downstream[0].to_string(), "localhost:8083");
     let tls = tcp.tls.as_ref().unwrap();
     assert_eq!(
-        (tls.cert.to_str(), tls.key.to_str()),
+        (tls.files.cert.to_str(), tls.files.key.to_str()),
         (Some("cert.pem"), Some("key.pem"))
     );
     let Peer { endpoint, tls } = settings.peer.unwrap();

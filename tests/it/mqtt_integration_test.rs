@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use qproxy::mqtt_client::client::{Event, MqttClient, MqttConfig, PublishOptions};
-use qproxy::mqtt_client::codec::{ConnectCode, Will};
+use qproxy::mqtt_client::codec::{ReasonCode, Will};
 use qproxy::mqtt_client::error::{ConnectError, Error, QueryError, TlsError};
 use qproxy::mqtt_client::message::QoS;
 use qproxy::mqtt_client::options::{Backoff, QueryOptions, TlsOptions};
@@ -96,6 +96,7 @@ async fn will_is_published_for_a_client_that_vanishes_but_not_for_one_that_leave
             payload,
             qos: QoS::AtLeastOnce,
             retain: false,
+            properties: None,
         });
         MqttConfig {
             will,
@@ -238,7 +239,7 @@ async fn user_and_token_are_checked() {
         let Err(Error::Connect(ConnectError::Refused(code))) = refused else {
             panic!("{refused:?}")
         };
-        assert_eq!(code, ConnectCode::NotAuthorized);
+        assert_eq!(code, ReasonCode::NotAuthorized);
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use qproxy::mqtt_client::client::{Event, MqttClient, MqttConfig, PublishOptions};
-use qproxy::mqtt_client::codec::{Ack, ConnectCode, Kind, Packet, SubAck, SubscribeCode};
+use qproxy::mqtt_client::codec::{Ack, Disconnect, Kind, Packet, ReasonCode, SubAck, UnsubAck};
 use qproxy::mqtt_client::error::{ConnectError, Disconnected, Error, QueryError};
 use qproxy::mqtt_client::message::QoS;
 use qproxy::mqtt_client::options::{Overflow, QueryOptions, Takeover};
@@ -72,7 +72,7 @@ async fn example_of_the_user_guide_runs_as_it_stands() {
     let peer = Peer::bind().await;
     let MqttConfig { host, port, .. } = peer.config();
     let example = tokio::spawn(users_example(host, port));
-    let (mut connection, connect) = peer.answer(false, ConnectCode::Accepted).await;
+    let (mut connection, connect) = peer.answer(false, ReasonCode::Success).await;
     assert_eq!(
         (connect.client_id.as_str(), connect.keep_alive),
         ("my-client", 60)
@@ -100,7 +100,10 @@ async fn example_of_the_user_guide_runs_as_it_stands() {
         .await;
     let ack = Packet::PubAck(Ack::from(std::num::NonZeroU16::new(7).unwrap()));
     assert_eq!(connection.next().await, ack);
-    assert_eq!(connection.next().await, Packet::Disconnect);
+    assert_eq!(
+        connection.next().await,
+        Packet::Disconnect(Disconnect::default())
+    );
     assert_eq!(soon("the example", example).await.unwrap().unwrap(), "fine");
 }
 
@@ -125,8 +128,8 @@ async fn publish_resolves_only_when_it_is_acknowledged() {
         .unwrap();
     let second = connection.publish().await;
     let ack = Ack::from(second.id.unwrap());
-    connection.send(&Packet::PubRec(ack)).await;
-    assert_eq!(connection.next().await, Packet::PubRel(ack));
+    connection.send(&Packet::PubRec(ack.clone())).await;
+    assert_eq!(connection.next().await, Packet::PubRel(ack.clone()));
     connection.send(&Packet::PubComp(ack)).await;
     soon("the QoS 2 publish", exactly).await.unwrap();
     assert_eq!(client.stats().acknowledged, 2);
@@ -136,11 +139,11 @@ async fn publish_resolves_only_when_it_is_acknowledged() {
 async fn refusals_fail_connect_at_once_and_say_what() {
     let peer = Peer::bind().await;
     for code in [
-        ConnectCode::BadCredentials,
-        ConnectCode::NotAuthorized,
-        ConnectCode::IdentifierRejected,
-        ConnectCode::UnacceptableProtocolVersion,
-        ConnectCode::ServerUnavailable,
+        ReasonCode::BadCredentials,
+        ReasonCode::NotAuthorized,
+        ReasonCode::ClientIdNotValid,
+        ReasonCode::UnsupportedProtocolVersion,
+        ReasonCode::ServerUnavailable,
     ] {
         let client = MqttClient::new(peer.config());
         let (result, _) = tokio::join!(client.connect(), peer.answer(false, code));
@@ -173,7 +176,7 @@ async fn connect_can_be_called_again_after_it_failed() {
     let peer = Peer::bind().await;
     let client = MqttClient::new(peer.config());
     for _ in 0..50 {
-        let refusing = peer.answer(false, ConnectCode::BadCredentials);
+        let refusing = peer.answer(false, ReasonCode::BadCredentials);
         let (failed, _) = tokio::join!(client.connect(), refusing);
         assert!(failed.is_err());
     }
@@ -269,11 +272,12 @@ async fn a_refused_subscription_is_an_error_and_the_rest_is_granted() {
         let Packet::Subscribe(subscribe) = connection.next().await else {
             panic!("no SUBSCRIBE")
         };
-        let codes = vec![SubscribeCode::Failure];
+        let codes = vec![ReasonCode::UnspecifiedError];
         connection
             .send(&Packet::SubAck(SubAck {
                 id: subscribe.id,
                 codes,
+                properties: None,
             }))
             .await;
     };
@@ -626,7 +630,10 @@ async fn disconnect_delivers_what_is_queued_and_leaves_in_order() {
             let publish = connection.publish().await;
             connection.puback(&publish).await;
         }
-        assert_eq!(connection.next().await, Packet::Disconnect);
+        assert_eq!(
+            connection.next().await,
+            Packet::Disconnect(Disconnect::default())
+        );
         assert_eq!(connection.try_next().await, None);
     };
     let (left, ()) = tokio::join!(client.disconnect(), server);
@@ -659,7 +666,10 @@ async fn disconnect_gives_up_after_its_limit_and_says_what_is_left() {
     );
     assert!(matches!(token.await, Err(Error::Stopped)));
     assert_eq!(connection.publish().await.topic, "a");
-    assert_eq!(connection.next().await, Packet::Disconnect);
+    assert_eq!(
+        connection.next().await,
+        Packet::Disconnect(Disconnect::default())
+    );
     let (again, _) = tokio::join!(client.connect(), peer.accept());
     again.unwrap();
 }
@@ -673,7 +683,10 @@ async fn the_last_clone_takes_the_connection_with_it() {
     other.publish("a", "", QoS::AtMostOnce).await.unwrap();
     assert_eq!(connection.publish().await.topic, "a");
     drop(other);
-    assert_eq!(connection.next().await, Packet::Disconnect);
+    assert_eq!(
+        connection.next().await,
+        Packet::Disconnect(Disconnect::default())
+    );
 }
 
 /// Takes one query and answers it as told.
@@ -789,7 +802,11 @@ async fn a_responder_answers_each_request_once_and_says_when_it_is_busy() {
         loop {
             if let Packet::Unsubscribe(unsubscribe) = connection.next().await {
                 connection
-                    .send(&Packet::UnsubAck(Ack::from(unsubscribe.id)))
+                    .send(&Packet::UnsubAck(UnsubAck {
+                        id: unsubscribe.id,
+                        codes: Vec::new(),
+                        properties: None,
+                    }))
                     .await;
                 return;
             }

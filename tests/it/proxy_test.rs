@@ -10,6 +10,7 @@
 mod origin;
 
 mod bodies;
+mod edge;
 mod failures;
 mod http;
 mod lifecycle;

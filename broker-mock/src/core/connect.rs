@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use qproxy_mqtt::codec::{Connect, ConnectCode, Text};
+use qproxy_mqtt::codec::{Connect, ReasonCode, Text};
 
 use super::message::Message;
 use super::session::{Lifetime, SessionId};
@@ -25,7 +25,7 @@ impl Broker {
         }
         let old = self.settle_old_session(&client_id, connect.clean_session);
         let Some(session) = old.or_else(|| self.new_session(client_id)) else {
-            return self.refuse(connection, ConnectCode::ServerUnavailable);
+            return self.refuse(connection, ReasonCode::ServerUnavailable);
         };
         let online = Online {
             session,
@@ -49,7 +49,7 @@ impl Broker {
         self.pump(session);
     }
 
-    pub(super) fn refuse(&mut self, connection: ConnectionId, code: ConnectCode) {
+    pub(super) fn refuse(&mut self, connection: ConnectionId, code: ReasonCode) {
         self.counters.connects_refused += 1;
         self.send(connection, packet::refusal(code));
         self.close(connection, CloseReason::Refused(code));
@@ -92,22 +92,22 @@ impl Broker {
         self.counters.dropped_session_ended += lost as u64;
     }
 
-    fn admit(&mut self, connect: &Connect) -> Result<Text, ConnectCode> {
+    fn admit(&mut self, connect: &Connect) -> Result<Text, ReasonCode> {
         if !self
             .door
             .admits(connect.username.as_ref(), connect.password.as_ref())
         {
-            return Err(ConnectCode::NotAuthorized);
+            return Err(ReasonCode::NotAuthorized);
         }
         let given = &connect.client_id;
         if given.as_bytes().len() > self.limits.topic_bytes {
-            return Err(ConnectCode::IdentifierRejected);
+            return Err(ReasonCode::ClientIdNotValid);
         }
         if !given.as_bytes().is_empty() {
             return Ok(given.detached());
         }
         if !connect.clean_session {
-            return Err(ConnectCode::IdentifierRejected); // [MQTT-3.1.3-8]
+            return Err(ReasonCode::ClientIdNotValid); // [MQTT-3.1.3-8]
         }
         loop {
             self.assigned += 1;

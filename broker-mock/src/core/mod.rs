@@ -24,7 +24,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::time::Duration;
 
-use qproxy_mqtt::codec::{ConnectCode, DecodeError, Packet, Will};
+use qproxy_mqtt::codec::{DecodeError, Packet, ReasonCode, Will};
 
 use crate::stats::{Counters, Stats};
 use crate::{Config, Limits};
@@ -69,7 +69,7 @@ pub enum CloseReason {
     /// The socket was closed or failed without DISCONNECT.
     Gone,
     /// CONNACK said no.
-    Refused(ConnectCode),
+    Refused(ReasonCode),
     /// The bytes are no MQTT.
     Malformed(DecodeError),
     /// A legal packet at the wrong time or in the wrong direction.
@@ -215,7 +215,7 @@ impl Broker {
         };
         let fresh = matches!(known.state, State::AwaitsConnect);
         if fresh && matches!(error, DecodeError::ProtocolLevel(_)) {
-            self.refuse(connection, ConnectCode::UnacceptableProtocolVersion);
+            self.refuse(connection, ReasonCode::UnsupportedProtocolVersion);
         } else {
             self.close(connection, CloseReason::Malformed(error));
         }
@@ -309,9 +309,13 @@ impl Broker {
             Packet::Subscribe(subscribe) => self.subscribe(connection, session, &subscribe),
             Packet::Unsubscribe(unsubscribe) => self.unsubscribe(connection, session, &unsubscribe),
             Packet::PingReq => self.send(connection, Packet::PingResp),
-            Packet::Disconnect => self.close(connection, CloseReason::Disconnected),
+            Packet::Disconnect(_) => self.close(connection, CloseReason::Disconnected),
             Packet::Connect(_) => self.close(connection, CloseReason::Protocol("second CONNECT")),
-            Packet::ConnAck(_) | Packet::SubAck(_) | Packet::UnsubAck(_) | Packet::PingResp => {
+            Packet::ConnAck(_)
+            | Packet::SubAck(_)
+            | Packet::UnsubAck(_)
+            | Packet::PingResp
+            | Packet::Auth(_) => {
                 let reason = CloseReason::Protocol("packet that only a server sends");
                 self.close(connection, reason);
             }

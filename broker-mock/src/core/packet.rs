@@ -1,8 +1,6 @@
 //! The packets the broker sends.
 
-use qproxy_mqtt::codec::{
-    Ack, ConnAck, ConnectCode, Packet, PacketId, Publish, SubAck, SubscribeCode,
-};
+use qproxy_mqtt::codec::{Ack, ConnAck, Packet, PacketId, Publish, ReasonCode, SubAck};
 
 use super::message::Delivery;
 
@@ -21,29 +19,36 @@ pub(super) fn publish(delivery: &Delivery, id: Option<PacketId>, sending: Sendin
         topic: delivery.message.topic.clone(),
         id,
         payload: delivery.message.payload.clone(),
+        properties: None,
     })
 }
 
 pub(super) fn pubrel(id: PacketId) -> Packet {
-    Packet::PubRel(Ack { id })
+    Packet::PubRel(Ack::from(id))
 }
 
 pub(super) fn connack(session_present: bool) -> Packet {
     Packet::ConnAck(ConnAck {
         session_present,
-        code: ConnectCode::Accepted,
+        code: ReasonCode::Success,
+        properties: None,
     })
 }
 
-pub(super) fn refusal(code: ConnectCode) -> Packet {
+pub(super) fn refusal(code: ReasonCode) -> Packet {
     Packet::ConnAck(ConnAck {
         session_present: false,
         code,
+        properties: None,
     })
 }
 
-pub(super) fn suback(id: PacketId, codes: Vec<SubscribeCode>) -> Packet {
-    Packet::SubAck(SubAck { id, codes })
+pub(super) fn suback(id: PacketId, codes: Vec<ReasonCode>) -> Packet {
+    Packet::SubAck(SubAck {
+        id,
+        codes,
+        properties: None,
+    })
 }
 
 /// What a packet counts against [`crate::Limits::outbox_bytes`]; answers are free, since a client that

@@ -27,7 +27,7 @@ impl Broker {
             (QoS::ExactlyOnce, Some(id)) => self.publish_once(connection, session, &publish, id),
             (QoS::AtLeastOnce, Some(id)) => {
                 self.accept(&publish);
-                self.send(connection, Packet::PubAck(Ack { id }));
+                self.send(connection, Packet::PubAck(Ack::from(id)));
             }
             _ => self.accept(&publish),
         }
@@ -38,7 +38,7 @@ impl Broker {
             session.unreleased.remove(&id);
         }
         // Also where the id is unknown: after a lost session the client must be able to finish.
-        self.send(connection, Packet::PubComp(Ack { id }));
+        self.send(connection, Packet::PubComp(Ack::from(id)));
     }
 
     pub(super) fn puback(&mut self, session: SessionId, id: PacketId) {
@@ -133,7 +133,7 @@ impl Broker {
             held.unreleased.insert(id);
             self.accept(publish);
         }
-        self.send(connection, Packet::PubRec(Ack { id }));
+        self.send(connection, Packet::PubRec(Ack::from(id)));
     }
 
     fn accept(&mut self, publish: &Publish) {

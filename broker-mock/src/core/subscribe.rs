@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use qproxy_mqtt::codec::{Ack, Packet, QoS, Subscribe, SubscribeCode, Subscription, Unsubscribe};
+use qproxy_mqtt::codec::{Packet, QoS, ReasonCode, Subscribe, Subscription, UnsubAck, Unsubscribe};
 
 use super::filter::{self, Filter};
 use super::message::{Delivery, Message};
@@ -16,14 +16,14 @@ impl Broker {
         session: SessionId,
         subscribe: &Subscribe,
     ) {
-        let codes: Vec<SubscribeCode> = subscribe
+        let codes: Vec<ReasonCode> = subscribe
             .filters
             .iter()
             .map(|wanted| self.subscribe_one(session, wanted))
             .collect();
         self.send(connection, packet::suback(subscribe.id, codes.clone()));
         for (wanted, code) in subscribe.filters.iter().zip(codes) {
-            if let SubscribeCode::Granted(qos) = code {
+            if let Some(qos) = code.granted_qos() {
                 self.deliver_retained(session, &wanted.filter, qos);
             }
         }
@@ -40,7 +40,7 @@ impl Broker {
                 self.drop_filter(filter, session);
             }
         }
-        self.send(connection, Packet::UnsubAck(Ack { id: unsubscribe.id }));
+        self.send(connection, Packet::UnsubAck(UnsubAck::from(unsubscribe.id)));
     }
 
     /// Takes a filter out of the tree for one session.
@@ -54,12 +54,12 @@ impl Broker {
         }
     }
 
-    fn subscribe_one(&mut self, session: SessionId, wanted: &Subscription) -> SubscribeCode {
+    fn subscribe_one(&mut self, session: SessionId, wanted: &Subscription) -> ReasonCode {
         let text = wanted.filter.as_str();
         let parsed = Filter::parse(text).filter(|_| filter::within(&self.limits, text));
         let Some(parsed) = parsed.filter(|_| self.has_room_for(session, text)) else {
             self.counters.subscriptions_refused += 1;
-            return SubscribeCode::Failure;
+            return ReasonCode::UnspecifiedError;
         };
         match parsed {
             Filter::Plain(filter) => self.tree.insert(filter, session, wanted.qos),
@@ -71,7 +71,7 @@ impl Broker {
         }
         self.sessions
             .subscribe(session, wanted.filter.detached(), wanted.qos);
-        SubscribeCode::Granted(wanted.qos)
+        ReasonCode::granted(wanted.qos)
     }
 
     /// A filter that is there already is replaced and needs no room.

@@ -258,7 +258,8 @@ where
             } else {
                 Vec::new()
             };
-            let Some(packet) = codec::decode(&mut self.input.bytes, most)? else {
+            let Some(packet) = codec::decode(&mut self.input.bytes, most, codec::Version::V311)?
+            else {
                 return Ok(());
             };
             self.known = true;

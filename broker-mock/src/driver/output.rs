@@ -50,7 +50,9 @@ impl Output {
                 Item::Packet(packet) => {
                     self.waiting_bytes -= size(&packet);
                     self.encoded_weight += weight(&packet);
-                    if let Err(error) = codec::encode(&packet, &mut self.encoded) {
+                    if let Err(error) =
+                        codec::encode(&packet, codec::Version::V311, &mut self.encoded)
+                    {
                         // The core makes packets only from what the codec has accepted before.
                         error!(kind = packet.kind().name(), %error, "could not encode a packet");
                     }

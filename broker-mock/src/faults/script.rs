@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use qproxy_mqtt::codec::{ConnectCode, Kind, Packet};
+use qproxy_mqtt::codec::{Kind, Packet, ReasonCode};
 
 /// What a [`crate::MockBroker`] does wrong, and what it notes.
 #[derive(Debug, Clone)]
@@ -100,7 +100,7 @@ pub enum Fault {
     /// These bytes go to the client, and the packet goes on.
     Malformed(Bytes),
     /// The packet is a CONNECT: it is answered with this code, and the connection closed.
-    Refuse(ConnectCode),
+    Refuse(ReasonCode),
     /// Before the packet goes on, all sessions without a connection are forgotten.
     ForgetSessions,
     /// The packet goes on and nothing is read from the client for this long.

@@ -62,9 +62,8 @@ fn same(ours: &Packet, theirs: &v4::Packet) -> bool {
             let wanted = ours.filters.iter().map(Text::as_str);
             ours.id.get() == theirs.pkid && wanted.eq(theirs.topics.iter().map(String::as_str))
         }
-        (Packet::PingReq, v4::Packet::PingReq) | (Packet::Disconnect, v4::Packet::Disconnect) => {
-            true
-        }
+        (Packet::PingReq, v4::Packet::PingReq)
+        | (Packet::Disconnect(_), v4::Packet::Disconnect) => true,
         // What only a server sends is the core's to refuse; that both see the same kind is enough.
         (Packet::ConnAck(_), v4::Packet::ConnAck(_))
         | (Packet::SubAck(_), v4::Packet::SubAck(_))
@@ -116,13 +115,15 @@ mod tests {
     use bytes::Bytes;
     use proptest::collection::vec;
     use proptest::prelude::{Just, ProptestConfig, Strategy, any, prop_oneof, proptest};
-    use qproxy_mqtt::codec::{self, Ack, PacketId, Subscribe, Subscription, Unsubscribe, Will};
+    use qproxy_mqtt::codec::{
+        self, Ack, Disconnect, PacketId, Subscribe, Subscription, Unsubscribe, Version, Will,
+    };
 
     use super::*;
 
     fn bytes_of(packet: &Packet) -> BytesMut {
         let mut bytes = BytesMut::new();
-        codec::encode(packet, &mut bytes).unwrap();
+        codec::encode(packet, Version::V311, &mut bytes).unwrap();
         bytes
     }
 
@@ -150,6 +151,7 @@ mod tests {
                     topic: topic.into(),
                     id: acknowledged.then_some(id),
                     payload: payload.into(),
+                    properties: None,
                 })
             },
         )
@@ -176,9 +178,12 @@ mod tests {
                         payload: Bytes::from_static(b"gone"),
                         qos,
                         retain,
+                        properties: None,
                     }),
                     username: username.map(Text::from),
                     password: password.flatten().map(Bytes::from),
+                    properties: None,
+                    version: Version::V311,
                 }))
             })
     }
@@ -190,25 +195,27 @@ mod tests {
             connect(),
             (id(), vec((filter(), qos_value()), 1..5)).prop_map(|(id, filters)| {
                 let filters = filters.into_iter();
-                let filters = filters.map(|(filter, qos)| Subscription {
-                    filter: filter.into(),
-                    qos,
-                });
+                let filters = filters.map(|(filter, qos)| Subscription::new(filter, qos));
                 Packet::Subscribe(Subscribe {
                     id,
                     filters: filters.collect(),
+                    properties: None,
                 })
             }),
             (id(), vec(filter(), 1..5)).prop_map(|(id, filters)| {
                 let filters = filters.into_iter().map(Text::from).collect();
-                Packet::Unsubscribe(Unsubscribe { id, filters })
+                Packet::Unsubscribe(Unsubscribe {
+                    id,
+                    filters,
+                    user_properties: Vec::new(),
+                })
             }),
-            id().prop_map(|id| Packet::PubAck(Ack { id })),
-            id().prop_map(|id| Packet::PubRec(Ack { id })),
-            id().prop_map(|id| Packet::PubRel(Ack { id })),
-            id().prop_map(|id| Packet::PubComp(Ack { id })),
+            id().prop_map(|id| Packet::PubAck(Ack::from(id))),
+            id().prop_map(|id| Packet::PubRec(Ack::from(id))),
+            id().prop_map(|id| Packet::PubRel(Ack::from(id))),
+            id().prop_map(|id| Packet::PubComp(Ack::from(id))),
             Just(Packet::PingReq),
-            Just(Packet::Disconnect),
+            Just(Packet::Disconnect(Disconnect::default())),
         ]
     }
 
@@ -232,7 +239,7 @@ mod tests {
             let at = position.index(bytes.len());
             bytes[at] = value;
             let frame = bytes.clone();
-            if let Ok(Some(accepted)) = codec::decode(&mut bytes, usize::MAX) {
+            if let Ok(Some(accepted)) = codec::decode(&mut bytes, usize::MAX, Version::V311) {
                 let used = frame.len() - bytes.len();
                 proptest::prop_assert_eq!(compare(&accepted, &frame[..used]), Ok(()));
             }
@@ -249,6 +256,7 @@ mod tests {
                 topic: "t".into(),
                 id: PacketId::new(7),
                 payload: Bytes::from_static(payload),
+                properties: None,
             })
         };
         let seen = compare(&with(b"a"), &bytes_of(&with(b"secret"))).unwrap_err();

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use qproxy_mqtt::codec::{self, ConnAck, ConnectCode, DecodeError, Packet};
+use qproxy_mqtt::codec::{self, ConnAck, DecodeError, Packet, ReasonCode};
 
 use super::script::{Direction, Fault, Place, Random};
 use super::transcript::Event;
@@ -208,16 +208,18 @@ impl Tap for FaultTap {
 
 fn first_bytes(packet: &Packet, count: usize) -> Bytes {
     let mut bytes = BytesMut::new();
-    codec::encode(packet, &mut bytes).expect("the broker sends only packets that can be encoded");
+    codec::encode(packet, codec::Version::V311, &mut bytes)
+        .expect("the broker sends only packets that can be encoded");
     bytes.truncate(count);
     bytes.freeze()
 }
 
-fn refusal(code: ConnectCode) -> Bytes {
+fn refusal(code: ReasonCode) -> Bytes {
     let session_present = false;
     let connack = Packet::ConnAck(ConnAck {
         session_present,
         code,
+        properties: None,
     });
     first_bytes(&connack, usize::MAX)
 }

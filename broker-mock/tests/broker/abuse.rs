@@ -8,7 +8,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, TestRunner};
-use qproxy_mqtt::codec::{Packet, QoS};
+use qproxy_mqtt::codec::{Disconnect, Packet, QoS};
 use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
 
@@ -56,7 +56,7 @@ fn packets() -> impl Strategy<Value = Packet> {
         (1..9_u16).prop_map(|number| Packet::PubRec(ack(number))),
         (1..9_u16).prop_map(|number| Packet::PubRel(ack(number))),
         Just(Packet::PingReq),
-        Just(Packet::Disconnect),
+        Just(Packet::Disconnect(Disconnect::default())),
     ]
 }
 

@@ -60,7 +60,9 @@ impl Client {
     /// The next packet; `None` when the broker has closed.
     pub async fn next(&mut self) -> Option<Packet> {
         loop {
-            if let Some(packet) = codec::decode(&mut self.input, usize::MAX).unwrap() {
+            if let Some(packet) =
+                codec::decode(&mut self.input, usize::MAX, codec::Version::V311).unwrap()
+            {
                 return Some(packet);
             }
             let read = timeout(PATIENCE, self.stream.read_buf(&mut self.input))
@@ -105,7 +107,7 @@ pub fn id(number: u16) -> PacketId {
 }
 
 pub fn ack(number: u16) -> Ack {
-    Ack { id: id(number) }
+    Ack::from(id(number))
 }
 
 pub fn clean(client_id: &str) -> Connect {
@@ -131,20 +133,21 @@ pub fn publish(topic: &str, payload: impl Into<Bytes>, qos: QoS, number: u16) ->
         topic: topic.into(),
         id: (qos != QoS::AtMostOnce).then(|| id(number)),
         payload: payload.into(),
+        properties: None,
     })
 }
 
 pub fn subscribe(filter: &str, qos: QoS) -> Packet {
-    let filter = filter.into();
     Packet::Subscribe(Subscribe {
         id: id(1),
-        filters: vec![Subscription { filter, qos }],
+        filters: vec![Subscription::new(filter, qos)],
+        properties: None,
     })
 }
 
 pub fn bytes_of(packet: &Packet) -> BytesMut {
     let mut bytes = BytesMut::new();
-    codec::encode(packet, &mut bytes).unwrap();
+    codec::encode(packet, codec::Version::V311, &mut bytes).unwrap();
     bytes
 }
 

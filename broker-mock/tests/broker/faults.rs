@@ -5,7 +5,7 @@ use std::time::Duration;
 use broker_mock::MockBroker;
 use broker_mock::faults::{Direction, Event, Fault, Rule, Scope, Script, When};
 use bytes::Bytes;
-use qproxy_mqtt::codec::{ConnectCode, Kind, Packet, QoS};
+use qproxy_mqtt::codec::{Disconnect, Kind, Packet, QoS, ReasonCode};
 use tokio::time::Instant;
 
 use crate::client::{Client, ack, clean, durable, eventually, publish};
@@ -122,8 +122,13 @@ async fn a_packet_is_cut_at_a_byte() {
 
 #[tokio::test]
 async fn connects_are_refused_with_any_code() {
-    for code in 1..=5 {
-        let code = ConnectCode::from_u8(code).unwrap();
+    for code in [
+        ReasonCode::UnsupportedProtocolVersion,
+        ReasonCode::ClientIdNotValid,
+        ReasonCode::ServerUnavailable,
+        ReasonCode::BadCredentials,
+        ReasonCode::NotAuthorized,
+    ] {
         let broker = mock([Rule::from_client(
             Kind::Connect,
             When::Nth(1),
@@ -235,7 +240,9 @@ async fn the_transcript_has_every_packet_in_order() {
     client.subscribe("t", QoS::AtMostOnce).await;
     client.send(&publish("t", "x", QoS::AtLeastOnce, 3)).await;
     client.ping().await;
-    client.send(&Packet::Disconnect).await;
+    client
+        .send(&Packet::Disconnect(Disconnect::default()))
+        .await;
     while client.next().await.is_some() {}
     let transcript = broker.shutdown().await;
     let received: Vec<Kind> = transcript

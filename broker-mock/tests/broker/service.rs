@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use broker_mock::{Broker, Config, Error, Limits, RunningBroker};
 use bytes::Bytes;
-use qproxy_mqtt::codec::{ConnectCode, Packet, QoS, Will};
+use qproxy_mqtt::codec::{Packet, QoS, ReasonCode, Will};
 use tokio::time::{Instant, timeout};
 
 use crate::client::{Client, PATIENCE, ack, bytes_of, clean, durable, publish, subscribe};
@@ -142,6 +142,7 @@ async fn a_lost_connection_publishes_its_will() {
             payload: Bytes::from_static(b"gone"),
             qos: QoS::AtMostOnce,
             retain: false,
+            properties: None,
         }),
         ..clean("c")
     };
@@ -164,7 +165,7 @@ async fn a_refusal_arrives_even_with_packets_behind_the_connect() {
     }
     client.send_raw(&bytes).await;
     match client.next().await {
-        Some(Packet::ConnAck(ack)) => assert_eq!(ack.code, ConnectCode::NotAuthorized),
+        Some(Packet::ConnAck(ack)) => assert_eq!(ack.code, ReasonCode::NotAuthorized),
         other => panic!("a CONNACK, not {other:?}"),
     }
 }

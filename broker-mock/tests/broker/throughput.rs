@@ -61,13 +61,13 @@ async fn send(mut stream: TcpStream, qos: QoS, size: usize, count: usize) {
         for number in 1..=batch {
             let number = u16::try_from(number).unwrap();
             let packet = publish("bench/topic", vec![b'x'; size], qos, number);
-            codec::encode(&packet, &mut output).unwrap();
+            codec::encode(&packet, codec::Version::V311, &mut output).unwrap();
         }
-        codec::encode(&Packet::PingReq, &mut output).unwrap();
+        codec::encode(&Packet::PingReq, codec::Version::V311, &mut output).unwrap();
         stream.write_all_buf(&mut output).await.unwrap();
         sent += batch;
         loop {
-            match codec::decode(&mut input, usize::MAX).unwrap() {
+            match codec::decode(&mut input, usize::MAX, codec::Version::V311).unwrap() {
                 Some(Packet::PingResp) => break,
                 Some(_) => {}
                 None => assert!(stream.read_buf(&mut input).await.unwrap() > 0),
@@ -81,13 +81,20 @@ async fn receive(mut stream: TcpStream, count: usize) -> usize {
     let mut received = 0;
     while received < count {
         assert!(stream.read_buf(&mut input).await.unwrap() > 0);
-        while let Some(packet) = codec::decode(&mut input, usize::MAX).unwrap() {
+        while let Some(packet) =
+            codec::decode(&mut input, usize::MAX, codec::Version::V311).unwrap()
+        {
             let Packet::Publish(publish) = packet else {
                 continue;
             };
             received += 1;
             if let Some(id) = publish.id {
-                codec::encode(&Packet::PubAck(Ack { id }), &mut output).unwrap();
+                codec::encode(
+                    &Packet::PubAck(Ack::from(id)),
+                    codec::Version::V311,
+                    &mut output,
+                )
+                .unwrap();
             }
         }
         stream.write_all_buf(&mut output).await.unwrap();

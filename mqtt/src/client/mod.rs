@@ -14,7 +14,7 @@ use tokio::sync::{Mutex, broadcast, oneshot, watch};
 use tokio::task::JoinHandle;
 use tracing::Instrument;
 
-use crate::codec::{QoS, SubscribeCode, Subscription, Text};
+use crate::codec::{QoS, ReasonCode, Subscription, Text};
 use crate::driver::{ClientSession, Driver, Ended, First, Shared};
 use crate::error::Error;
 use crate::inbox::Inbox;
@@ -207,7 +207,7 @@ impl MqttClient {
     pub async fn subscribe_many(
         &self,
         filters: Vec<Subscription>,
-    ) -> Result<Vec<SubscribeCode>, Error> {
+    ) -> Result<Vec<ReasonCode>, Error> {
         subscribe_many(self.shared(), filters).await
     }
 
@@ -238,20 +238,16 @@ impl MqttClient {
 }
 
 pub(crate) async fn subscribe(shared: &Shared, filter: Text, qos: QoS) -> Result<QoS, Error> {
-    let wanted = Subscription {
-        filter: filter.clone(),
-        qos,
-    };
-    match subscribe_many(shared, vec![wanted]).await?.first() {
-        Some(SubscribeCode::Granted(granted)) => Ok(*granted),
-        _ => Err(Error::SubscribeRefused(filter)),
-    }
+    let wanted = Subscription::new(filter.clone(), qos);
+    let codes = subscribe_many(shared, vec![wanted]).await?;
+    let granted = codes.first().and_then(|code| code.granted_qos());
+    granted.ok_or(Error::SubscribeRefused(filter))
 }
 
 async fn subscribe_many(
     shared: &Shared,
     filters: Vec<Subscription>,
-) -> Result<Vec<SubscribeCode>, Error> {
+) -> Result<Vec<ReasonCode>, Error> {
     if filters.is_empty() {
         return Ok(Vec::new());
     }

@@ -138,6 +138,7 @@ pub(super) fn prepare(
         topic,
         id: None,
         payload,
+        properties: None,
     };
     Ok((
         Queued {

@@ -3,7 +3,7 @@
 //! Every decode error ends the connection (section 4.8), so each names the rule that was broken, for whoever has to
 //! find out which side is at fault.
 
-use super::Kind;
+use super::{Kind, ReasonCode, Version};
 use crate::topic::TopicError;
 
 /// Why bytes are not a legal packet.
@@ -21,8 +21,8 @@ pub enum DecodeError {
         /// The four bits.
         flags: u8,
     },
-    /// A fifth byte would follow.
-    #[error("remaining length is longer than four bytes (section 2.2.3)")]
+    /// A fifth byte would follow; or, in 5.0, it is not as short as it could be.
+    #[error("remaining length is longer than it may be (section 2.2.3) [MQTT-1.5.5-1]")]
     RemainingLength,
     /// Announced larger than we take; known from the header alone.
     #[error("{kind} of {size} bytes is over the limit of {limit}")]
@@ -79,7 +79,7 @@ pub enum DecodeError {
     /// Not "MQTT".
     #[error("protocol name is not MQTT [MQTT-3.1.2-1]")]
     ProtocolName,
-    /// Not 4; a server answers with CONNACK code 1 before it closes.
+    /// Not 4 or 5; a server says so in a CONNACK before it closes.
     #[error("protocol level {0} is not supported [MQTT-3.1.2-2]")]
     ProtocolLevel(u8),
     /// Bit 0 of the connect flags.
@@ -106,9 +106,75 @@ pub enum DecodeError {
     /// The upper six bits beside a requested QoS.
     #[error("reserved bits beside a requested QoS are set: {0:#010b} [MQTT-3.8.3-4]")]
     SubscribeBits(u8),
-    /// Not 0, 1, 2 or 0x80.
+    /// In 3.1.1 not 0, 1, 2 or 0x80; in 5.0 not one of table 3-8.
     #[error("return code {0:#04x} of SUBACK is reserved [MQTT-3.9.3-2]")]
     SubAckCode(u8),
+
+    /// A reason code that is not given out, or not for this packet.
+    #[error("reason code {code:#04x} may not stand in {kind} (MQTT 5.0 section 2.4)")]
+    Reason {
+        /// Packet it stands in.
+        kind: Kind,
+        /// The byte.
+        code: u8,
+    },
+    /// The property length is malformed, or goes past the end of the packet.
+    #[error("property length of {0} is malformed (MQTT 5.0 section 2.2.2.1) [MQTT-1.5.5-1]")]
+    PropertyLength(Kind),
+    /// A property that is not given out, or not for this packet.
+    #[error("property {id:#04x} may not stand in {kind} (MQTT 5.0 section 2.2.2.2)")]
+    Property {
+        /// Packet it stands in.
+        kind: Kind,
+        /// Its identifier.
+        id: u8,
+    },
+    /// A property that may come once.
+    #[error("property {id:#04x} stands twice in {kind} (MQTT 5.0 section 2.2.2.2)")]
+    PropertyTwice {
+        /// Packet it stands in.
+        kind: Kind,
+        /// Its identifier.
+        id: u8,
+    },
+    /// A value that is out of range, such as 0 where that would mean nothing.
+    #[error("property {id:#04x} in {kind} has a value that is not allowed (MQTT 5.0 section 3)")]
+    PropertyValue {
+        /// Packet it stands in.
+        kind: Kind,
+        /// Its identifier.
+        id: u8,
+    },
+    /// Authentication data, or an AUTH, without an authentication method.
+    #[error("{0} has no authentication method (MQTT 5.0 sections 3.1.2.11.10 and 3.15.2.2.2)")]
+    AuthMethod(Kind),
+    /// No Local on a shared subscription.
+    #[error("no local is set on a shared subscription [MQTT-3.8.3-4]")]
+    SharedNoLocal,
+}
+
+impl DecodeError {
+    /// What a side that speaks 5.0 says before it closes the connection (4.13).
+    #[must_use]
+    pub const fn reason(&self) -> ReasonCode {
+        match self {
+            Self::TooLarge { .. } => ReasonCode::PacketTooLarge,
+            Self::ProtocolName | Self::ProtocolLevel(_) => ReasonCode::UnsupportedProtocolVersion,
+            Self::Topic {
+                kind: Kind::Subscribe | Kind::Unsubscribe,
+                ..
+            } => ReasonCode::TopicFilterInvalid,
+            Self::Topic { .. } => ReasonCode::TopicNameInvalid,
+            Self::EmptyList(_)
+            | Self::PasswordAlone
+            | Self::PacketId(_)
+            | Self::PropertyTwice { .. }
+            | Self::PropertyValue { .. }
+            | Self::AuthMethod(_)
+            | Self::SharedNoLocal => ReasonCode::ProtocolError,
+            _ => ReasonCode::MalformedPacket,
+        }
+    }
 }
 
 /// Why a packet cannot be written. Nothing was written then.
@@ -156,4 +222,24 @@ pub enum EncodeError {
     /// SUBSCRIBE, SUBACK or UNSUBSCRIBE about nothing.
     #[error("{0} has an empty list [MQTT-3.8.3-3] [MQTT-3.10.3-2]")]
     EmptyList(Kind),
+    /// Authentication data, or an AUTH, without an authentication method.
+    #[error("{0} has no authentication method (MQTT 5.0 sections 3.1.2.11.10 and 3.15.2.2.2)")]
+    AuthMethod(Kind),
+    /// A server that takes QoS 2 says so by leaving the property out (3.2.2.3.4).
+    #[error("maximum QoS in {0} can only be 0 or 1")]
+    MaxQoS(Kind),
+    /// A reason code that is not for this packet.
+    #[error("reason code \"{reason}\" may not stand in {kind} (MQTT 5.0 section 2.4)")]
+    Reason {
+        /// Packet it stands in.
+        kind: Kind,
+        /// The code.
+        reason: ReasonCode,
+    },
+    /// No Local on a shared subscription.
+    #[error("no local is set on a shared subscription [MQTT-3.8.3-4]")]
+    SharedNoLocal,
+    /// Something that this version of the protocol has no words for.
+    #[error("cannot be said in MQTT {0}")]
+    Version(Version),
 }

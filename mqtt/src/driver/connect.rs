@@ -11,7 +11,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpStream, lookup_host};
 use tokio_rustls::client::TlsStream;
 
-use crate::codec::{self, Connect, ConnectCode, Packet, Text};
+use crate::codec::{self, Connect, Packet, ReasonCode, Text};
 use crate::error::{ConfigError, ConnectError, TlsError};
 use crate::options::MqttConfig;
 
@@ -62,7 +62,8 @@ async fn attempt(
     };
     *stage = "the answer to CONNECT";
     let mut buf = BytesMut::with_capacity(1024);
-    codec::encode(&connect_packet(config), &mut buf).map_err(ConfigError::Connect)?;
+    codec::encode(&connect_packet(config), codec::Version::V311, &mut buf)
+        .map_err(ConfigError::Connect)?;
     stream
         .write_all(&buf)
         .await
@@ -127,6 +128,8 @@ fn connect_packet(config: &MqttConfig) -> Packet {
             .token
             .as_ref()
             .map(|token| Bytes::copy_from_slice(token.as_bytes())),
+        properties: None,
+        version: codec::Version::V311,
     }))
 }
 
@@ -137,8 +140,10 @@ async fn await_connack(
     max_packet_size: usize,
 ) -> Result<bool, ConnectError> {
     loop {
-        match codec::decode(buf, max_packet_size).map_err(ConnectError::Protocol)? {
-            Some(Packet::ConnAck(connack)) if connack.code == ConnectCode::Accepted => {
+        match codec::decode(buf, max_packet_size, codec::Version::V311)
+            .map_err(ConnectError::Protocol)?
+        {
+            Some(Packet::ConnAck(connack)) if connack.code == ReasonCode::Success => {
                 return Ok(connack.session_present);
             }
             Some(Packet::ConnAck(connack)) => return Err(ConnectError::Refused(connack.code)),

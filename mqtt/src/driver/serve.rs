@@ -117,7 +117,7 @@ impl Driver {
         let now = Instant::now().into_std();
         let limit = self.shared.config.max_packet_size;
         while self.unpark(now) {
-            let Some(packet) = codec::decode(received, limit)? else {
+            let Some(packet) = codec::decode(received, limit, codec::Version::V311)? else {
                 break;
             };
             self.session.receive(packet, now)?;

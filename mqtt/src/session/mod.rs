@@ -15,7 +15,7 @@ mod tests;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use crate::codec::{Kind, Packet, Publish, QoS, SubscribeCode, Subscription, Text};
+use crate::codec::{Kind, Packet, Publish, QoS, ReasonCode, Subscription, Text};
 
 pub use incoming::AckId;
 pub use keep_alive::DeadPeer;
@@ -65,7 +65,7 @@ pub enum Event<P, S> {
     /// A publish of QoS 1 or 2 is complete.
     Published(P),
     /// SUBACK came, with one code for each filter.
-    Subscribed(S, Vec<SubscribeCode>),
+    Subscribed(S, Vec<ReasonCode>),
     /// UNSUBACK came.
     Unsubscribed(S),
     /// A message arrived; it has an [`AckId`] where the program has to settle it.

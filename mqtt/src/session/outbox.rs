@@ -51,13 +51,14 @@ impl Outbox {
 
     pub(super) fn push(&mut self, packet: &Packet) {
         let before = self.tail.len();
-        codec::encode(packet, &mut self.tail).expect("the client checked the packet's parts");
+        codec::encode(packet, codec::Version::V311, &mut self.tail)
+            .expect("the client checked the packet's parts");
         self.grew(self.tail.len() - before);
     }
 
     pub(super) fn push_publish(&mut self, publish: &Publish) {
         let before = self.tail.len();
-        codec::encode_publish_head(publish, &mut self.tail)
+        codec::encode_publish_head(publish, codec::Version::V311, &mut self.tail)
             .expect("the client checked topic and size, and the session sets the id");
         if publish.payload.len() < IN_PLACE_BYTES {
             self.tail.extend_from_slice(&publish.payload);
@@ -75,7 +76,7 @@ impl Outbox {
 
     /// Puts the packet in that ends the connection in order.
     pub fn push_disconnect(&mut self) {
-        self.push(&Packet::Disconnect);
+        self.push(&Packet::Disconnect(codec::Disconnect::default()));
     }
 
     fn grew(&mut self, bytes: usize) {
@@ -133,6 +134,7 @@ mod tests {
             topic,
             id: None,
             payload,
+            properties: None,
         }
     }
 
@@ -143,9 +145,14 @@ mod tests {
             let mut expected = BytesMut::new();
             for size in [1, 5000, 0, IN_PLACE_BYTES - 1, IN_PLACE_BYTES, 2] {
                 outbox.push_publish(&publish(size));
-                codec::encode(&Packet::Publish(publish(size)), &mut expected).unwrap();
+                codec::encode(
+                    &Packet::Publish(publish(size)),
+                    codec::Version::V311,
+                    &mut expected,
+                )
+                .unwrap();
                 outbox.push_ping();
-                codec::encode(&Packet::PingReq, &mut expected).unwrap();
+                codec::encode(&Packet::PingReq, codec::Version::V311, &mut expected).unwrap();
             }
             assert_eq!(outbox.queued(), expected.len() as u64);
             let mut written = Vec::new();

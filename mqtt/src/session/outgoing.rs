@@ -7,8 +7,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::codec::{
-    Ack, Packet, PacketId, Publish, QoS, SubAck, Subscribe, SubscribeCode, Subscription, Text,
-    Unsubscribe,
+    Ack, Packet, PacketId, Publish, QoS, SubAck, Subscribe, Subscription, Text, Unsubscribe,
 };
 
 use super::{Event, Outbox, Violation, WindowFree};
@@ -208,10 +207,7 @@ impl<P, S> Outgoing<P, S> {
             .retain(|control| !matches!(control, Control::Renew(_)));
         let wanted: Vec<Subscription> = subscriptions
             .iter()
-            .map(|(filter, &qos)| Subscription {
-                filter: filter.clone(),
-                qos,
-            })
+            .map(|(filter, &qos)| Subscription::new(filter.clone(), qos))
             .collect();
         for filters in wanted.chunks(RENEW_FILTERS).rev() {
             self.waiting.push_front(Control::Renew(filters.to_vec()));
@@ -257,7 +253,7 @@ impl<P, S> Outgoing<P, S> {
         match control {
             Control::Subscribe(filters, token) => {
                 for (wanted, code) in filters.into_iter().zip(&suback.codes) {
-                    if matches!(code, SubscribeCode::Granted(_)) {
+                    if !code.is_error() {
                         subscriptions.insert(wanted.filter, wanted.qos);
                     }
                 }
@@ -265,7 +261,7 @@ impl<P, S> Outgoing<P, S> {
             }
             Control::Renew(filters) => {
                 for (wanted, code) in filters.into_iter().zip(&suback.codes) {
-                    if *code == SubscribeCode::Failure {
+                    if code.is_error() {
                         subscriptions.remove(&wanted.filter);
                         events.push(Event::RenewalRefused(wanted.filter));
                     }
@@ -412,10 +408,12 @@ impl<S> Control<S> {
             Self::Subscribe(filters, _) | Self::Renew(filters) => Packet::Subscribe(Subscribe {
                 id,
                 filters: filters.clone(),
+                properties: None,
             }),
             Self::Unsubscribe(filters, _) => Packet::Unsubscribe(Unsubscribe {
                 id,
                 filters: filters.clone(),
+                user_properties: Vec::new(),
             }),
         }
     }

@@ -9,8 +9,8 @@ use bytes::{Bytes, BytesMut};
 
 use super::{AckId, AckMode, Config, Event, Session, Settled, Violation};
 use crate::codec::{
-    self, Ack, ConnAck, ConnectCode, Kind, Packet, PacketId, Publish, QoS, SubAck, SubscribeCode,
-    Subscription, Text,
+    self, Ack, ConnAck, Kind, Packet, PacketId, Publish, QoS, ReasonCode, SubAck, Subscription,
+    Text, UnsubAck,
 };
 
 type Tested = Session<Option<u32>, Option<u32>>;
@@ -38,6 +38,7 @@ fn message(number: u32, qos: QoS) -> Publish {
         topic,
         id: None,
         payload,
+        properties: None,
     }
 }
 
@@ -49,7 +50,7 @@ fn number(publish: &Publish) -> u32 {
 fn sent(session: &mut Tested) -> Vec<Packet> {
     let mut bytes = take_bytes(session, usize::MAX);
     let mut packets = Vec::new();
-    while let Some(packet) = codec::decode(&mut bytes, 1 << 20).unwrap() {
+    while let Some(packet) = codec::decode(&mut bytes, 1 << 20, codec::Version::V311).unwrap() {
         packets.push(packet);
     }
     assert!(bytes.is_empty());
@@ -142,10 +143,14 @@ impl Pair {
         let back = take_bytes(&mut self.receiver, count);
         self.to_receiver.extend_from_slice(&forth);
         self.to_sender.extend_from_slice(&back);
-        while let Some(packet) = codec::decode(&mut self.to_receiver, 1 << 20).unwrap() {
+        while let Some(packet) =
+            codec::decode(&mut self.to_receiver, 1 << 20, codec::Version::V311).unwrap()
+        {
             self.receiver.receive(packet, self.now).unwrap();
         }
-        while let Some(packet) = codec::decode(&mut self.to_sender, 1 << 20).unwrap() {
+        while let Some(packet) =
+            codec::decode(&mut self.to_sender, 1 << 20, codec::Version::V311).unwrap()
+        {
             self.sender.receive(packet, self.now).unwrap();
         }
         self.collect();
@@ -338,12 +343,12 @@ fn seventy_thousand_publishes_wrap_ids_without_zero_or_reuse() {
         };
         let id = publish.id.unwrap();
         assert!(open.insert(id), "{id} is in flight already");
-        in_flight.push_back(id);
+        in_flight.push_back(Ack::from(id));
         // One is never acknowledged, the others late.
         if in_flight.len() > 1000 {
             let id = in_flight.remove(1).unwrap();
-            open.remove(&id);
-            session.receive(Packet::PubAck(Ack::from(id)), now).unwrap();
+            open.remove(&id.id);
+            session.receive(Packet::PubAck(id), now).unwrap();
         }
     }
     assert_eq!(session.open(), in_flight.len());
@@ -353,10 +358,7 @@ fn seventy_thousand_publishes_wrap_ids_without_zero_or_reuse() {
 fn window_is_respected_and_fills_the_whole_id_space() {
     let mut session = session(u16::MAX, AckMode::Auto);
     session.connected(false, Instant::now());
-    let filter = Subscription {
-        filter: "a".into(),
-        qos: QoS::AtMostOnce,
-    };
+    let filter = Subscription::new("a", QoS::AtMostOnce);
     session.subscribe(vec![filter], None);
     let mut published = 0;
     while session.window_free().take(QoS::AtLeastOnce) {
@@ -421,24 +423,19 @@ fn a_lost_session_is_published_and_subscribed_anew() {
     let mut session = session(10, AckMode::Auto);
     let now = Instant::now();
     session.connected(false, now);
-    let filter = |name: &str| Subscription {
-        filter: name.into(),
-        qos: QoS::AtLeastOnce,
-    };
+    let filter = |name: &str| Subscription::new(name, QoS::AtLeastOnce);
     session.subscribe(vec![filter("a"), filter("b")], Some(1));
     let packets = sent(&mut session);
     let [Packet::Subscribe(subscribe)] = &packets[..] else {
         panic!("{packets:?}")
     };
-    let codes = vec![
-        SubscribeCode::Granted(QoS::AtMostOnce),
-        SubscribeCode::Failure,
-    ];
+    let codes = vec![ReasonCode::Success, ReasonCode::UnspecifiedError];
     session
         .receive(
             Packet::SubAck(SubAck {
                 id: subscribe.id,
                 codes,
+                properties: None,
             }),
             now,
         )
@@ -478,7 +475,8 @@ fn a_lost_session_is_published_and_subscribed_anew() {
     );
     let refused = SubAck {
         id: renewed.id,
-        codes: vec![SubscribeCode::Failure],
+        codes: vec![ReasonCode::UnspecifiedError],
+        properties: None,
     };
     session.receive(Packet::SubAck(refused), now).unwrap();
     assert!(matches!(&events(&mut session)[..], [Event::RenewalRefused(name)] if *name == "a"));
@@ -490,10 +488,7 @@ fn a_kept_session_is_not_subscribed_again_but_an_unanswered_subscribe_is() {
     let mut session = session(10, AckMode::Auto);
     let now = Instant::now();
     session.connected(false, now);
-    let filter = Subscription {
-        filter: "a".into(),
-        qos: QoS::AtLeastOnce,
-    };
+    let filter = Subscription::new("a", QoS::AtLeastOnce);
     session.subscribe(vec![filter], Some(1));
     session.unsubscribe(vec!["b".into()], Some(2));
     let first = sent(&mut session);
@@ -509,13 +504,19 @@ fn answers_to_nothing_are_tolerated_as_the_specification_says() {
     let mut session = session(10, AckMode::Auto);
     let now = Instant::now();
     session.connected(false, now);
-    let ack = Ack::from(PacketId::new(9).unwrap());
+    let id = PacketId::new(9).unwrap();
     for (packet, answer) in [
-        (Packet::PubAck(ack), vec![]),
-        (Packet::PubComp(ack), vec![]),
-        (Packet::UnsubAck(ack), vec![]),
-        (Packet::PubRec(ack), vec![Packet::PubRel(ack)]),
-        (Packet::PubRel(ack), vec![Packet::PubComp(ack)]),
+        (Packet::PubAck(Ack::from(id)), vec![]),
+        (Packet::PubComp(Ack::from(id)), vec![]),
+        (Packet::UnsubAck(UnsubAck::from(id)), vec![]),
+        (
+            Packet::PubRec(Ack::from(id)),
+            vec![Packet::PubRel(Ack::from(id))],
+        ),
+        (
+            Packet::PubRel(Ack::from(id)),
+            vec![Packet::PubComp(Ack::from(id))],
+        ),
     ] {
         session.receive(packet, now).unwrap();
         assert_eq!(sent(&mut session), answer);
@@ -526,9 +527,11 @@ fn answers_to_nothing_are_tolerated_as_the_specification_says() {
     let Packet::Publish(publish) = &packets[0] else {
         panic!("{packets:?}")
     };
-    let id = Ack::from(publish.id.unwrap());
-    session.receive(Packet::PubAck(id), now).unwrap();
-    session.receive(Packet::PubComp(id), now).unwrap();
+    let id = publish.id.unwrap();
+    session.receive(Packet::PubAck(Ack::from(id)), now).unwrap();
+    session
+        .receive(Packet::PubComp(Ack::from(id)), now)
+        .unwrap();
     assert_eq!(
         session.open(),
         1,
@@ -544,11 +547,12 @@ fn what_only_a_client_may_send_is_a_violation() {
     session.connected(false, now);
     let connack = ConnAck {
         session_present: false,
-        code: ConnectCode::Accepted,
+        code: ReasonCode::Success,
+        properties: None,
     };
     for packet in [
         Packet::PingReq,
-        Packet::Disconnect,
+        Packet::Disconnect(codec::Disconnect::default()),
         Packet::ConnAck(connack),
     ] {
         let kind = packet.kind();
@@ -557,10 +561,7 @@ fn what_only_a_client_may_send_is_a_violation() {
             Err(Violation::Unexpected(kind))
         );
     }
-    let filter = Subscription {
-        filter: "a".into(),
-        qos: QoS::AtLeastOnce,
-    };
+    let filter = Subscription::new("a", QoS::AtLeastOnce);
     session.subscribe(vec![filter], Some(1));
     let packets = sent(&mut session);
     let Packet::Subscribe(subscribe) = &packets[0] else {
@@ -568,7 +569,8 @@ fn what_only_a_client_may_send_is_a_violation() {
     };
     let suback = SubAck {
         id: subscribe.id,
-        codes: vec![SubscribeCode::Failure; 2],
+        codes: vec![ReasonCode::UnspecifiedError; 2],
+        properties: None,
     };
     let expected = Violation::CodeCount {
         expected: 1,
@@ -714,14 +716,16 @@ fn qos_2_has_a_window_of_its_own() {
     let Packet::Publish(publish) = &packets[0] else {
         panic!("{packets:?}")
     };
-    let id = Ack::from(publish.id.unwrap());
-    session.receive(Packet::PubRec(id), Instant::now()).unwrap();
+    let id = publish.id.unwrap();
+    session
+        .receive(Packet::PubRec(Ack::from(id)), Instant::now())
+        .unwrap();
     assert!(
         !session.window_free().take(QoS::ExactlyOnce),
         "it is in flight until PUBCOMP"
     );
     session
-        .receive(Packet::PubComp(id), Instant::now())
+        .receive(Packet::PubComp(Ack::from(id)), Instant::now())
         .unwrap();
     assert!(session.window_free().take(QoS::ExactlyOnce));
 }
@@ -736,7 +740,7 @@ fn a_qos_2_message_held_over_a_reconnect_is_delivered_once_and_acknowledged() {
         id,
         ..message(1, QoS::ExactlyOnce)
     });
-    let ack = Ack::from(id.unwrap());
+    let ack = || Ack::from(id.unwrap());
     for settled_before_repeat in [false, true] {
         session.receive(incoming.clone(), now).unwrap();
         let held = match &events(&mut session)[..] {
@@ -760,8 +764,8 @@ fn a_qos_2_message_held_over_a_reconnect_is_delivered_once_and_acknowledged() {
             "the program has it already"
         );
         session.settle(held, Settled::Acknowledged);
-        assert_eq!(sent(&mut session).first(), Some(&Packet::PubRec(ack)));
-        session.receive(Packet::PubRel(ack), now).unwrap();
-        assert_eq!(sent(&mut session), [Packet::PubComp(ack)]);
+        assert_eq!(sent(&mut session).first(), Some(&Packet::PubRec(ack())));
+        session.receive(Packet::PubRel(ack()), now).unwrap();
+        assert_eq!(sent(&mut session), [Packet::PubComp(ack())]);
     }
 }

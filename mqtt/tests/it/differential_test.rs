@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::BytesMut;
 use mqttbytes::v4;
-use qproxy_mqtt::codec::{Connect, DecodeError, Packet, QoS, SubscribeCode, Text, decode};
+use qproxy_mqtt::codec::{Connect, DecodeError, Packet, QoS, ReasonCode, Text, Version, decode};
 
 use crate::packets::{Random, any_packet, bytes_of, mutate};
 
@@ -155,14 +155,29 @@ impl<P> Verdict<P> {
 
 fn ours(wire: &[u8]) -> Verdict<Packet> {
     let mut buf = BytesMut::from(wire);
-    match decode(&mut buf, usize::MAX) {
+    match decode(&mut buf, usize::MAX, Version::V311) {
+        // Read in its own version, which the other decoder of 3.1.1 does not know.
+        Ok(Some(Packet::Connect(connect))) if connect.version != Version::V311 => {
+            Verdict::Refused("ProtocolLevel".to_owned())
+        }
         Ok(Some(packet)) => Verdict::Packet(packet, wire.len() - buf.len()),
         Ok(None) => Verdict::More,
         Err(DecodeError::Topic { source, .. }) => {
             Verdict::Refused(format!("Topic {}", variant(&source)))
         }
+        Err(_) if names_level_5(wire) => Verdict::Refused("ProtocolLevel".to_owned()),
         Err(error) => Verdict::Refused(variant(&error)),
     }
+}
+
+/// A CONNECT that mutation has made one of version 5.0.
+fn names_level_5(wire: &[u8]) -> bool {
+    let body = 2 + wire[1..]
+        .iter()
+        .take_while(|byte| **byte & 0x80 != 0)
+        .count();
+    let body = wire.get(body..).unwrap_or_default();
+    wire[0] >> 4 == 1 && body.starts_with(b"\0\x04MQTT\x05")
 }
 
 fn theirs(wire: &[u8]) -> Verdict<v4::Packet> {
@@ -194,11 +209,23 @@ fn level(qos: mqttbytes::QoS) -> QoS {
     QoS::from_u8(qos as u8).unwrap()
 }
 
+/// The reason code that stands for a return code of 3.1.1.
+fn reason(code: v4::ConnectReturnCode) -> ReasonCode {
+    match code {
+        v4::ConnectReturnCode::Success => ReasonCode::Success,
+        v4::ConnectReturnCode::RefusedProtocolVersion => ReasonCode::UnsupportedProtocolVersion,
+        v4::ConnectReturnCode::BadClientId => ReasonCode::ClientIdNotValid,
+        v4::ConnectReturnCode::ServiceUnavailable => ReasonCode::ServerUnavailable,
+        v4::ConnectReturnCode::BadUserNamePassword => ReasonCode::BadCredentials,
+        v4::ConnectReturnCode::NotAuthorized => ReasonCode::NotAuthorized,
+    }
+}
+
 fn same(ours: &Packet, theirs: &v4::Packet) -> bool {
     match (ours, theirs) {
         (Packet::Connect(ours), v4::Packet::Connect(theirs)) => same_connect(ours, theirs),
         (Packet::ConnAck(ours), v4::Packet::ConnAck(theirs)) => {
-            ours.session_present == theirs.session_present && ours.code.as_u8() == theirs.code as u8
+            ours.session_present == theirs.session_present && ours.code == reason(theirs.code)
         }
         (Packet::Publish(ours), v4::Packet::Publish(theirs)) => {
             (ours.dup, ours.retain, ours.qos) == (theirs.dup, theirs.retain, level(theirs.qos))
@@ -219,8 +246,8 @@ fn same(ours: &Packet, theirs: &v4::Packet) -> bool {
         }
         (Packet::SubAck(ours), v4::Packet::SubAck(theirs)) => {
             let codes = theirs.return_codes.iter().map(|code| match code {
-                v4::SubscribeReasonCode::Success(qos) => SubscribeCode::Granted(level(*qos)),
-                v4::SubscribeReasonCode::Failure => SubscribeCode::Failure,
+                v4::SubscribeReasonCode::Success(qos) => ReasonCode::granted(level(*qos)),
+                v4::SubscribeReasonCode::Failure => ReasonCode::UnspecifiedError,
             });
             ours.id.get() == theirs.pkid && ours.codes.iter().copied().eq(codes)
         }
@@ -230,7 +257,7 @@ fn same(ours: &Packet, theirs: &v4::Packet) -> bool {
         }
         (Packet::PingReq, v4::Packet::PingReq)
         | (Packet::PingResp, v4::Packet::PingResp)
-        | (Packet::Disconnect, v4::Packet::Disconnect) => true,
+        | (Packet::Disconnect(_), v4::Packet::Disconnect) => true,
         _ => false,
     }
 }

@@ -2,8 +2,8 @@
 
 use bytes::{Bytes, BytesMut};
 use qproxy_mqtt::codec::{
-    Ack, ConnAck, Connect, ConnectCode, Packet, PacketId, Publish, QoS, SubAck, Subscribe,
-    SubscribeCode, Subscription, Text, Unsubscribe, Will, encode,
+    Ack, ConnAck, Connect, Disconnect, Packet, PacketId, Publish, QoS, ReasonCode, SubAck,
+    Subscribe, Subscription, Text, UnsubAck, Unsubscribe, Version, Will, encode,
 };
 
 /// splitmix64: small, seeded, good enough.
@@ -26,15 +26,15 @@ impl Random {
         self.next().to_le_bytes()[0]
     }
 
-    fn coin(&mut self) -> bool {
+    pub(crate) fn coin(&mut self) -> bool {
         self.below(2) == 0
     }
 
-    fn pick<T: Copy>(&mut self, from: &[T]) -> T {
+    pub(crate) fn pick<T: Copy>(&mut self, from: &[T]) -> T {
         from[self.below(from.len())]
     }
 
-    fn bytes(&mut self, most: usize) -> Bytes {
+    pub(crate) fn bytes(&mut self, most: usize) -> Bytes {
         (0..self.below(most + 1)).map(|_| self.byte()).collect()
     }
 }
@@ -77,6 +77,7 @@ fn connect(random: &mut Random) -> Packet {
         payload: random.bytes(8),
         qos: random.pick(&QOS),
         retain: random.coin(),
+        properties: None,
     });
     let username = random.coin().then(|| text(random, &["", "u", "é"]));
     // A password may be any bytes, and often is text.
@@ -91,6 +92,8 @@ fn connect(random: &mut Random) -> Packet {
         will,
         username,
         password,
+        properties: None,
+        version: Version::V311,
     }))
 }
 
@@ -104,6 +107,7 @@ fn publish(random: &mut Random) -> Packet {
         topic: topic(random),
         id,
         payload: random.bytes(200),
+        properties: None,
     })
 }
 
@@ -113,11 +117,19 @@ pub(crate) fn any_packet(random: &mut Random) -> Packet {
     match random.below(15) {
         0 => connect(random),
         1 => {
-            let code = ConnectCode::from_u8(random.byte() % 6).unwrap();
-            let session_present = code == ConnectCode::Accepted && random.coin();
+            let code = random.pick(&[
+                ReasonCode::Success,
+                ReasonCode::UnsupportedProtocolVersion,
+                ReasonCode::ClientIdNotValid,
+                ReasonCode::ServerUnavailable,
+                ReasonCode::BadCredentials,
+                ReasonCode::NotAuthorized,
+            ]);
+            let session_present = code == ReasonCode::Success && random.coin();
             Packet::ConnAck(ConnAck {
                 session_present,
                 code,
+                properties: None,
             })
         }
         2..=4 => publish(random),
@@ -128,33 +140,33 @@ pub(crate) fn any_packet(random: &mut Random) -> Packet {
         9 => Packet::Subscribe(Subscribe {
             id: id(random),
             filters: (0..count)
-                .map(|_| Subscription {
-                    filter: filter(random),
-                    qos: random.pick(&QOS),
-                })
+                .map(|_| Subscription::new(filter(random), random.pick(&QOS)))
                 .collect(),
+            properties: None,
         }),
         10 => Packet::SubAck(SubAck {
             id: id(random),
             codes: (0..count)
-                .map(|_| SubscribeCode::from_u8(random.pick(&[0, 1, 2, 0x80])).unwrap())
+                .map(|_| ReasonCode::from_u8(random.pick(&[0, 1, 2, 0x80])).unwrap())
                 .collect(),
+            properties: None,
         }),
         11 => Packet::Unsubscribe(Unsubscribe {
             id: id(random),
             filters: (0..count).map(|_| filter(random)).collect(),
+            user_properties: Vec::new(),
         }),
-        12 => Packet::UnsubAck(Ack::from(id(random))),
+        12 => Packet::UnsubAck(UnsubAck::from(id(random))),
         13 => Packet::PingReq,
         _ if random.coin() => Packet::PingResp,
-        _ => Packet::Disconnect,
+        _ => Packet::Disconnect(Disconnect::default()),
     }
 }
 
 /// The bytes of a packet.
 pub(crate) fn bytes_of(packet: &Packet) -> Vec<u8> {
     let mut buf = BytesMut::new();
-    encode(packet, &mut buf).unwrap();
+    encode(packet, Version::V311, &mut buf).unwrap();
     buf.to_vec()
 }
 

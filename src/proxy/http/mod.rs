@@ -26,8 +26,9 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::drain::{Drain, Ended, Running, Step};
+use super::entry::{Entry, Opened, Speaks};
 use super::listener::{Accepted, Listener, next_connection};
-use super::{Error, Metrics, tls};
+use super::{Error, Metrics, ProxyProtocol, tls};
 use crate::capture::{Capture, Connection};
 use crate::record::{ConnectionId, Protocol};
 use crate::service_discovery;
@@ -63,8 +64,16 @@ pub struct Config {
     pub service: Arc<str>,
     /// Certificate and key, to speak HTTPS.
     pub tls: Option<tls::Files>,
+    /// Whether clients have to show a certificate.
+    pub client_auth: tls::ClientAuth,
+    /// Whether connections begin with a PROXY protocol header.
+    pub proxy_protocol: ProxyProtocol,
     /// Authorities that upstream certificates are checked against, in place of the system's.
     pub upstream_ca: Option<PathBuf>,
+    /// What we show to upstreams that ask for a certificate.
+    pub upstream_identity: Option<tls::Files>,
+    /// Whether upstream certificates are checked.
+    pub upstream_verify: tls::Verify,
     /// Whether the upstream sees the client's `Host`.
     pub host: Host,
     /// Whether `X-Forwarded-For`, `-Host` and `-Proto` are added.
@@ -117,7 +126,11 @@ impl Config {
             listen,
             service: service.into(),
             tls: None,
+            client_auth: tls::ClientAuth::None,
+            proxy_protocol: ProxyProtocol::Off,
             upstream_ca: None,
+            upstream_identity: None,
+            upstream_verify: tls::Verify::Full,
             host: Host::Preserve,
             forwarded: Forwarded::Off,
             max_connections: 10_000,
@@ -166,7 +179,7 @@ enum Handler {
 pub struct Bound {
     listener: Listener,
     config: Config,
-    tls: Option<tls::Server>,
+    entry: Entry,
     handler: Handler,
     metrics: Metrics,
     drain: Drain,
@@ -211,10 +224,18 @@ pub fn bind_responder(
 
 fn bound(config: Config, handler: Handler, metrics: Metrics, drain: Drain) -> Result<Bound, Error> {
     config.check()?;
-    let tls = config.tls.as_ref();
-    let tls = tls.map(|files| tls::Server::new(files, &[b"http/1.1"], config.handshake_timeout));
+    let tls = config.tls.as_ref().map(|files| {
+        let limit = config.handshake_timeout;
+        tls::Server::new(files, &config.client_auth, &[b"http/1.1"], limit)
+    });
     Ok(Bound {
-        tls: tls.transpose()?,
+        entry: Entry {
+            tls: tls.transpose()?,
+            proxy_protocol: config.proxy_protocol,
+            speaks: Speaks::Http,
+            header_timeout: config.handshake_timeout,
+            first_byte_timeout: config.head_timeout,
+        },
         listener: Listener::bind(config.listen)?,
         config,
         handler,
@@ -245,11 +266,12 @@ impl Bound {
         let Self {
             listener,
             config,
-            tls,
+            entry,
             handler,
             metrics,
             drain,
         } = self;
+        entry.watch(&drain, &metrics);
         if let Handler::Forward(forwarder) = &handler {
             let (sweep, drain_signal) = (Arc::clone(forwarder), drain.clone());
             drain.spawn(async move {
@@ -264,7 +286,7 @@ impl Bound {
         let server = Arc::new(Server {
             http: http_settings(&config),
             config,
-            tls,
+            entry,
             handler,
             metrics: metrics.clone(),
             drain: drain.clone(),
@@ -299,7 +321,7 @@ fn http_settings(config: &Config) -> http1::Builder {
 struct Server {
     config: Config,
     http: http1::Builder,
-    tls: Option<tls::Server>,
+    entry: Entry,
     handler: Handler,
     metrics: Metrics,
     drain: Drain,
@@ -322,8 +344,12 @@ impl Server {
             client,
             slot,
         } = accepted;
-        let Some((stream, facts)) =
-            tls::accept(self.tls.as_ref(), socket, client, &self.metrics).await
+        let opened = self.entry.open(socket, client, &self.drain, &self.metrics);
+        let Some(Opened {
+            stream,
+            client,
+            tls,
+        }) = opened.await
         else {
             return;
         };
@@ -338,7 +364,7 @@ impl Server {
                 service: Arc::clone(&self.config.service),
                 client: client.to_string().into(),
                 protocol: Protocol::Http1,
-                tls: facts,
+                tls,
             }),
         });
         let server = Arc::clone(&self);

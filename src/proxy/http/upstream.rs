@@ -111,10 +111,14 @@ impl Upstreams {
         };
         let sites = pool.members().iter().map(site).collect();
         let secure = |member: &Arc<Member>| member.endpoint().scheme() == Scheme::Https;
-        let ca = config.upstream_ca.as_deref();
+        let trust = tls::Trust {
+            ca: config.upstream_ca.as_ref(),
+            identity: config.upstream_identity.as_ref(),
+            verify: config.upstream_verify,
+        };
         let tls = pool.members().iter().any(secure);
         let tls = tls
-            .then(|| tls::Client::new(ca, &[b"http/1.1"]))
+            .then(|| tls::Client::new(trust, &[b"http/1.1"]))
             .transpose()?;
         let mut http = http1::Builder::new();
         http.preserve_header_case(true)

@@ -3,6 +3,8 @@
 //! It knows no protocol. Each side's close is passed on as it comes, so half-closed connections work.
 
 mod pump;
+mod copy;
+mod splice;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -12,12 +14,13 @@ use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
 
 use super::drain::{Drain, Running};
+use super::entry::{Entry, Opened, Speaks};
 use super::listener::{Accepted, Listener, next_connection, tune};
 use super::stream::Stream;
-use super::{Error, Metrics, tls};
+use super::{Error, Metrics, ProxyProtocol, tls};
 use crate::capture::{Capture, Connection};
 use crate::record::{Outcome, Protocol};
-use crate::service_discovery::{Member, Pool, Scheme};
+use crate::service_discovery::{InUse, Member, Pool, Scheme};
 
 /// What a listener is and how much it takes.
 #[derive(Debug, Clone)]
@@ -28,8 +31,16 @@ pub struct Config {
     pub service: Arc<str>,
     /// Certificate and key, to end the clients' TLS.
     pub tls: Option<tls::Files>,
+    /// Whether clients have to show a certificate.
+    pub client_auth: tls::ClientAuth,
+    /// Whether connections begin with a PROXY protocol header.
+    pub proxy_protocol: ProxyProtocol,
     /// Authorities that downstream certificates are checked against, in place of the system's.
     pub upstream_ca: Option<PathBuf>,
+    /// What we show to downstreams that ask for a certificate.
+    pub upstream_identity: Option<tls::Files>,
+    /// Whether downstream certificates are checked.
+    pub upstream_verify: tls::Verify,
     /// How many clients may be connected; more wait.
     pub max_connections: usize,
     /// How long a TLS handshake may take.
@@ -48,7 +59,11 @@ impl Config {
             listen,
             service: service.into(),
             tls: None,
+            client_auth: tls::ClientAuth::None,
+            proxy_protocol: ProxyProtocol::Off,
             upstream_ca: None,
+            upstream_identity: None,
+            upstream_verify: tls::Verify::Full,
             max_connections: 10_000,
             handshake_timeout: Duration::from_secs(10),
             connect_timeout: Duration::from_secs(5),
@@ -82,7 +97,7 @@ pub struct Bound {
 
 struct Server {
     config: Config,
-    tls: Option<tls::Server>,
+    entry: Entry,
     downstream_tls: Option<tls::Client>,
     pool: Arc<Pool>,
     capture: Capture,
@@ -101,16 +116,27 @@ pub fn bind(
     metrics: Metrics,
 ) -> Result<Bound, Error> {
     config.check()?;
+    let limit = config.handshake_timeout;
     let tls = config.tls.as_ref();
-    let tls = tls.map(|files| tls::Server::new(files, &[], config.handshake_timeout));
+    let tls = tls.map(|files| tls::Server::new(files, &config.client_auth, &[], limit));
     let secure = |member: &Arc<Member>| member.endpoint().scheme() == Scheme::Https;
     let downstream_tls = pool.members().iter().any(secure);
-    let ca = config.upstream_ca.as_deref();
-    let downstream_tls = downstream_tls.then(|| tls::Client::new(ca, &[]));
+    let trust = tls::Trust {
+        ca: config.upstream_ca.as_ref(),
+        identity: config.upstream_identity.as_ref(),
+        verify: config.upstream_verify,
+    };
+    let downstream_tls = downstream_tls.then(|| tls::Client::new(trust, &[]));
     Ok(Bound {
         listener: Listener::bind(config.listen)?,
         server: Server {
-            tls: tls.transpose()?,
+            entry: Entry {
+                tls: tls.transpose()?,
+                proxy_protocol: config.proxy_protocol,
+                speaks: Speaks::Anything,
+                header_timeout: limit,
+                first_byte_timeout: limit,
+            },
             downstream_tls: downstream_tls.transpose()?,
             config,
             pool,
@@ -144,6 +170,7 @@ impl Bound {
         let address = listener.address();
         let max_connections = server.config.max_connections;
         let (drain, metrics) = (server.drain.clone(), server.metrics.clone());
+        server.entry.watch(&drain, &metrics);
         let server = Arc::new(server);
         let tasks = drain.clone();
         let serve = move |accepted| tasks.spawn(Arc::clone(&server).connection(accepted));
@@ -160,8 +187,13 @@ impl Server {
             slot,
         } = accepted;
         let _slot = slot;
-        let ready = tls::accept(self.tls.as_ref(), socket, client, &self.metrics);
-        let Some((mut stream, facts)) = ready.await else {
+        let opened = self.entry.open(socket, client, &self.drain, &self.metrics);
+        let Some(Opened {
+            mut stream,
+            client,
+            tls,
+        }) = opened.await
+        else {
             return;
         };
         self.metrics.open.inc();
@@ -171,11 +203,11 @@ impl Server {
             service: Arc::clone(&self.config.service),
             client: client.to_string().into(),
             protocol: Protocol::Tcp,
-            tls: facts,
+            tls,
         });
         let tee = self.capture.begin_stream(&connection);
         let (outcome, name) = match self.connect().await {
-            Ok((mut downstream, name)) => {
+            Ok((mut downstream, name, _in_use)) => {
                 let pumped = pump::run(
                     &mut stream,
                     &mut downstream,
@@ -207,18 +239,19 @@ impl Server {
     }
 
     /// A connection to the downstream whose turn it is, or to the next that takes one.
-    async fn connect(&self) -> Result<(Stream, Arc<str>), Error> {
+    async fn connect(&self) -> Result<(Stream, Arc<str>, InUse), Error> {
         let mut tries = self.pool.members().len();
         loop {
             let member = self.pool.pick(Instant::now());
             let name: Arc<str> = member.endpoint().authority().into();
+            let in_use = member.in_use();
             let opened =
                 tokio::time::timeout(self.config.connect_timeout, self.open(member, &name));
             let error = match opened.await {
                 Ok(Ok(stream)) => {
                     self.pool.connected(member);
                     self.metrics.upstream_connections.inc();
-                    return Ok((stream, name));
+                    return Ok((stream, name, in_use));
                 }
                 Ok(Err(error)) => error,
                 Err(_) => Error::Timeout {

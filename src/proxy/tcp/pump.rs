@@ -3,186 +3,202 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::{Buf, Bytes, BytesMut};
-use tokio::io::{AsyncRead, AsyncWrite};
+use bytes::Bytes;
 use tokio::time::{Instant, Sleep};
-use tokio_util::io::poll_read_buf;
 
 use super::super::Metrics;
+use super::super::stream::Stream;
+use super::copy::Copy;
+use super::splice::{Splice, Unable};
 use crate::capture::StreamTee;
 use crate::record::{Direction, Outcome, UpstreamFailure};
 
-/// The read buffer of a quiet direction; 10,000 of them are 80 MiB.
-const SMALL: usize = 8 << 10;
-/// The read buffer of a busy one.
-const LARGE: usize = 64 << 10;
+/// How long the other direction may still take once a receiver has broken off: what it had said before is on
+/// its way, and often tells why.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+
+/// A socket failed: whose, in doing what, and how.
+pub(super) struct Broken {
+    pub(super) whose: Direction,
+    pub(super) doing: Doing,
+    pub(super) error: io::Error,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Doing {
+    Reading,
+    Writing,
+}
+
+/// What passes is seen here first; the splicing lane can tell its length only.
+pub(super) trait Watch {
+    fn saw(&mut self, direction: Direction, bytes: &Bytes);
+    fn passed(&mut self, direction: Direction, count: usize);
+}
 
 /// One direction.
-struct Lane {
-    direction: Direction,
-    buffer: BytesMut,
-    size: usize,
-    /// What was read and not written yet.
-    rest: Bytes,
-    unflushed: bool,
-    state: State,
-}
-
-#[derive(PartialEq, Eq)]
-enum State {
-    Open,
-    /// The sender has closed its side, which the receiver is to hear after the rest.
-    Closing,
-    Closed,
-}
-
-/// A socket failed: whose, and how.
-struct Broken {
-    whose: Direction,
-    error: io::Error,
+enum Lane {
+    Copy(Copy),
+    Splice(Splice),
 }
 
 /// Carries bytes both ways until both sides have closed, one breaks off, or nothing moves for `idle`.
 pub(super) async fn run(
-    client: &mut (impl AsyncRead + AsyncWrite + Unpin),
-    server: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    client: &mut Stream,
+    server: &mut Stream,
     tee: Option<&StreamTee>,
     idle: Duration,
     metrics: &Metrics,
 ) -> Outcome {
-    let mut up = Lane::new(Direction::Client);
-    let mut down = Lane::new(Direction::Server);
-    let mut timer = Box::pin(tokio::time::sleep(idle));
-    let mut moved = Instant::now();
-    let ended = std::future::poll_fn(|cx| {
-        let mut saw = |direction: Direction, bytes: &Bytes| {
-            moved = Instant::now();
-            let counter = match direction {
-                Direction::Client => &metrics.bytes_in,
-                Direction::Server => &metrics.bytes_out,
-            };
-            counter.inc_by(bytes.len() as u64);
-            if let Some(tee) = tee {
-                tee.segment(direction, bytes);
-            }
-        };
-        let upward = up.poll(cx, client, server, &mut saw)?;
-        let downward = down.poll(cx, server, client, &mut saw)?;
-        if upward.is_ready() && downward.is_ready() {
-            return Poll::Ready(Ok(Outcome::Ok));
-        }
-        poll_idle(&mut timer, moved, idle, cx).map(Ok)
+    let bare = matches!((&*client, &*server), (Stream::Plain(_), Stream::Plain(_)));
+    // Without a copy to make, and without TLS, the bytes need not come up from the kernel.
+    let pipes = (tee.is_none() && bare).then(|| {
+        let pair = (
+            Splice::new(Direction::Client),
+            Splice::new(Direction::Server),
+        );
+        (pair.0.ok(), pair.1.ok())
     });
-    ended.await.unwrap_or_else(Broken::outcome)
-}
-
-fn poll_idle(
-    timer: &mut Pin<Box<Sleep>>,
-    moved: Instant,
-    idle: Duration,
-    cx: &mut Context<'_>,
-) -> Poll<Outcome> {
-    // The timer is moved on when it fires, not with each byte.
-    while timer.as_mut().poll(cx).is_ready() {
-        let deadline = moved + idle;
-        if deadline <= Instant::now() {
-            let why: Arc<str> = format!("silent for {} s", idle.as_secs_f64()).into();
-            return Poll::Ready(Outcome::ProxyClosed(why));
+    let (mut up, mut down) = match pipes {
+        Some((Some(up), Some(down))) => {
+            metrics.spliced.inc();
+            (Lane::Splice(up), Lane::Splice(down))
         }
-        timer.as_mut().reset(deadline);
-    }
-    Poll::Pending
+        _ => {
+            let copy = |direction| Lane::Copy(Copy::new(direction));
+            (copy(Direction::Client), copy(Direction::Server))
+        }
+    };
+    let (mut up_done, mut down_done) = (false, false);
+    let mut broken = None;
+    let mut timer = Timer::new(idle);
+    let mut watcher = Watcher {
+        tee,
+        metrics,
+        moved: Instant::now(),
+    };
+    std::future::poll_fn(|cx| {
+        for (lane, done, from_client) in [
+            (&mut up, &mut up_done, true),
+            (&mut down, &mut down_done, false),
+        ] {
+            if *done {
+                continue;
+            }
+            let polled = if from_client {
+                lane.poll(cx, client, server, &mut watcher)
+            } else {
+                lane.poll(cx, server, client, &mut watcher)
+            };
+            match polled {
+                Poll::Pending => {}
+                Poll::Ready(Ok(())) => *done = true,
+                Poll::Ready(Err(failure)) if failure.doing == Doing::Writing => {
+                    *done = true;
+                    broken.get_or_insert(failure);
+                    timer.shorten(LAST_WORDS);
+                    watcher.moved = Instant::now();
+                }
+                Poll::Ready(Err(failure)) => {
+                    return Poll::Ready(broken.take().unwrap_or(failure).outcome());
+                }
+            }
+        }
+        let ended = |broken: &mut Option<Broken>| broken.take().map(Broken::outcome);
+        if up_done && down_done {
+            return Poll::Ready(ended(&mut broken).unwrap_or(Outcome::Ok));
+        }
+        timer
+            .poll(watcher.moved, cx)
+            .map(|silence| ended(&mut broken).unwrap_or(silence))
+    })
+    .await
 }
 
 impl Lane {
-    fn new(direction: Direction) -> Self {
-        Self {
-            direction,
-            buffer: BytesMut::new(),
-            size: SMALL,
-            rest: Bytes::new(),
-            unflushed: false,
-            state: State::Open,
-        }
-    }
-
     /// Ready when the sender has closed and the receiver has been told.
     fn poll(
         &mut self,
         cx: &mut Context<'_>,
-        from: &mut (impl AsyncRead + Unpin),
-        to: &mut (impl AsyncWrite + Unpin),
-        saw: &mut impl FnMut(Direction, &Bytes),
+        from: &mut Stream,
+        to: &mut Stream,
+        watch: &mut impl Watch,
     ) -> Poll<Result<(), Broken>> {
-        let (sender, receiver) = self.ends();
         loop {
-            while self.rest.has_remaining() {
-                let written = ready!(Pin::new(&mut *to).poll_write(cx, &self.rest))
-                    .and_then(|n| {
-                        if n == 0 {
-                            Err(io::ErrorKind::WriteZero.into())
-                        } else {
-                            Ok(n)
-                        }
-                    })
-                    .map_err(|error| Broken {
-                        whose: receiver,
-                        error,
-                    })?;
-                self.rest.advance(written);
-                self.unflushed = true;
-            }
-            match self.state {
-                State::Closed => return Poll::Ready(Ok(())),
-                State::Closing => {
-                    let shut = ready!(Pin::new(&mut *to).poll_shutdown(cx));
-                    self.state = State::Closed;
-                    match shut {
-                        Err(error) if error.kind() != io::ErrorKind::NotConnected => {
-                            return Poll::Ready(Err(Broken {
-                                whose: receiver,
-                                error,
-                            }));
-                        }
-                        _ => continue,
-                    }
-                }
-                State::Open => {}
-            }
-            self.buffer.reserve(self.size);
-            let read = match poll_read_buf(Pin::new(&mut *from), cx, &mut self.buffer) {
-                Poll::Ready(read) => read.map_err(|error| Broken {
-                    whose: sender,
-                    error,
-                })?,
-                Poll::Pending => {
-                    if self.unflushed {
-                        ready!(Pin::new(&mut *to).poll_flush(cx)).map_err(|error| Broken {
-                            whose: receiver,
-                            error,
-                        })?;
-                        self.unflushed = false;
-                    }
-                    return Poll::Pending;
-                }
-            };
-            self.size = if read >= self.size { LARGE } else { SMALL };
-            self.rest = self.buffer.split().freeze();
-            saw(self.direction, &self.rest);
-            if read == 0 {
-                self.state = State::Closing;
+            match self {
+                Self::Copy(copy) => return copy.poll(cx, from, to, watch),
+                Self::Splice(splice) => match splice.poll(cx, from, to, watch) {
+                    Ok(polled) => return polled,
+                    Err(Unable) => *self = Self::Copy(Copy::new(splice.direction())),
+                },
             }
         }
     }
+}
 
-    const fn ends(&self) -> (Direction, Direction) {
-        match self.direction {
-            Direction::Client => (Direction::Client, Direction::Server),
-            Direction::Server => (Direction::Server, Direction::Client),
+struct Watcher<'a> {
+    tee: Option<&'a StreamTee>,
+    metrics: &'a Metrics,
+    moved: Instant,
+}
+
+impl Watch for Watcher<'_> {
+    fn saw(&mut self, direction: Direction, bytes: &Bytes) {
+        self.passed(direction, bytes.len());
+        if let Some(tee) = self.tee {
+            tee.segment(direction, bytes);
         }
+    }
+
+    fn passed(&mut self, direction: Direction, count: usize) {
+        self.moved = Instant::now();
+        let counter = match direction {
+            Direction::Client => &self.metrics.bytes_in,
+            Direction::Server => &self.metrics.bytes_out,
+        };
+        counter.inc_by(count as u64);
+    }
+}
+
+/// Ends what is silent for too long.
+struct Timer {
+    sleep: Pin<Box<Sleep>>,
+    idle: Duration,
+}
+
+impl Timer {
+    fn new(idle: Duration) -> Self {
+        let sleep = Box::pin(tokio::time::sleep(idle));
+        Self { sleep, idle }
+    }
+
+    fn shorten(&mut self, idle: Duration) {
+        self.idle = self.idle.min(idle);
+        self.sleep.as_mut().reset(Instant::now() + self.idle);
+    }
+
+    fn poll(&mut self, moved: Instant, cx: &mut Context<'_>) -> Poll<Outcome> {
+        // It is moved on when it fires, not with each byte.
+        while self.sleep.as_mut().poll(cx).is_ready() {
+            let deadline = moved + self.idle;
+            if deadline <= Instant::now() {
+                let why: Arc<str> = format!("silent for {} s", self.idle.as_secs_f64()).into();
+                return Poll::Ready(Outcome::ProxyClosed(why));
+            }
+            self.sleep.as_mut().reset(deadline);
+        }
+        Poll::Pending
+    }
+}
+
+/// Who reads what this side sends.
+pub(super) const fn receiver(sender: Direction) -> Direction {
+    match sender {
+        Direction::Client => Direction::Server,
+        Direction::Server => Direction::Client,
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use qproxy_mqtt::codec::{SubscribeCode, Subscription};
+use qproxy_mqtt::codec::Subscription;
 use qproxy_mqtt::{MqttClient, QoS};
 use tokio::time::{Instant, interval_at, sleep};
 use tokio_util::sync::CancellationToken;
@@ -119,17 +119,16 @@ impl Running {
         };
         self.client.start().await.map_err(failed)?;
         let filters = self.subscriber.filters();
-        let wanted = filters.iter().map(|filter| Subscription {
-            filter: filter.clone().into(),
-            qos: QoS::AtLeastOnce,
-        });
+        let wanted = filters
+            .iter()
+            .map(|filter| Subscription::new(filter.clone(), QoS::AtLeastOnce));
         let codes = self
             .client
             .subscribe_many(wanted.collect())
             .await
             .map_err(failed)?;
         for (filter, code) in filters.into_iter().zip(codes) {
-            if !matches!(code, SubscribeCode::Granted(_)) {
+            if code.is_error() {
                 return Err(Error::Refused { server, filter });
             }
         }

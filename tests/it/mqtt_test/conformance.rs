@@ -3,9 +3,7 @@
 use std::time::Duration;
 
 use qproxy::mqtt_client::client::{Event, MqttClient, MqttConfig};
-use qproxy::mqtt_client::codec::{
-    Ack, ConnAck, ConnectCode, Kind, Packet, PacketId, Publish, Text,
-};
+use qproxy::mqtt_client::codec::{Ack, ConnAck, Kind, Packet, PacketId, Publish, ReasonCode, Text};
 use qproxy::mqtt_client::error::{ConnectError, Disconnected, Error};
 use qproxy::mqtt_client::message::QoS;
 
@@ -21,6 +19,7 @@ fn message(payload: &'static str, qos: QoS, id: u16, dup: bool) -> Packet {
         topic: Text::from_static("t"),
         id: PacketId::new(id),
         payload: payload.into(),
+        properties: None,
     })
 }
 
@@ -41,7 +40,8 @@ async fn connect_goes_first_and_once_and_nothing_follows_disconnect() {
                 Packet::Connect(_) => {
                     let connack = ConnAck {
                         session_present: false,
-                        code: ConnectCode::Accepted,
+                        code: ReasonCode::Success,
+                        properties: None,
                     };
                     connection.send(&Packet::ConnAck(connack)).await;
                 }
@@ -187,10 +187,10 @@ async fn releases_follow_the_order_of_pubrec() {
         ids.push(Ack::from(publish.id.unwrap()));
     }
     for index in [2, 0, 1] {
-        connection.send(&Packet::PubRec(ids[index])).await;
+        connection.send(&Packet::PubRec(ids[index].clone())).await;
     }
     for index in [2, 0, 1] {
-        assert_eq!(connection.next().await, Packet::PubRel(ids[index]));
+        assert_eq!(connection.next().await, Packet::PubRel(ids[index].clone()));
     }
 }
 

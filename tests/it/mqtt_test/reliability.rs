@@ -8,7 +8,7 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use qproxy::mqtt_client::client::{Event, MqttClient, MqttConfig, Request};
-use qproxy::mqtt_client::codec::{Ack, ConnectCode, Packet, PacketId, SubAck, SubscribeCode};
+use qproxy::mqtt_client::codec::{Ack, Packet, PacketId, ReasonCode, SubAck};
 use qproxy::mqtt_client::error::{ConnectError, Disconnected, Error};
 use qproxy::mqtt_client::message::QoS;
 use qproxy::mqtt_client::options::{Overflow, Server, TlsOptions};
@@ -38,19 +38,21 @@ async fn oblige(mut connection: PeerConnection) {
             }
             Packet::PubRel(ack) => connection.send(&Packet::PubComp(ack)).await,
             Packet::Subscribe(subscribe) => {
-                let granted = SubscribeCode::Granted(QoS::ExactlyOnce);
+                let granted = ReasonCode::GrantedQoS2;
                 let suback = SubAck {
                     id: subscribe.id,
                     codes: vec![granted; subscribe.filters.len()],
+                    properties: None,
                 };
                 connection.send(&Packet::SubAck(suback)).await;
             }
             Packet::Unsubscribe(unsubscribe) => {
-                let ack = Ack::from(unsubscribe.id);
-                connection.send(&Packet::UnsubAck(ack)).await;
+                connection
+                    .send(&Packet::UnsubAck(unsubscribe.id.into()))
+                    .await;
             }
             Packet::PingReq => connection.send(&Packet::PingResp).await,
-            Packet::Disconnect => return,
+            Packet::Disconnect(_) => return,
             other => panic!("not from a client: {other:?}"),
         }
     }
@@ -267,10 +269,7 @@ async fn nothing_oversize_is_sent_whatever_the_call() {
     let long = "x".repeat(100);
     let filters = vec!["x".repeat(30); 4].into_iter().map(|filter| {
         let qos = QoS::AtLeastOnce;
-        qproxy::mqtt_client::codec::Subscription {
-            filter: filter.into(),
-            qos,
-        }
+        qproxy::mqtt_client::codec::Subscription::new(filter, qos)
     });
     let mut results = vec![
         client
@@ -383,32 +382,33 @@ async fn waiting_for_an_answer_behind_unread_messages_ends_with_an_error() {
 async fn answers_to_nothing_are_counted_and_harm_nothing() {
     let peer = Peer::bind().await;
     let (client, mut connection) = connected(&peer, peer.config()).await;
-    let unknown = Ack::from(PacketId::new(77).unwrap());
-    connection.send(&Packet::PubAck(unknown)).await;
-    connection.send(&Packet::PubComp(unknown)).await;
-    connection.send(&Packet::UnsubAck(unknown)).await;
-    connection.send(&Packet::PubRel(unknown)).await;
-    assert_eq!(connection.next().await, Packet::PubComp(unknown));
-    connection.send(&Packet::PubRec(unknown)).await;
-    assert_eq!(connection.next().await, Packet::PubRel(unknown));
+    let id = PacketId::new(77).unwrap();
+    let unknown = || Ack::from(id);
+    connection.send(&Packet::PubAck(unknown())).await;
+    connection.send(&Packet::PubComp(unknown())).await;
+    connection.send(&Packet::UnsubAck(id.into())).await;
+    connection.send(&Packet::PubRel(unknown())).await;
+    assert_eq!(connection.next().await, Packet::PubComp(unknown()));
+    connection.send(&Packet::PubRec(unknown())).await;
+    assert_eq!(connection.next().await, Packet::PubRel(unknown()));
 
     let token = client.try_publish("a", "", QoS::ExactlyOnce).unwrap();
     let id = Ack::from(connection.publish().await.id.unwrap());
     // Of the wrong kind, and out of turn.
-    connection.send(&Packet::PubAck(id)).await;
-    connection.send(&Packet::PubComp(id)).await;
+    connection.send(&Packet::PubAck(id.clone())).await;
+    connection.send(&Packet::PubComp(id.clone())).await;
     for _ in 0..2 {
-        connection.send(&Packet::PubRec(id)).await;
-        assert_eq!(connection.next().await, Packet::PubRel(id));
+        connection.send(&Packet::PubRec(id.clone())).await;
+        assert_eq!(connection.next().await, Packet::PubRel(id.clone()));
         assert_eq!(client.stats().acknowledged, 0, "it is not complete yet");
     }
     for _ in 0..2 {
-        connection.send(&Packet::PubComp(id)).await;
+        connection.send(&Packet::PubComp(id.clone())).await;
     }
     soon("the publish", token).await.unwrap();
     // Its answer says that everything before it was seen.
-    connection.send(&Packet::PubRel(unknown)).await;
-    assert_eq!(connection.next().await, Packet::PubComp(unknown));
+    connection.send(&Packet::PubRel(unknown())).await;
+    assert_eq!(connection.next().await, Packet::PubComp(unknown()));
     eventually("all are counted", || async { client.stats().ignored >= 9 }).await;
     assert_eq!(client.stats().ignored, 9);
     assert_eq!(client.stats().acknowledged, 1);
@@ -499,21 +499,21 @@ async fn fallbacks_are_tried_in_turn_and_one_that_works_is_kept() {
     // A refusal of all fails the call, with what the last one said.
     let (result, _, _) = tokio::join!(
         client.connect(),
-        first.answer(false, ConnectCode::ServerUnavailable),
-        second.answer(false, ConnectCode::NotAuthorized),
+        first.answer(false, ReasonCode::ServerUnavailable),
+        second.answer(false, ReasonCode::NotAuthorized),
     );
     let Err(Error::Connect(ConnectError::Refused(code))) = result else {
         panic!("{result:?}")
     };
-    assert_eq!(code, ConnectCode::NotAuthorized);
+    assert_eq!(code, ReasonCode::NotAuthorized);
 
     let client = MqttClient::new(config);
-    let refusing = first.answer(false, ConnectCode::ServerUnavailable);
+    let refusing = first.answer(false, ReasonCode::ServerUnavailable);
     let (result, _, connection) = tokio::join!(client.connect(), refusing, second.accept());
     result.unwrap();
     drop(connection);
     // The one that worked is asked first; from there it goes round.
-    let _refused = second.answer(false, ConnectCode::ServerUnavailable).await;
+    let _refused = second.answer(false, ReasonCode::ServerUnavailable).await;
     let mut connection = first.accept().await;
     client.publish("a", "", QoS::AtMostOnce).await.unwrap();
     assert_eq!(connection.publish().await.topic, "a");

@@ -1,11 +1,13 @@
 //! The TCP proxy: byte for byte, close for close.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use qproxy::capture::Capture;
+use qproxy::metrics::Registry;
 use qproxy::proxy::{Metrics, Running, tcp};
 use qproxy::record::{Direction, Outcome, UpstreamFailure};
-use qproxy::service_discovery::Pool;
+use qproxy::service_discovery::{self, Balance, Pool};
 use tokio::io::AsyncWriteExt;
 
 use super::local;
@@ -174,4 +176,146 @@ async fn shutdown_closes_streams_after_the_grace_period_and_records_them() {
     assert_eq!(stream.client_bytes, 1);
     let end = tokio::time::timeout(PATIENCE, client.rest()).await.unwrap();
     assert!(end.is_empty());
+}
+
+/// A proxy that makes no copy, and so lets the kernel carry the bytes.
+fn bare(pool: Arc<Pool>) -> (Running, Metrics) {
+    let metrics = Metrics::default();
+    let config = tcp::Config::new(local(), "db");
+    let bound = tcp::bind(config, pool, Capture::disabled(), metrics.clone());
+    (bound.unwrap().serve(), metrics)
+}
+
+/// What the metrics page says of a counter.
+fn counted(metrics: &Metrics, name: &str) -> u64 {
+    let mut registry = Registry::default();
+    metrics.register(&mut registry);
+    let page = registry.text();
+    let line = page
+        .lines()
+        .find_map(|line| line.strip_prefix(&format!("qproxy_{name}_total ")));
+    line.unwrap_or_else(|| panic!("no {name} in {page}"))
+        .parse()
+        .unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_a_copy_the_kernel_carries_every_byte_and_both_closes() {
+    let origin = Origin::start(|_, mut socket| async move {
+        let (mut read, mut write) = socket.split();
+        let _ = tokio::io::copy(&mut read, &mut write).await;
+        let _ = write.write_all(b" bye").await;
+        let _ = write.shutdown().await;
+    })
+    .await;
+    let (running, metrics) = bare(origin.pool());
+    let client = Peer::connect(running.local_addr()).await;
+    let sent: Vec<u8> = (0..8_000_000_u32)
+        .map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8)
+        .collect();
+    let expected = [sent.as_slice(), b" bye"].concat();
+    let (read, mut write) = client.socket.into_split();
+    let writer = tokio::spawn(async move {
+        write.write_all(&sent).await.unwrap();
+        write.shutdown().await.unwrap();
+        write
+    });
+    let mut read = tokio::io::BufReader::new(read);
+    let mut back = Vec::new();
+    tokio::io::AsyncReadExt::read_to_end(&mut read, &mut back)
+        .await
+        .unwrap();
+    assert!(back == expected);
+    let _write = writer.await.unwrap();
+    assert_eq!(counted(&metrics, "proxy_spliced_streams"), 1);
+    assert_eq!(counted(&metrics, "proxy_bytes_in"), 8_000_000);
+    assert_eq!(counted(&metrics, "proxy_bytes_out"), 8_000_004);
+}
+
+#[tokio::test]
+async fn a_spliced_connection_is_silent_no_longer_than_it_may() {
+    let origin = Origin::start(|_, socket| async move {
+        Peer::over(socket).rest().await;
+    })
+    .await;
+    let config = tcp::Config {
+        idle_timeout: Duration::from_millis(200),
+        ..tcp::Config::new(local(), "db")
+    };
+    let bound = tcp::bind(
+        config,
+        origin.pool(),
+        Capture::disabled(),
+        Metrics::default(),
+    );
+    let running = bound.unwrap().serve();
+    let mut client = Peer::connect(running.local_addr()).await;
+    client.send("hello").await;
+    assert_eq!(client.rest().await, b"");
+}
+
+/// Reads a little, says why it has had enough, and closes with the rest unread, which resets the connection.
+async fn has_enough() -> Origin {
+    Origin::start(|_, mut socket| async move {
+        let mut some = [0; 16];
+        let _ = tokio::io::AsyncReadExt::read_exact(&mut socket, &mut some).await;
+        let _ = socket.write_all(b"ERR too much").await;
+    })
+    .await
+}
+
+#[tokio::test]
+async fn the_last_words_of_a_server_that_breaks_off_reach_the_client() {
+    let origin = has_enough().await;
+    let recorded = start(origin.pool(), |_| {});
+    let (unrecorded, _) = bare(origin.pool());
+    for address in [recorded.running.local_addr(), unrecorded.local_addr()] {
+        let socket = tokio::net::TcpStream::connect(address).await.unwrap();
+        let (mut read, mut write) = socket.into_split();
+        let flood =
+            tokio::spawn(async move { while write.write_all(&[b'x'; 4096]).await.is_ok() {} });
+        let mut answer = Vec::new();
+        // The connection may end by a reset, but after the words.
+        let _ = tokio::io::AsyncReadExt::read_to_end(&mut read, &mut answer).await;
+        assert_eq!(answer, b"ERR too much");
+        flood.abort();
+    }
+}
+
+#[tokio::test]
+async fn the_least_busy_downstream_is_next() {
+    let named = |name: &'static str| {
+        Origin::start(move |_, socket| async move {
+            let mut peer = Peer::over(socket);
+            peer.send(name).await;
+            peer.rest().await;
+        })
+    };
+    let (first, second) = (named("1").await, named("2").await);
+    let endpoints = [first.address, second.address].map(|it| it.to_string().parse().unwrap());
+    let config = service_discovery::Config {
+        balance: Balance::LeastConnections,
+        ..service_discovery::Config::default()
+    };
+    let metrics = service_discovery::Metrics::default();
+    let pool = Pool::new(endpoints.to_vec(), &config, metrics, Instant::now()).unwrap();
+    let proxy = start(Arc::new(pool), |_| {});
+    let connect = async || {
+        let mut peer = proxy.client().await;
+        let mut name = [0];
+        tokio::io::AsyncReadExt::read_exact(&mut peer.socket, &mut name)
+            .await
+            .unwrap();
+        (name[0], peer)
+    };
+    let (one, kept) = connect().await;
+    // While that one is there the other server is always the less busy.
+    for ended in 1..=3 {
+        let (other, peer) = connect().await;
+        assert_ne!(other, one);
+        drop(peer);
+        let all = || (proxy.kept.streams().len() == ended).then_some(());
+        origin::eventually("its end is recorded", all).await;
+    }
+    drop(kept);
 }

@@ -102,7 +102,12 @@ async fn plain_bytes_on_a_tls_port_end_that_connection_only() {
     });
     let mut plain = proxy.client().await;
     plain.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
-    assert!(!plain.rest().await.starts_with(b"HTTP/"));
+    let answer = plain.rest().await;
+    let answer = String::from_utf8_lossy(&answer);
+    assert!(
+        answer.starts_with("HTTP/1.1 400 ") && answer.contains("speaks HTTPS"),
+        "{answer}"
+    );
     let socket = TcpStream::connect(proxy.running.local_addr())
         .await
         .unwrap();

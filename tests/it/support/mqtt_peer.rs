@@ -3,8 +3,7 @@
 use bytes::{Bytes, BytesMut};
 use qproxy::mqtt_client::client::MqttConfig;
 use qproxy::mqtt_client::codec::{
-    self, Ack, ConnAck, Connect, ConnectCode, Packet, PacketId, Publish, QoS, SubAck,
-    SubscribeCode, Text,
+    self, Ack, ConnAck, Connect, Packet, PacketId, Publish, QoS, ReasonCode, SubAck, Text,
 };
 use qproxy::mqtt_client::options::Backoff;
 use std::time::Duration;
@@ -59,7 +58,7 @@ impl Peer {
     pub(crate) async fn answer(
         &self,
         session_present: bool,
-        code: ConnectCode,
+        code: ReasonCode,
     ) -> (PeerConnection, Connect) {
         let mut connection = self.accept_tcp().await;
         let Packet::Connect(connect) = connection.next().await else {
@@ -69,18 +68,19 @@ impl Peer {
             .send(&Packet::ConnAck(ConnAck {
                 session_present,
                 code,
+                properties: None,
             }))
             .await;
         (connection, *connect)
     }
 
     pub(crate) async fn accept(&self) -> PeerConnection {
-        self.answer(false, ConnectCode::Accepted).await.0
+        self.answer(false, ReasonCode::Success).await.0
     }
 
     /// Accepts and says that the session is still there.
     pub(crate) async fn resume(&self) -> PeerConnection {
-        self.answer(true, ConnectCode::Accepted).await.0
+        self.answer(true, ReasonCode::Success).await.0
     }
 }
 
@@ -88,7 +88,9 @@ impl PeerConnection {
     /// The next packet; `None` when the client has closed.
     pub(crate) async fn try_next(&mut self) -> Option<Packet> {
         loop {
-            if let Some(packet) = codec::decode(&mut self.received, 64 << 20).unwrap() {
+            if let Some(packet) =
+                codec::decode(&mut self.received, 64 << 20, codec::Version::V311).unwrap()
+            {
                 return Some(packet);
             }
             let read = soon("a packet", self.stream.read_buf(&mut self.received)).await;
@@ -111,7 +113,7 @@ impl PeerConnection {
 
     pub(crate) async fn send(&mut self, packet: &Packet) {
         let mut buf = BytesMut::new();
-        codec::encode(packet, &mut buf).unwrap();
+        codec::encode(packet, codec::Version::V311, &mut buf).unwrap();
         self.write(&buf).await;
     }
 
@@ -129,11 +131,12 @@ impl PeerConnection {
         let Packet::Subscribe(subscribe) = self.next().await else {
             panic!("not a SUBSCRIBE")
         };
-        let granted = |wanted: &codec::Subscription| SubscribeCode::Granted(wanted.qos);
+        let granted = |wanted: &codec::Subscription| ReasonCode::granted(wanted.qos);
         let codes = subscribe.filters.iter().map(granted).collect();
         self.send(&Packet::SubAck(SubAck {
             id: subscribe.id,
             codes,
+            properties: None,
         }))
         .await;
         subscribe.filters[0].filter.clone()
@@ -155,6 +158,7 @@ impl PeerConnection {
             topic,
             id,
             payload,
+            properties: None,
         };
         self.send(&Packet::Publish(publish)).await;
     }

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use qproxy_mqtt::codec::{
-    Ack, Connect, Packet, PacketId, Publish, QoS, SubAck, Subscribe, SubscribeCode, Subscription,
-    Unsubscribe, Will,
+    Ack, Connect, Packet, PacketId, Publish, QoS, ReasonCode, SubAck, Subscribe, Subscription,
+    UnsubAck, Unsubscribe, Will,
 };
 
 use super::{Action, Broker, CloseReason, ConnectionId, weight};
@@ -129,7 +129,7 @@ impl Bench {
         }
     }
 
-    fn subscribe(&mut self, connection: u64, filter: &str, qos: QoS) -> SubscribeCode {
+    fn subscribe(&mut self, connection: u64, filter: &str, qos: QoS) -> ReasonCode {
         self.send(connection, subscribe(&[(filter, qos)]));
         let inbox = self.inbox.get_mut(&connection).expect("an answer");
         let at = inbox
@@ -152,7 +152,11 @@ fn id(number: u16) -> PacketId {
 }
 
 fn ack(number: u16) -> Ack {
-    Ack { id: id(number) }
+    Ack::from(id(number))
+}
+
+fn unsuback(number: u16) -> Packet {
+    Packet::UnsubAck(UnsubAck::from(id(number)))
 }
 
 fn clean(client_id: &str) -> Connect {
@@ -176,6 +180,7 @@ fn with_will(connect: Connect, topic: &str) -> Connect {
         payload: Bytes::from_static(b"gone"),
         qos: QoS::AtLeastOnce,
         retain: false,
+        properties: None,
     };
     Connect {
         will: Some(will),
@@ -191,6 +196,7 @@ fn publish(topic: &str, payload: &str, qos: QoS, number: u16) -> Packet {
         topic: topic.into(),
         id: (qos != QoS::AtMostOnce).then(|| id(number)),
         payload: Bytes::copy_from_slice(payload.as_bytes()),
+        properties: None,
     })
 }
 
@@ -209,11 +215,9 @@ fn subscribe(filters: &[(&str, QoS)]) -> Packet {
         id: id(1),
         filters: filters
             .iter()
-            .map(|&(filter, qos)| Subscription {
-                filter: filter.into(),
-                qos,
-            })
+            .map(|&(filter, qos)| Subscription::new(filter, qos))
             .collect(),
+        properties: None,
     })
 }
 
@@ -221,6 +225,7 @@ fn unsubscribe(filter: &str) -> Packet {
     Packet::Unsubscribe(Unsubscribe {
         id: id(1),
         filters: vec![filter.into()],
+        user_properties: Vec::new(),
     })
 }
 

@@ -7,8 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::Overflow;
-use qproxy_mqtt::codec::ConnAck;
-use qproxy_mqtt::codec::ConnectCode;
+use qproxy_mqtt::codec::{ConnAck, Disconnect, ReasonCode};
 
 #[derive(Debug, Clone)]
 enum Step {
@@ -77,8 +76,8 @@ fn packet() -> impl Strategy<Value = Packet> {
         2 => (1..12_u16).prop_map(|number| Packet::PubRel(ack(number))),
         2 => (1..12_u16).prop_map(|number| Packet::PubComp(ack(number))),
         1 => Just(Packet::PingReq),
-        1 => Just(Packet::Disconnect),
-        1 => Just(Packet::ConnAck(ConnAck { session_present: false, code: ConnectCode::Accepted })),
+        1 => Just(Packet::Disconnect(Disconnect::default())),
+        1 => Just(Packet::ConnAck(ConnAck { session_present: false, code: ReasonCode::Success, properties: None })),
     ]
 }
 
@@ -181,14 +180,14 @@ impl Subscriber {
                     if !again {
                         self.held.push(id);
                     }
-                    bench.send(self.connection, Packet::PubRec(Ack { id }));
+                    bench.send(self.connection, Packet::PubRec(Ack::from(id)));
                 } else {
-                    bench.send(self.connection, Packet::PubAck(Ack { id }));
+                    bench.send(self.connection, Packet::PubAck(Ack::from(id)));
                 }
             }
             Packet::PubRel(release) => {
                 self.held.retain(|id| *id != release.id);
-                bench.send(self.connection, Packet::PubComp(*release));
+                bench.send(self.connection, Packet::PubComp(release.clone()));
             }
             _ => {}
         }

@@ -1,11 +1,10 @@
 //! CONNECT, durable sessions, takeover, wills, time-outs, and packets at the wrong time.
 
 use super::*;
-use qproxy_mqtt::codec::ConnectCode;
-use qproxy_mqtt::codec::DecodeError;
 use qproxy_mqtt::codec::QoS::{AtLeastOnce, AtMostOnce, ExactlyOnce};
+use qproxy_mqtt::codec::{DecodeError, Disconnect, ReasonCode};
 
-fn refused(bench: &mut Bench, connection: u64, connect: Connect) -> ConnectCode {
+fn refused(bench: &mut Bench, connection: u64, connect: Connect) -> ReasonCode {
     bench.open(connection);
     bench.send(connection, Packet::Connect(Box::new(connect)));
     let code = match bench.take(connection).as_slice() {
@@ -22,7 +21,7 @@ fn a_durable_session_gets_what_came_meanwhile() {
     bench.join(1, clean("publisher"));
     assert!(!bench.join(2, durable("s")));
     bench.subscribe(2, "t", AtLeastOnce);
-    bench.send(2, Packet::Disconnect);
+    bench.send(2, Packet::Disconnect(Disconnect::default()));
     bench.send(1, publish("t", "qos 0", AtMostOnce, 0));
     bench.send(1, publish("t", "1", AtLeastOnce, 1));
     bench.send(1, publish("t", "2", AtLeastOnce, 2));
@@ -50,21 +49,11 @@ fn unfinished_messages_come_again_in_order_with_dup_and_the_same_id() {
         bench.send(1, publish("t", &number.to_string(), qos, number));
     }
     let first = bench.messages(2);
-    bench.send(
-        2,
-        Packet::PubRec(Ack {
-            id: first[0].id.unwrap(),
-        }),
-    );
+    bench.send(2, Packet::PubRec(Ack::from(first[0].id.unwrap())));
     bench.cut(2);
     assert!(bench.join(3, durable("s")));
     let again = bench.take(3);
-    assert_eq!(
-        again[0],
-        Packet::PubRel(Ack {
-            id: first[0].id.unwrap()
-        })
-    );
+    assert_eq!(again[0], Packet::PubRel(Ack::from(first[0].id.unwrap())));
     for (packet, before) in again[1..].iter().zip(&first[1..]) {
         let Packet::Publish(publish) = packet else {
             panic!("a PUBLISH, not {packet:?}")
@@ -147,13 +136,14 @@ fn a_will_is_published_when_a_client_is_lost_and_not_when_it_leaves() {
     );
     bench.join(4, with_will(clean("d"), "will/d"));
     bench.cut(1);
-    bench.send(2, Packet::Disconnect);
+    bench.send(2, Packet::Disconnect(Disconnect::default()));
     bench.wait(Duration::from_secs(2));
     bench.send(
         4,
         Packet::ConnAck(qproxy_mqtt::codec::ConnAck {
             session_present: false,
-            code: ConnectCode::Accepted,
+            code: ReasonCode::Success,
+            properties: None,
         }),
     );
     let topics: Vec<String> = bench
@@ -215,7 +205,7 @@ fn an_empty_client_id_needs_a_clean_session() {
     let mut bench = Bench::new();
     assert_eq!(
         refused(&mut bench, 1, durable("")),
-        ConnectCode::IdentifierRejected
+        ReasonCode::ClientIdNotValid
     );
     bench.join(2, clean(""));
     bench.join(3, clean(""));
@@ -236,15 +226,15 @@ fn name_and_token_are_checked() {
     };
     assert_eq!(
         refused(&mut bench, 1, clean("c")),
-        ConnectCode::NotAuthorized
+        ReasonCode::NotAuthorized
     );
     assert_eq!(
         refused(&mut bench, 2, with("shop", "wrong")),
-        ConnectCode::NotAuthorized
+        ReasonCode::NotAuthorized
     );
     assert_eq!(
         refused(&mut bench, 3, with("other", "secret")),
-        ConnectCode::NotAuthorized
+        ReasonCode::NotAuthorized
     );
     bench.join(4, with("shop", "secret"));
     assert_eq!(bench.stats().counters.connects_refused, 3);
@@ -264,12 +254,13 @@ fn packets_at_the_wrong_time_close_the_connection() {
     assert_eq!(bench.closed[&2], CloseReason::Protocol("second CONNECT"));
     for (connection, packet) in [
         (3, Packet::PingResp),
-        (4, Packet::UnsubAck(ack(1))),
+        (4, unsuback(1)),
         (
             5,
             Packet::SubAck(SubAck {
                 id: id(1),
-                codes: vec![SubscribeCode::Failure],
+                codes: vec![ReasonCode::UnspecifiedError],
+                properties: None,
             }),
         ),
     ] {
@@ -293,7 +284,7 @@ fn another_protocol_level_is_answered() {
     );
     bench.settle();
     match bench.take(1).as_slice() {
-        [Packet::ConnAck(ack)] => assert_eq!(ack.code, ConnectCode::UnacceptableProtocolVersion),
+        [Packet::ConnAck(ack)] => assert_eq!(ack.code, ReasonCode::UnsupportedProtocolVersion),
         other => panic!("a CONNACK, not {other:?}"),
     }
     bench.join(2, clean("a"));

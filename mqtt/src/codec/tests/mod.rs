@@ -1,14 +1,16 @@
 //! Round trips of generated packets, every prefix and split, mutations, and one rejection for each rule.
 
+mod v5;
+
 use bytes::{BufMut, Bytes, BytesMut};
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::{Just, Strategy, any, prop_assert, prop_assert_eq, prop_oneof, proptest};
 
 use super::{
-    Ack, ConnAck, Connect, ConnectCode, DecodeError, EncodeError, Kind, Packet, PacketId, Publish,
-    QoS, SubAck, Subscribe, SubscribeCode, Subscription, Text, Unsubscribe, Will, decode, encode,
-    encode_publish_head, encoded_len,
+    Ack, ConnAck, Connect, DecodeError, Disconnect, EncodeError, Kind, Packet, PacketId, Publish,
+    QoS, ReasonCode, SubAck, Subscribe, Subscription, Text, UnsubAck, Unsubscribe, Version, Will,
+    decode, encode, encode_publish_head, encoded_len,
 };
 use crate::topic::TopicError;
 
@@ -16,7 +18,7 @@ const LIMIT: usize = 1 << 20;
 
 fn bytes_of(packet: &Packet) -> BytesMut {
     let mut buf = BytesMut::new();
-    encode(packet, &mut buf).unwrap();
+    encode(packet, Version::V311, &mut buf).unwrap();
     buf
 }
 
@@ -59,6 +61,7 @@ fn connect() -> impl Strategy<Value = Packet> {
             payload,
             qos,
             retain,
+            properties: None,
         },
     );
     let credentials = option::of((text("[a-zé]{0,8}"), option::of(payload())));
@@ -82,18 +85,29 @@ fn connect() -> impl Strategy<Value = Packet> {
                     will,
                     username,
                     password,
+                    properties: None,
+                    version: Version::V311,
                 }))
             },
         )
 }
 
 fn connack() -> impl Strategy<Value = Packet> {
-    (any::<bool>(), 0_u8..6).prop_map(|(session_present, code)| {
-        let code = ConnectCode::from_u8(code).unwrap();
-        let session_present = session_present && code == ConnectCode::Accepted;
+    const CODES: [ReasonCode; 6] = [
+        ReasonCode::Success,
+        ReasonCode::UnsupportedProtocolVersion,
+        ReasonCode::ClientIdNotValid,
+        ReasonCode::ServerUnavailable,
+        ReasonCode::BadCredentials,
+        ReasonCode::NotAuthorized,
+    ];
+    let code = proptest::sample::select(&CODES[..]);
+    (any::<bool>(), code).prop_map(|(session_present, code)| {
+        let session_present = session_present && code == ReasonCode::Success;
         Packet::ConnAck(ConnAck {
             session_present,
             code,
+            properties: None,
         })
     })
 }
@@ -116,22 +130,34 @@ fn publish() -> impl Strategy<Value = Packet> {
                 topic,
                 id,
                 payload,
+                properties: None,
             })
         })
 }
 
 fn subscribe() -> impl Strategy<Value = Packet> {
-    let wanted = (filter(), qos()).prop_map(|(filter, qos)| Subscription { filter, qos });
-    (packet_id(), vec(wanted, 1..5))
-        .prop_map(|(id, filters)| Packet::Subscribe(Subscribe { id, filters }))
+    let wanted = (filter(), qos()).prop_map(|(filter, qos)| Subscription::new(filter, qos));
+    (packet_id(), vec(wanted, 1..5)).prop_map(|(id, filters)| {
+        Packet::Subscribe(Subscribe {
+            id,
+            filters,
+            properties: None,
+        })
+    })
 }
 
 fn suback() -> impl Strategy<Value = Packet> {
     let code = prop_oneof![
-        qos().prop_map(SubscribeCode::Granted),
-        Just(SubscribeCode::Failure)
+        qos().prop_map(ReasonCode::granted),
+        Just(ReasonCode::UnspecifiedError)
     ];
-    (packet_id(), vec(code, 1..5)).prop_map(|(id, codes)| Packet::SubAck(SubAck { id, codes }))
+    (packet_id(), vec(code, 1..5)).prop_map(|(id, codes)| {
+        Packet::SubAck(SubAck {
+            id,
+            codes,
+            properties: None,
+        })
+    })
 }
 
 fn packet() -> impl Strategy<Value = Packet> {
@@ -146,12 +172,17 @@ fn packet() -> impl Strategy<Value = Packet> {
         ack().prop_map(Packet::PubComp),
         subscribe(),
         suback(),
-        (packet_id(), vec(filter(), 1..5))
-            .prop_map(|(id, filters)| Packet::Unsubscribe(Unsubscribe { id, filters })),
-        ack().prop_map(Packet::UnsubAck),
+        (packet_id(), vec(filter(), 1..5)).prop_map(|(id, filters)| Packet::Unsubscribe(
+            Unsubscribe {
+                id,
+                filters,
+                user_properties: Vec::new()
+            }
+        )),
+        packet_id().prop_map(|id| Packet::UnsubAck(UnsubAck::from(id))),
         Just(Packet::PingReq),
         Just(Packet::PingResp),
-        Just(Packet::Disconnect),
+        Just(Packet::Disconnect(Disconnect::default())),
     ]
 }
 
@@ -159,8 +190,8 @@ proptest! {
     #[test]
     fn what_is_encoded_decodes_to_the_same(packet in packet()) {
         let mut buf = bytes_of(&packet);
-        prop_assert_eq!(encoded_len(&packet).unwrap(), buf.len());
-        prop_assert_eq!(decode(&mut buf, LIMIT).unwrap(), Some(packet));
+        prop_assert_eq!(encoded_len(&packet, Version::V311).unwrap(), buf.len());
+        prop_assert_eq!(decode(&mut buf, LIMIT, Version::V311).unwrap(), Some(packet));
         prop_assert!(buf.is_empty());
     }
 
@@ -169,7 +200,7 @@ proptest! {
         let whole = bytes_of(&packet);
         for length in 0..whole.len() {
             let mut prefix = BytesMut::from(&whole[..length]);
-            prop_assert_eq!(decode(&mut prefix, LIMIT), Ok(None));
+            prop_assert_eq!(decode(&mut prefix, LIMIT, Version::V311), Ok(None));
             prop_assert_eq!(prefix.len(), length);
         }
     }
@@ -178,13 +209,13 @@ proptest! {
     fn any_split_gives_the_same_packets(packets in vec(packet(), 1..6), chunk in 1_usize..40) {
         let mut wire = BytesMut::new();
         for packet in &packets {
-            encode(packet, &mut wire).unwrap();
+            encode(packet, Version::V311, &mut wire).unwrap();
         }
         let mut buf = BytesMut::new();
         let mut decoded = Vec::new();
         for piece in wire.chunks(chunk) {
             buf.put_slice(piece);
-            while let Some(packet) = decode(&mut buf, LIMIT).unwrap() {
+            while let Some(packet) = decode(&mut buf, LIMIT, Version::V311).unwrap() {
                 decoded.push(packet);
             }
         }
@@ -203,9 +234,9 @@ proptest! {
             wire[position] = value;
         }
         wire.truncate(1 + cut % wire.len());
-        if let Ok(Some(accepted)) = decode(&mut wire, LIMIT) {
+        if let Ok(Some(accepted)) = decode(&mut wire, LIMIT, Version::V311) {
             let mut again = bytes_of(&accepted);
-            prop_assert_eq!(decode(&mut again, LIMIT).unwrap(), Some(accepted));
+            prop_assert_eq!(decode(&mut again, LIMIT, Version::V311).unwrap(), Some(accepted));
         }
     }
 
@@ -214,7 +245,7 @@ proptest! {
         let mut buf = BytesMut::from(&noise[..]);
         loop {
             let before = buf.len();
-            match decode(&mut buf, LIMIT) {
+            match decode(&mut buf, LIMIT, Version::V311) {
                 Ok(Some(_)) => prop_assert!(buf.len() < before),
                 Ok(None) | Err(_) => break,
             }
@@ -225,14 +256,14 @@ proptest! {
     fn head_and_payload_are_the_whole_publish(packet in publish()) {
         let Packet::Publish(publish) = &packet else { unreachable!("a PUBLISH was asked for") };
         let mut vectored = BytesMut::new();
-        encode_publish_head(publish, &mut vectored).unwrap();
+        encode_publish_head(publish, Version::V311, &mut vectored).unwrap();
         vectored.put_slice(&publish.payload);
         prop_assert_eq!(vectored, bytes_of(&packet));
     }
 }
 
 fn refuse(bytes: &[u8]) -> DecodeError {
-    decode(&mut BytesMut::from(bytes), LIMIT).expect_err("the bytes break a rule")
+    decode(&mut BytesMut::from(bytes), LIMIT, Version::V311).expect_err("the bytes break a rule")
 }
 
 #[test]
@@ -277,7 +308,7 @@ fn remaining_length_is_limited_before_its_bytes_arrive() {
     );
     let mut huge = BytesMut::from(&[0x30, 0xff, 0xff, 0xff, 0x7f][..]);
     let before = huge.capacity();
-    let error = decode(&mut huge, LIMIT).expect_err("256 MB is over the limit");
+    let error = decode(&mut huge, LIMIT, Version::V311).expect_err("256 MB is over the limit");
     let size = super::MAX_REMAINING_LENGTH + 5;
     assert_eq!(
         error,
@@ -288,7 +319,7 @@ fn remaining_length_is_limited_before_its_bytes_arrive() {
         }
     );
     assert_eq!(
-        decode(&mut huge, usize::MAX),
+        decode(&mut huge, usize::MAX, Version::V311),
         Ok(None),
         "allowed, and still nothing is reserved"
     );
@@ -323,7 +354,8 @@ fn remaining_length_is_limited_before_its_bytes_arrive() {
     );
     let limit = 4;
     let size = 5;
-    let error = decode(&mut BytesMut::from(&[0x30, 3][..]), limit).expect_err("one over");
+    let error =
+        decode(&mut BytesMut::from(&[0x30, 3][..]), limit, Version::V311).expect_err("one over");
     assert_eq!(
         error,
         DecodeError::TooLarge {
@@ -333,9 +365,13 @@ fn remaining_length_is_limited_before_its_bytes_arrive() {
         }
     );
     assert!(
-        decode(&mut BytesMut::from(&[0x40, 2, 0, 1][..]), limit)
-            .unwrap()
-            .is_some()
+        decode(
+            &mut BytesMut::from(&[0x40, 2, 0, 1][..]),
+            limit,
+            Version::V311
+        )
+        .unwrap()
+        .is_some()
     );
 }
 
@@ -450,7 +486,7 @@ fn connect_flags_are_consistent() {
         body.put_slice(rest);
         let mut packet = BytesMut::from(&[0x10, u8::try_from(body.len()).unwrap()][..]);
         packet.put_slice(&body);
-        decode(&mut packet, LIMIT)
+        decode(&mut packet, LIMIT, Version::V311)
     };
     let name = b"\0\x04MQTT";
     assert!(with(name, 4, 0b10, b"\0\x01a").is_ok());
@@ -463,8 +499,8 @@ fn connect_flags_are_consistent() {
         Err(DecodeError::ProtocolLevel(3))
     );
     assert_eq!(
-        with(name, 5, 2, b"\0\0\x01a"),
-        Err(DecodeError::ProtocolLevel(5))
+        with(name, 6, 2, b"\0\0\x01a"),
+        Err(DecodeError::ProtocolLevel(6))
     );
     assert_eq!(
         with(name, 4, 0b11, b"\0\x01a"),
@@ -519,9 +555,12 @@ fn connect_fields_stand_in_the_prescribed_order() {
             payload: Bytes::from_static(b"gone"),
             qos: QoS::AtLeastOnce,
             retain: true,
+            properties: None,
         }),
         username: Some("user".into()),
         password: Some(Bytes::from_static(b"pw")),
+        properties: None,
+        version: Version::V311,
     };
     let whole = bytes_of(&Packet::Connect(Box::new(connect.clone())));
     let expected = b"\x10\x21\0\x04MQTT\x04\xee\x01\x02\0\x02id\0\x01w\0\x04gone\0\x04user\0\x02pw";
@@ -548,6 +587,7 @@ fn encoder_refuses_what_the_decoder_would_and_writes_nothing() {
             topic,
             id,
             payload,
+            properties: None,
         })
     };
     let long = "x".repeat(65_536);
@@ -571,23 +611,27 @@ fn encoder_refuses_what_the_decoder_would_and_writes_nothing() {
         })),
         Packet::ConnAck(ConnAck {
             session_present: true,
-            code: ConnectCode::NotAuthorized,
+            code: ReasonCode::NotAuthorized,
+            properties: None,
         }),
         Packet::Subscribe(Subscribe {
             id: PacketId::MIN,
             filters: Vec::new(),
+            properties: None,
         }),
         Packet::SubAck(SubAck {
             id: PacketId::MIN,
             codes: Vec::new(),
+            properties: None,
         }),
         Packet::Unsubscribe(Unsubscribe {
             id: PacketId::MIN,
             filters: vec!["a#".into()],
+            user_properties: Vec::new(),
         }),
     ] {
         let mut buf = BytesMut::from(&b"before"[..]);
-        encode(&bad, &mut buf).expect_err("not to be written");
+        encode(&bad, Version::V311, &mut buf).expect_err("not to be written");
         assert_eq!(&buf[..], b"before");
     }
     let huge = Bytes::from(vec![0; super::MAX_REMAINING_LENGTH]);
@@ -599,10 +643,11 @@ fn encoder_refuses_what_the_decoder_would_and_writes_nothing() {
         topic,
         id: None,
         payload: huge,
+        properties: None,
     };
     let size = super::MAX_REMAINING_LENGTH + 3;
     assert_eq!(
-        encode_publish_head(&publish, &mut BytesMut::new()),
+        encode_publish_head(&publish, Version::V311, &mut BytesMut::new()),
         Err(EncodeError::TooLarge {
             kind: Kind::Publish,
             size
