@@ -20,9 +20,9 @@ const GROWTH: u64 = 40 << 20;
 const FURTHER_GROWTH: u64 = 20 << 20;
 /// How fast bodies are recorded: past what the encoder of a debug build on a busy machine takes, the copy would be cut
 /// short, as it has to be.
-const RATE: &str = "24M";
+const RATE: &str = "8M";
 /// How often a body is sent at most until its copy is whole.
-const ATTEMPTS: u32 = 5;
+const ATTEMPTS: u32 = 8;
 /// How large a body is that goes ahead, in blocks: it fills every buffer and queue on its way.
 const WARM_UP: u64 = 48;
 
