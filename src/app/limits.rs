@@ -228,14 +228,21 @@ pub(super) fn embedded(
 
 pub(super) fn redis(
     server: store::redis::Server,
-    prefix: &str,
+    options: &config::RedisOptions,
     retention: &config::RetentionSettings,
-) -> store::redis::Config {
+) -> Result<store::redis::Config, Error> {
     let mut limits = store::redis::Config::new(server);
-    prefix.clone_into(&mut limits.prefix);
+    limits.prefix.clone_from(&options.prefix);
     limits.max_age = retention.max_age;
     limits.max_bytes = retention.max_bytes;
-    limits
+    if let Some(path) = &options.ca {
+        let pem = std::fs::read(path).map_err(|error| Error::Setting {
+            key: "store.redis_ca".to_owned(),
+            message: format!("could not read {}: {error}", path.display()),
+        })?;
+        limits.ca_pem = Some(pem);
+    }
+    Ok(limits)
 }
 
 pub(super) fn fingerprint_rules(playback: &config::PlaybackSettings) -> FingerprintRules {

@@ -90,9 +90,11 @@ forms! {
         alpn: Vec<String>, proxy: SecretString,
     }
     /// `sync`.
-    Sync { window_messages: u32, max_message_bytes: Size }
+    Sync { window_messages: u32, max_message_bytes: Size, group: String }
     /// `store`.
-    Store { path: PathBuf, redis: SecretString, redis_cluster: Vec<SecretString>, redis_prefix: String }
+    Store {
+        path: PathBuf, redis: SecretString, redis_cluster: Vec<SecretString>, redis_prefix: String, redis_ca: PathBuf,
+    }
     /// `spool`.
     Spool { path: PathBuf, max_bytes: Size, max_age: Limit<Span> }
     /// `capture`.

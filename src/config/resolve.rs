@@ -10,7 +10,7 @@ use super::problem::{Problem, Problems};
 use super::settings::{
     AnswerSettings, ApiSettings, Auto, BodyMatch, BrokerSettings, CaptureSettings, Compression,
     Delay, Endpoint, Forwarded, HttpSettings, MatchSettings, Miss, Mode, MqttSettings, MqttVersion,
-    Peer, PlaybackSettings, Repeat, RetentionSettings, RouteSettings, Rule, Settings,
+    Peer, PlaybackSettings, RedisOptions, Repeat, RetentionSettings, RouteSettings, Rule, Settings,
     SpoolSettings, StoreSettings, TcpSettings,
 };
 use super::tls::UpstreamForm;
@@ -70,6 +70,10 @@ impl Resolver {
         let mqtt = self.mqtt(file.mqtt, way, &file.sync, environment);
         let (peer, broker) = self.meeting_point(mode, file.peer, file.broker, &mqtt);
         let store = self.store(file.store, environment);
+        if mqtt.group.is_some() && matches!(store, StoreSettings::Embedded { .. }) {
+            let message = "is for players that fill one Redis together: set `store.redis`";
+            self.wrong("sync.group", message);
+        }
         let spool = file.spool;
         let data = match &store {
             StoreSettings::Embedded { path } => path.clone(),
@@ -365,6 +369,12 @@ impl Resolver {
         if window == 0 {
             self.wrong("sync.window_messages", "`0` would let nothing through");
         }
+        if let Some(group) = sync.group.as_ref()
+            && (!(1..=64).contains(&group.len()) || !group.bytes().all(level))
+        {
+            let message = format!("`{group}` must be 1 to 64 of A-Z a-z 0-9 _ -");
+            self.wrong("sync.group", message);
+        }
         let message = sync.max_message_bytes.unwrap_or(Size(60 << 10)).0;
         if !MAX_MESSAGE.contains(&message) {
             self.wrong(
@@ -390,13 +400,17 @@ impl Resolver {
             compression: form.compression.unwrap_or(Compression::None),
             keep_alive,
             window_messages: window as usize,
+            group: sync.group.clone(),
             max_message_bytes: usize::try_from(message).unwrap_or(usize::MAX),
         }
     }
 
     fn store(&mut self, form: Store, environment: &Environment) -> StoreSettings {
         let redis = environment.redis_url.clone().or(form.redis);
-        let prefix = form.redis_prefix.unwrap_or_else(|| "qproxy".to_owned());
+        let options = RedisOptions {
+            prefix: form.redis_prefix.unwrap_or_else(|| "qproxy".to_owned()),
+            ca: form.redis_ca,
+        };
         let url = |resolver: &mut Self, key: &str, url: &SecretString| {
             let text = url.expose_secret();
             if !["redis://", "rediss://"]
@@ -412,7 +426,10 @@ impl Resolver {
             },
             (None, Some(redis), None) => {
                 url(self, "store.redis", &redis);
-                StoreSettings::Redis { url: redis, prefix }
+                StoreSettings::Redis {
+                    url: redis,
+                    options,
+                }
             }
             (None, None, Some(urls)) => {
                 if urls.is_empty() {
@@ -420,7 +437,7 @@ impl Resolver {
                 }
                 urls.iter()
                     .for_each(|node| url(self, "store.redis_cluster", node));
-                StoreSettings::RedisCluster { urls, prefix }
+                StoreSettings::RedisCluster { urls, options }
             }
             _ => {
                 self.wrong(

@@ -66,7 +66,8 @@ impl Shared {
         })?;
         report(&recovery, &metrics);
         let state = State::load(&config.dir)?;
-        let mut ledger = Ledger::restore(state.acknowledged, state.unlinked, &state.dropped());
+        let (dropped, given_up) = (state.dropped(), state.given_up());
+        let mut ledger = Ledger::restore(state.acknowledged, state.unlinked, &dropped, &given_up);
         let mut newest = state.epoch.max(state.acknowledged.0);
         // What was given out and then removed is in the log no more; the reader counts it.
         let places = lives(&log).into_iter().chain(state.removed());
@@ -224,20 +225,39 @@ impl Shared {
             let seq = key(id).1;
             if count == max_messages || bytes >= Spool::MAX_RESEND_BYTES {
                 let first = seq.max(next);
-                push_range(&mut resend.gone, next, first - 1);
+                self.not_there(epoch.0, next, first - 1, &mut resend);
                 resend.rest = Some(SequenceRange { first, last });
                 return Ok(resend);
             }
             let Some(message) = self.read(kind, id)? else {
                 continue;
             };
-            push_range(&mut resend.gone, next, seq.saturating_sub(1));
+            self.not_there(epoch.0, next, seq.saturating_sub(1), &mut resend);
             next = message.last().0.saturating_add(1);
             bytes += message.payload.len();
             resend.messages.push(message);
         }
-        push_range(&mut resend.gone, next, last);
+        self.not_there(epoch.0, next, last, &mut resend);
         Ok(resend)
+    }
+
+    /// Numbers that are not in the log: dropped, which a gap says, or gone after they were sent. The gap covers all that was
+    /// dropped there, so that one answer settles a long outage.
+    fn not_there(&self, epoch: u64, first: u64, last: u64, resend: &mut Resend) {
+        if first > last {
+            return;
+        }
+        let lacked = SequenceRange { first, last };
+        let (dropped, new) = self.ledger.lock().lacked(epoch, lacked);
+        self.count_given_up(new);
+        let mut next = first;
+        for range in dropped {
+            push_range(&mut resend.gone, next, range.first.saturating_sub(1));
+            next = range.last.saturating_add(1);
+            let gap = Message::spool_limit(&self.node, epoch, range);
+            resend.messages.push(gap);
+        }
+        push_range(&mut resend.gone, next, last);
     }
 
     /// `first`, or the start of the gap message that covers it.
@@ -327,6 +347,7 @@ impl Shared {
                 .read_from(keep, 1)
                 .map_err(|error| self.count(error))?;
             let first = first.entries.first().map(|entry| key(entry.id));
+            self.set_gaps_apart(first);
             let dropped = self.ledger.lock().unlink_before(first);
             drop(writing);
             self.count_dropped(&dropped);
@@ -354,6 +375,27 @@ impl Shared {
                 std::ops::ControlFlow::Continue(())
             });
         }
+        self.count_given_up(numbers);
+    }
+
+    /// Gaps among what the publisher holds and is about to go: they are counted already.
+    fn set_gaps_apart(&self, before: Option<Key>) {
+        let held = self.ledger.lock().held_before(before);
+        for (epoch, range) in held {
+            let mut gaps = Vec::new();
+            self.log
+                .scan(GAP, ids(epoch, range), Order::Oldest, &mut |gap| {
+                    gaps.extend(SequenceRange::spanning(key(gap.id).1, span_of(gap.meta)));
+                    std::ops::ControlFlow::Continue(())
+                });
+            let mut ledger = self.ledger.lock();
+            for gap in gaps {
+                ledger.never_there((epoch, gap));
+            }
+        }
+    }
+
+    fn count_given_up(&self, numbers: u64) {
         if numbers > 0 {
             let reason = GapReason::SpoolLimit.as_str();
             let counter = self.metrics.dropped.get_or_create(&Reason { reason });

@@ -23,6 +23,7 @@ mod end_to_end_test;
 mod standalone_test;
 mod auto_replay_test;
 mod redis_playback_test;
+mod redis_players_test;
 mod tcp_playback_test;
 mod large_body_test;
 mod ledger_test;

@@ -77,7 +77,7 @@ impl Open {
         let mut settled = Vec::with_capacity(ids.len());
         for id in ids {
             let found = match self.log.get(kind::COVERAGE, id) {
-                // It may have been replaced, and thus moved, but it is never deleted.
+                // It was deleted meanwhile.
                 Ok(None) => continue,
                 Ok(found) => found,
                 Err(segment::Error::Damaged { .. }) => None,

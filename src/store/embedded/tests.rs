@@ -103,7 +103,7 @@ async fn what_age_hides_stays_hidden_and_uncounted_after_a_restart() {
     let records = [source.exchange(1, -2 * day), source.exchange(2, 0)];
     let ids = records.clone().map(|record| record.id);
     let mut batch = contract::batch(records.map(contract::exchange));
-    batch.settled = vec![source.settled(2, &[])];
+    contract::settle(&mut batch, vec![source.settled(2, &[])]);
     let settled = batch.settled.clone();
     store.put(batch).await.unwrap();
     assert_eq!(store.stats().await.unwrap().records, 2);
@@ -241,6 +241,7 @@ async fn a_damaged_coverage_is_skipped_and_the_rest_is_read() {
     let batch = Batch {
         arrivals: Vec::new(),
         settled: settled.to_vec(),
+        ..Batch::default()
     };
     store.put(batch).await.unwrap();
     directory.spoil(RecordId::from_u128(0), "rec-damaged").await;

@@ -11,9 +11,8 @@ use super::Redis;
 use super::keys::{Piece, Shard, hour, source_node, split_entry, split_source_member};
 use crate::record::{Fingerprint, Item, Record, RecordId, SegmentBatch, Side, wire};
 use crate::store::query::behind;
-use crate::store::settled;
 use crate::store::stored::Stored;
-use crate::store::{Cursor, Error, Order, Page, Query, Settled, Summary};
+use crate::store::{Cursor, Error, Order, Page, Query, Summary};
 
 /// Entries fetched at once from one shard's listing, at most.
 const FETCH: usize = 1024;
@@ -83,15 +82,6 @@ impl Redis {
             source: Box::new(source),
         })?;
         Ok(Some(item))
-    }
-
-    pub(super) async fn read_settled(&self) -> Result<Vec<Settled>, Error> {
-        let key = self.keys.coverage();
-        let all: BTreeMap<String, Vec<u8>> = self.ask(cmd("HGETALL").arg(&key)).await?;
-        let read = |(name, bytes): (String, Vec<u8>)| {
-            settled::decode(&name, &bytes).ok_or_else(|| misplaced(format!("{key} {name}")))
-        };
-        all.into_iter().map(read).collect()
     }
 
     pub(super) async fn find(

@@ -22,6 +22,8 @@ pub(crate) struct Options {
     pub(crate) drops_nothing: bool,
     /// Writes down every packet; see [`Mosquitto::transcript`].
     pub(crate) transcript: bool,
+    /// Further lines of its configuration.
+    pub(crate) lines: &'static [&'static str],
 }
 
 pub(crate) struct Mosquitto {
@@ -179,6 +181,9 @@ fn settings(directory: &Path, port: u16, options: &Options) -> String {
     }
     if options.transcript {
         text.push_str("log_dest stderr\nlog_type all\n");
+    }
+    for line in options.lines {
+        writeln!(text, "{line}").unwrap();
     }
     // Started by root it would otherwise become a user that cannot write here.
     text.push_str("user root\n");
