@@ -43,6 +43,9 @@ pub struct Summary {
     pub duration_us: u64,
     pub request_bytes: u64,
     pub response_bytes: u64,
+    /// The name of the key under which the rest is sealed, where that is not open here.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub sealed: Option<String>,
 }
 
 impl From<&store::Summary> for Summary {
@@ -61,6 +64,7 @@ impl From<&store::Summary> for Summary {
             duration_us: summary.duration_us,
             request_bytes: summary.request_bytes,
             response_bytes: summary.response_bytes,
+            sealed: summary.sealed.as_deref().map(str::to_owned),
         }
     }
 }

@@ -159,6 +159,8 @@ impl Error {
                 ReplayRefused::TooMany(_) => StatusCode::CONFLICT,
             },
             Self::Store(error) => match error {
+                // It is there, and nothing that is tried again here will open it.
+                store::Error::Sealed { .. } => StatusCode::CONFLICT,
                 store::Error::Corrupt { .. } | store::Error::Io { .. } => {
                     StatusCode::INTERNAL_SERVER_ERROR
                 }
@@ -188,6 +190,7 @@ impl Error {
             Self::MissingChunk { .. } => "incomplete_body",
             Self::Streams(_) => "too_many_streams",
             Self::Timeout(_) => "timeout",
+            Self::Store(store::Error::Sealed { .. }) => "sealed",
             Self::Store(_) => "store",
         }
     }

@@ -1,5 +1,7 @@
 //! The node's parts on the MQTT bus: made here, run by the app.
 
+use std::sync::Arc;
+
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 use qproxy_mqtt::codec::Version;
@@ -15,7 +17,7 @@ use super::player::Player;
 use super::recorder::Recorder;
 use super::status::{BehindCapture, Parts};
 use crate::config::{self, Settings};
-use crate::record::NodeId;
+use crate::record::{Keyring, NodeId};
 use crate::sync::{
     self, Compression, Endpoint, Feed, Presence, Publisher, PublisherConfig, PublisherHandle,
     State, Station, Subscriber, SubscriberConfig, Tls, Topics,
@@ -38,6 +40,7 @@ pub(super) struct Bus<'a> {
     pub(super) node: &'a NodeId,
     pub(super) topics: &'a Topics,
     pub(super) settings: &'a Settings,
+    pub(super) keys: &'a Arc<Keyring>,
     pub(super) metrics: &'a Metrics,
 }
 
@@ -98,7 +101,7 @@ impl Bus<'_> {
         }
         if let Some(player) = player {
             let (subscriber, subscriber_handle) = Subscriber::new(
-                subscriber_config(&self.settings.mqtt),
+                subscriber_config(&self.settings.mqtt, self.keys),
                 endpoint.clone(),
                 node,
                 self.topics.clone(),
@@ -117,8 +120,11 @@ impl Bus<'_> {
     }
 }
 
-fn subscriber_config(mqtt: &config::MqttSettings) -> SubscriberConfig {
-    let mut limits = SubscriberConfig::default();
+fn subscriber_config(mqtt: &config::MqttSettings, keys: &Arc<Keyring>) -> SubscriberConfig {
+    let mut limits = SubscriberConfig {
+        keys: Arc::clone(keys),
+        ..SubscriberConfig::default()
+    };
     limits.scope.group.clone_from(&mqtt.group);
     limits
 }

@@ -5,6 +5,7 @@
 
 mod error;
 mod limits;
+mod keys;
 mod bus;
 mod lag;
 mod metrics;
@@ -25,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use error::Error;
+pub use keys::new_key;
 
 use crate::api;
 use crate::capture::Capture;
@@ -102,11 +104,12 @@ impl App {
                 "this key does nothing in this mode"
             );
         }
+        let keys = keys::read(&settings.encryption)?;
         let metrics = Metrics::default();
         let mut listening = Vec::new();
 
         let recorder = match settings.mode.records() {
-            true => Some(Recorder::open(&settings, &node, &metrics).await?),
+            true => Some(Recorder::open(&settings, &node, &keys, &metrics).await?),
             false => None,
         };
         let capture = recorder
@@ -117,12 +120,16 @@ impl App {
 
         let results = Arc::new(Results::new(
             &settings.mqtt.root,
+            match keys.writing() {
+                Some(_) => results::Content::Withheld,
+                None => results::Content::Shown,
+            },
             metrics.unpublished.clone(),
         ));
         let events = api::Events::default();
         let player = match settings.mode.plays() {
             true => {
-                let store = player::open_store(&settings, &metrics).await?;
+                let store = player::open_store(&settings, &keys, &metrics).await?;
                 Some(Player::new(&settings, store, results.clone(), &metrics)?)
             }
             false => None,
@@ -142,6 +149,7 @@ impl App {
             node: &node,
             topics: &topics,
             settings: &settings,
+            keys: &keys,
             metrics: &metrics,
         };
         let joined = bus.join(

@@ -18,6 +18,7 @@ use crate::api::Events;
 use crate::config::{self, Mode, Settings};
 use crate::playback::{Answerer, Live, LiveConfig, Runs, Sending};
 use crate::proxy;
+use crate::record::Keyring;
 use crate::store::embedded::Embedded;
 use crate::store::redis::{InvalidConfig, Patient, Server};
 use crate::store::{Store, Summary};
@@ -38,17 +39,20 @@ pub(super) struct Player {
 /// Opens the store that the configuration names.
 pub(super) async fn open_store(
     settings: &Settings,
+    keys: &Arc<Keyring>,
     metrics: &Metrics,
 ) -> Result<Arc<dyn Store>, Error> {
     let redis = async |server: Result<Server, InvalidConfig>, options: &config::RedisOptions| {
         let server = server.map_err(|error| Error::Redis(error.into()))?;
-        let limits = limits::redis(server, options, &settings.retention)?;
+        let mut limits = limits::redis(server, options, &settings.retention)?;
+        limits.keys = Arc::clone(keys);
         let store: Arc<dyn Store> = Arc::new(Patient::open(limits, metrics.store.clone()).await?);
         Ok(store)
     };
     match &settings.store {
         config::StoreSettings::Embedded { path } => {
-            let limits = limits::embedded(path.join(RECORDS_FOLDER), &settings.retention);
+            let mut limits = limits::embedded(path.join(RECORDS_FOLDER), &settings.retention);
+            limits.keys = Arc::clone(keys);
             let metrics = metrics.store.clone();
             let opened = tokio::task::spawn_blocking(move || Embedded::open(limits, metrics)).await;
             Ok(Arc::new(opened.expect("opening the store does not panic")?))

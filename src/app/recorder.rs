@@ -10,7 +10,7 @@ use super::outlet::SpoolOutlet;
 use crate::capture::Capture;
 use crate::config::{Balance, Settings};
 use crate::proxy::{self, Running};
-use crate::record::NodeId;
+use crate::record::{Keyring, NodeId};
 use crate::spool::Spool;
 
 /// The spool, and capture in front of it.
@@ -24,6 +24,7 @@ impl Recorder {
     pub(super) async fn open(
         settings: &Settings,
         node: &NodeId,
+        keys: &Arc<Keyring>,
         metrics: &Metrics,
     ) -> Result<Self, Error> {
         let limits = limits::spool(node.clone(), &settings.spool);
@@ -31,11 +32,12 @@ impl Recorder {
         let spool = tokio::task::spawn_blocking(move || Spool::open(limits, spool_metrics))
             .await
             .expect("opening the spool does not panic")?;
-        let limits = limits::capture(
+        let mut limits = limits::capture(
             node.clone(),
             &settings.capture,
             settings.mqtt.max_message_bytes,
         )?;
+        limits.keys = Arc::clone(keys);
         let outlet = Box::new(SpoolOutlet(spool.clone()));
         let capture = Capture::start(limits, metrics.capture.clone(), outlet)?;
         Ok(Self { spool, capture })

@@ -11,18 +11,49 @@ use crate::metrics::Counter;
 use crate::playback::report::Report;
 use crate::playback::{ReplayResult, ResultSink};
 
+/// What of a record a result on the bus may tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Content {
+    /// All that came of it.
+    Shown,
+    /// Only what its topic would: where records are sealed, their paths, fields and bodies are not sent around in the open.
+    Withheld,
+}
+
+/// What stays where content is withheld: of a result, and of a report.
+const OUTSIDE: [&str; 16] = [
+    "run",
+    "record",
+    "verdict",
+    "method",
+    "sent",
+    "carried",
+    "recorded_status",
+    "replayed_status",
+    "recorded_first_byte_us",
+    "replayed_first_byte_us",
+    "more_differences",
+    "state",
+    "started",
+    "finished",
+    "totals",
+    "latency",
+];
+
 /// Publishes results where there is a connection; a result that finds no room is counted, not waited for.
 #[derive(Debug)]
 pub(super) struct Results {
     root: String,
+    content: Content,
     client: OnceLock<MqttClient>,
     unpublished: Counter,
 }
 
 impl Results {
-    pub(super) fn new(root: &str, unpublished: Counter) -> Self {
+    pub(super) fn new(root: &str, content: Content, unpublished: Counter) -> Self {
         Self {
             root: root.to_owned(),
+            content,
             client: OnceLock::new(),
             unpublished,
         }
@@ -38,7 +69,11 @@ impl Results {
         let Some(client) = self.client.get() else {
             return;
         };
-        let Ok(payload) = serde_json::to_vec(message) else {
+        let payload = match self.content {
+            Content::Shown => serde_json::to_vec(message),
+            Content::Withheld => outside(message),
+        };
+        let Ok(payload) = payload else {
             return;
         };
         let topic = format!("{}/replay/{run}/{verdict}", self.root);
@@ -50,6 +85,14 @@ impl Results {
             self.unpublished.inc();
         }
     }
+}
+
+fn outside(message: &impl Serialize) -> Result<Vec<u8>, serde_json::Error> {
+    let mut message = serde_json::to_value(message)?;
+    if let Some(keys) = message.as_object_mut() {
+        keys.retain(|key, _| OUTSIDE.contains(&key.as_str()));
+    }
+    serde_json::to_vec(&message)
 }
 
 impl ResultSink for Results {

@@ -14,8 +14,8 @@ use super::queue::{Chunk, Message, StreamPart};
 use super::stream::SharedStream;
 use super::{Encoded, Metrics};
 use crate::record::{
-    BodyChunk, Epoch, Exchange, Gap, GapReason, Item, NodeId, Origin, Record, RecordId, Segment,
-    SegmentBatch, Sequence, Side, Stream, Subject, Timing, wire,
+    BodyChunk, Epoch, Exchange, Gap, GapReason, Item, Keyring, NodeId, Origin, Record, RecordId,
+    Segment, SegmentBatch, Sequence, Side, Stream, Subject, Timing, wire,
 };
 
 /// What one segment takes in a batch beside its bytes.
@@ -51,6 +51,7 @@ pub(super) struct Encoder {
     next: u64,
     limits: Limits,
     metrics: Metrics,
+    keys: Arc<Keyring>,
     names: Names,
     open: Vec<OpenBatch>,
     out: Vec<u8>,
@@ -58,13 +59,21 @@ pub(super) struct Encoder {
 }
 
 impl Encoder {
-    pub(super) fn new(node: NodeId, epoch: Epoch, limits: Limits, metrics: Metrics) -> Self {
+    /// What is written is sealed with the first of `keys`, if there is one.
+    pub(super) fn new(
+        node: NodeId,
+        epoch: Epoch,
+        limits: Limits,
+        metrics: Metrics,
+        keys: Arc<Keyring>,
+    ) -> Self {
         Self {
             node,
             epoch,
             next: 1,
             limits,
             metrics,
+            keys,
             names: Names::default(),
             open: Vec::new(),
             out: Vec::new(),
@@ -170,10 +179,17 @@ impl Encoder {
         });
     }
 
+    fn write(&mut self, item: &Item) {
+        match self.keys.writing() {
+            Some(key) => wire::seal(item, key, &mut self.out),
+            None => wire::encode(item, &mut self.out),
+        }
+    }
+
     /// Encodes an item that has its number; one that is too large leaves a gap in its place.
     fn put(&mut self, item: &Item, subject: Subject) {
         let start = self.out.len();
-        wire::encode(item, &mut self.out);
+        self.write(item);
         let seq = item.origin().seq.0;
         if self.out.len() - start <= self.limits.message {
             self.metrics.items.inc();
@@ -239,7 +255,7 @@ impl Encoder {
         }
         let item = self.numbered(exchange);
         let start = self.out.len();
-        wire::encode(&item, &mut self.out);
+        self.write(&item);
         if self.out.len() - start <= self.limits.message {
             self.metrics.items.inc();
             self.metrics.records.inc();

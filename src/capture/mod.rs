@@ -29,7 +29,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 
-use crate::record::{ConnectionId, Epoch, IdSource, NodeId, Protocol, Sequence, Subject, TlsFacts};
+use crate::record::{
+    ConnectionId, Epoch, IdSource, Keyring, NodeId, Protocol, Sequence, Subject, TlsFacts,
+};
 
 pub use exchange::{InterimTee, RequestTee, ResponseTee, Tee};
 pub use metrics::{Metrics, Stats};
@@ -44,6 +46,8 @@ pub const REPLAY_HEADER: &str = "qproxy-replay";
 
 /// What a chunk's or a segment's message needs beside the bytes.
 const MESSAGE_OVERHEAD: usize = 512;
+/// The same of a sealed one, which has an outside as well.
+const SEALED_OVERHEAD: usize = 1024;
 
 /// The limits of capture; what can change while it runs is in [`Settings`].
 #[derive(Debug, Clone)]
@@ -68,6 +72,8 @@ pub struct Config {
     pub linger: Duration,
     /// What holds at start.
     pub settings: Settings,
+    /// Whose first key seals what is recorded; without one it can be read by anyone.
+    pub keys: Arc<Keyring>,
 }
 
 impl Config {
@@ -85,6 +91,7 @@ impl Config {
             redact_buffer_bytes: 1 << 20,
             linger: Duration::from_millis(2),
             settings: Settings::default(),
+            keys: Arc::default(),
         }
     }
 
@@ -93,8 +100,15 @@ impl Config {
         if self.max_message_bytes < 4096 {
             return wrong("max_message_bytes", "at least 4096");
         }
-        if self.chunk_bytes == 0 || self.chunk_bytes + MESSAGE_OVERHEAD > self.max_message_bytes {
-            return wrong("chunk_bytes", "over 0 and 512 under max_message_bytes");
+        let (overhead, wanted) = match self.keys.writing() {
+            None => (MESSAGE_OVERHEAD, "over 0 and 512 under max_message_bytes"),
+            Some(_) => (
+                SEALED_OVERHEAD,
+                "over 0 and 1024 under max_message_bytes, where items are sealed",
+            ),
+        };
+        if self.chunk_bytes == 0 || self.chunk_bytes + overhead > self.max_message_bytes {
+            return wrong("chunk_bytes", wanted);
         }
         if self.inline_bytes > self.chunk_bytes {
             return wrong("inline_bytes", "at most chunk_bytes");

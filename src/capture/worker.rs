@@ -86,7 +86,13 @@ impl<'a> Loop<'a> {
             chunk: inner.config.chunk_bytes,
         };
         let node = inner.config.node.clone();
-        let encoder = Encoder::new(node, outlet.epoch(), limits, inner.metrics.clone());
+        let encoder = Encoder::new(
+            node,
+            outlet.epoch(),
+            limits,
+            inner.metrics.clone(),
+            inner.config.keys.clone(),
+        );
         Self {
             inner,
             outlet,

@@ -28,6 +28,9 @@ pub(super) enum Command {
     /// Look at a configuration file
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Make keys for `encryption`
+    #[command(subcommand)]
+    Key(KeyCommand),
     /// List the records of a running node
     Records(Records),
     /// Show one record of a running node
@@ -45,6 +48,12 @@ pub(super) enum ConfigCommand {
         /// The file
         file: PathBuf,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum KeyCommand {
+    /// Print a new key, for a file that nobody else can read
+    Generate,
 }
 
 #[derive(Debug, Arguments)]

@@ -16,7 +16,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use args::{Command, ConfigCommand};
+use args::{Command, ConfigCommand, KeyCommand};
 
 /// The exit code where the command line or the configuration cannot be used.
 const USAGE: u8 = 2;
@@ -47,6 +47,10 @@ async fn dispatch(args: args::Args) -> anyhow::Result<ExitCode> {
         Some(Command::Standalone(standalone)) => run::standalone(&standalone).await,
         Some(Command::Demo(demo)) => demo::run(&demo).await,
         Some(Command::Config(ConfigCommand::Check { file })) => run::check(&file),
+        Some(Command::Key(KeyCommand::Generate)) => {
+            say(&crate::app::new_key());
+            Ok(ExitCode::SUCCESS)
+        }
         Some(Command::Records(records)) => records::list(&records).await,
         Some(Command::Show(show)) => records::show(&show).await,
         Some(Command::Status(api)) => records::status(&api).await,

@@ -41,6 +41,7 @@ pub struct File {
     pub spool: Spool,
     #[serde(default)]
     pub capture: Capture,
+    pub encryption: Option<Encryption>,
     #[serde(default)]
     pub playback: Playback,
     #[serde(default)]
@@ -102,6 +103,10 @@ forms! {
         enabled: bool, sample: f64, max_body_bytes: Size, max_stream_bytes: Size, queue_bytes: Size,
         include: Vec<RuleForm>, exclude: Vec<RuleForm>, redact: Redact,
     }
+    /// `encryption`.
+    Encryption { key_id: String, key_file: PathBuf, key_env: String, old_keys: Vec<OldKey> }
+    /// One of `encryption.old_keys`.
+    OldKey { key_id: String, key_file: PathBuf, key_env: String }
     /// One of `capture.include` or `capture.exclude`.
     RuleForm {
         methods: Vec<String>, paths: Vec<String>, hosts: Vec<String>, statuses: Vec<Status>,

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::problem::Problem;
-use super::settings::{ClientAuth, ListenerTls, Settings, UpstreamTls};
+use super::settings::{ClientAuth, KeySource, ListenerTls, Settings, UpstreamTls};
 
 /// What is wrong with them. Whether a certificate is valid is for TLS to say, at start.
 pub(super) fn problems(settings: &Settings) -> Vec<Problem> {
@@ -50,6 +50,11 @@ pub(super) fn problems(settings: &Settings) -> Vec<Problem> {
         tls("broker", listener.as_ref());
     }
     look("mqtt.ca", settings.mqtt.ca.as_deref());
+    for key in &settings.encryption {
+        if let KeySource::File(path) = &key.source {
+            look(&format!("{}.key_file", key.section), Some(path));
+        }
+    }
     let mut upstream = |key: &str, tls: &UpstreamTls| {
         look(&format!("{key}.upstream_ca"), tls.ca.as_deref());
         if let Some(identity) = &tls.identity {

@@ -10,6 +10,7 @@ mod settings;
 mod transport;
 mod resolve;
 mod tls;
+mod keys;
 mod target;
 mod files;
 mod problem;
@@ -22,10 +23,10 @@ pub use file::File;
 pub use problem::{Problem, Problems};
 pub use settings::{
     AnswerSettings, ApiSettings, Auto, Balance, BodyMatch, CaptureSettings, ClientAuth,
-    Compression, Delay, Endpoint, Forwarded, HttpSettings, ListenerTls, MatchSettings, Miss, Mode,
-    MqttSettings, MqttVersion, Peer, PlaybackSettings, RedisOptions, Repeat, RetentionSettings,
-    RouteSettings, Rule, Settings, SpoolSettings, StoreSettings, TcpSettings, TlsFiles,
-    UpstreamTls,
+    Compression, Delay, Endpoint, Forwarded, HttpSettings, KeySettings, KeySource, ListenerTls,
+    MatchSettings, Miss, Mode, MqttSettings, MqttVersion, Peer, PlaybackSettings, RedisOptions,
+    Repeat, RetentionSettings, RouteSettings, Rule, Settings, SpoolSettings, StoreSettings,
+    TcpSettings, TlsFiles, UpstreamTls,
 };
 pub use transport::WaySettings;
 

@@ -94,6 +94,7 @@ impl Resolver {
                 max_age: limit(spool.max_age, Span(hours(24))).map(|span| span.0),
             },
             capture: self.capture(file.capture),
+            encryption: self.keys(file.encryption),
             playback: self.playback(file.playback, answer),
             api: self.api(file.api, environment),
             retention: RetentionSettings {

@@ -151,6 +151,8 @@ pub struct Settings {
     pub spool: SpoolSettings,
     /// What is copied.
     pub capture: CaptureSettings,
+    /// The keys under which records are sealed, the one to write with first; none: they are not.
+    pub encryption: Vec<KeySettings>,
     /// How records are used; used in modes Playback and Standalone.
     pub playback: PlaybackSettings,
     /// The API.
@@ -159,6 +161,26 @@ pub struct Settings {
     pub retention: RetentionSettings,
     /// Keys that stand in the file and mean nothing in this mode: worth a warning.
     pub unused: Vec<&'static str>,
+}
+
+/// Where the key of one name is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeySettings {
+    /// The section of the configuration, for messages.
+    pub section: String,
+    /// The key's name.
+    pub id: String,
+    /// Where its 32 bytes are.
+    pub source: KeySource,
+}
+
+/// Where the bytes of a key are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KeySource {
+    /// In a file.
+    File(PathBuf),
+    /// In a variable of the environment.
+    Variable(String),
 }
 
 /// The HTTP proxy.

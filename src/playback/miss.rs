@@ -13,7 +13,7 @@ use tokio::sync::Mutex;
 use super::matcher::Asked;
 use super::{Error, report::display};
 use crate::record::{BodyMatch, Exchange, FingerprintRules, Record, RecordId, Request, Target};
-use crate::store::{Query, Store, Summary};
+use crate::store::{self, Query, Store, Summary};
 
 /// How many near records are shown.
 const SHOWN: usize = 5;
@@ -87,15 +87,16 @@ impl Explainer {
         let newest = self.newest(now).await?;
         let mut nearest = Vec::new();
         for summary in rank(asked, &newest, &self.rules) {
-            let recorded = match self.store.get(summary.id).await? {
-                Some(Record::Exchange(exchange)) => exchange,
-                _ => continue,
+            let recorded = match self.store.get(summary.id).await {
+                Ok(Some(Record::Exchange(exchange))) => exchange,
+                Ok(_) | Err(store::Error::Sealed { .. }) => continue,
+                Err(error) => return Err(error.into()),
             };
             nearest.push(near(asked, &recorded, &self.rules));
         }
         Ok(Explanation {
             error: "no recorded answer",
-            hint: hint(asked, &nearest, newest.len()),
+            hint: hint(asked, &nearest, &newest),
             request: Question {
                 method: asked.method.clone(),
                 target: asked.target(),
@@ -162,7 +163,7 @@ fn rank<'a>(asked: &Asked, newest: &'a [Summary], rules: &FingerprintRules) -> V
 }
 
 fn nearness(asked: &Asked, summary: &Summary, rules: &FingerprintRules) -> Option<Nearness> {
-    if summary.method.is_empty() {
+    if summary.method.is_empty() || summary.sealed.is_some() {
         return None;
     }
     let (path, query) = path_and_query(&summary.target);
@@ -301,9 +302,19 @@ fn pairs(query: &str, rules: &FingerprintRules) -> Vec<(String, String)> {
         .collect()
 }
 
-fn hint(asked: &Asked, nearest: &[Near], scanned: usize) -> String {
+fn hint(asked: &Asked, nearest: &[Near], newest: &[Summary]) -> String {
+    let scanned = newest.len();
     let Some(first) = nearest.first() else {
-        return if scanned == 0 {
+        let mut closed = newest
+            .iter()
+            .filter_map(|summary| summary.sealed.as_deref());
+        return if let Some(key) = closed.next() {
+            format!(
+                "{} of the newest {scanned} records are sealed and cannot answer: key \"{key}\" is not known here, or was \
+                 not when they were stored",
+                closed.count() + 1
+            )
+        } else if scanned == 0 {
             "the store holds no record yet: send traffic through a recorder first".to_owned()
         } else {
             format!(
@@ -363,6 +374,7 @@ mod tests {
             duration_us: 0,
             request_bytes: 0,
             response_bytes: 0,
+            sealed: None,
         }
     }
 
@@ -410,8 +422,15 @@ mod tests {
     #[test]
     fn an_empty_store_and_a_strange_path_get_hints_of_their_own() {
         let asked = asked("GET", "/a");
-        assert!(hint(&asked, &[], 0).contains("holds no record"));
-        assert!(hint(&asked, &[], 7).contains("newest 7 records"));
+        assert!(hint(&asked, &[], &[]).contains("holds no record"));
+        let mut newest = vec![summary(1, "GET", "/a"); 7];
+        assert!(hint(&asked, &[], &newest).contains("newest 7 records"));
+        newest[0].sealed = Some("k".into());
+        let closed = hint(&asked, &[], &newest);
+        assert!(
+            closed.contains("1 of the newest 7") && closed.contains("\"k\""),
+            "{closed}"
+        );
         assert_eq!(shared_segments("/", "/"), 0);
         assert_eq!(shared_segments("/a/b/c", "/a/x/c"), 66);
     }

@@ -1,6 +1,6 @@
 //! What takes one place (or, for a gap, several) in a recorder's sequence.
 
-use super::{BodyChunk, Origin, Record, SegmentBatch};
+use super::{BodyChunk, Origin, Record, Sealed, SegmentBatch};
 
 /// One thing that a recorder sends.
 #[derive(Debug, Clone, PartialEq)]
@@ -13,6 +13,8 @@ pub enum Item {
     Segments(SegmentBatch),
     /// Places in the sequence that hold nothing, because the copy was dropped.
     Gap(Gap),
+    /// A record or a piece that is sealed and was not opened here.
+    Sealed(Box<Sealed>),
 }
 
 impl Item {
@@ -24,6 +26,7 @@ impl Item {
             Self::Chunk(chunk) => &chunk.origin,
             Self::Segments(batch) => &batch.origin,
             Self::Gap(gap) => &gap.origin,
+            Self::Sealed(sealed) => &sealed.origin,
         }
     }
 

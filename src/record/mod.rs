@@ -13,6 +13,8 @@ mod item;
 mod coverage;
 mod fingerprint;
 mod subject;
+mod seal;
+mod sealed;
 pub mod wire;
 
 pub use body::{Body, BodyChunk, Digest, Digester, Side};
@@ -26,5 +28,7 @@ pub use flow::{Beat, Flow, Grpc, Message, Messages};
 pub use headers::Headers;
 pub use id::{ConnectionId, Epoch, IdSource, InvalidNode, NodeId, Origin, RecordId, Sequence};
 pub use item::{Gap, GapReason, Item};
+pub use seal::{InvalidKey, Key, Keyring, SealError};
+pub use sealed::{Clear, Outside, Sealed};
 pub use stream::{Direction, Segment, SegmentBatch, Stream};
 pub use subject::Subject;

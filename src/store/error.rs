@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::record::SealError;
+
 /// A failed store operation.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -36,6 +38,15 @@ pub enum Error {
         /// What the reader found.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// What is stored under the id is sealed, and stays so here.
+    #[error("{key} is sealed")]
+    Sealed {
+        /// The record or piece.
+        key: String,
+        /// Why it does not open.
+        #[source]
+        source: SealError,
     },
     /// The store was closed.
     #[error("store is closed")]

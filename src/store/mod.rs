@@ -18,7 +18,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::record::{
-    Coverage, Epoch, Fingerprint, NodeId, Record, RecordId, SegmentBatch, Side, wire,
+    Coverage, Epoch, Fingerprint, Item, Keyring, NodeId, Record, RecordId, SegmentBatch, Side, wire,
 };
 
 pub use error::Error;
@@ -117,6 +117,21 @@ pub struct Stats {
     pub bytes: u64,
     /// Start of the oldest record, microseconds since the Unix epoch.
     pub oldest_us: Option<i64>,
+}
+
+/// The item in stored bytes, opened where it is sealed; `name` says which in an error.
+fn open(raw: &Bytes, keys: &Keyring, name: impl Fn() -> String) -> Result<Item, Error> {
+    let corrupt = |source| Error::Corrupt {
+        key: name(),
+        source: Box::new(source),
+    };
+    match wire::open(wire::decode_one(raw).map_err(corrupt)?, keys) {
+        (decoded, None) => Ok(decoded.item),
+        (_, Some(source)) => Err(Error::Sealed {
+            key: name(),
+            source,
+        }),
+    }
 }
 
 /// A place for records, shared by all who read and write them.

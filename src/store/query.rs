@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use crate::record::{Origin, Record, RecordId};
+use crate::record::{Clear, Origin, Record, RecordId, Sealed};
 
 /// Which way a listing runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -237,6 +237,9 @@ pub struct Summary {
     pub request_bytes: u64,
     /// Bytes to the client: content, or a stream's bytes.
     pub response_bytes: u64,
+    /// The name of the key under which the rest of the record is sealed, where that is not open here: then `host` and
+    /// `target` are empty.
+    pub sealed: Option<Arc<str>>,
 }
 
 impl Summary {
@@ -261,6 +264,7 @@ impl From<&Record> for Summary {
                 duration_us: exchange.timing.end_us,
                 request_bytes: exchange.request.body.bytes,
                 response_bytes: exchange.response.as_ref().map_or(0, |r| r.body.bytes),
+                sealed: None,
             },
             Record::Stream(stream) => Self {
                 id: stream.id,
@@ -276,7 +280,30 @@ impl From<&Record> for Summary {
                 duration_us: stream.timing.end_us,
                 request_bytes: stream.client_bytes,
                 response_bytes: stream.server_bytes,
+                sealed: None,
             },
+        }
+    }
+}
+
+impl Summary {
+    /// What a sealed record shows.
+    pub(super) fn of_sealed(sealed: &Sealed, clear: &Clear) -> Self {
+        Self {
+            id: sealed.id,
+            origin: sealed.origin.clone(),
+            service: shortened(&clear.service),
+            protocol: clear.protocol.as_str().into(),
+            method: shortened(&clear.method),
+            host: "".into(),
+            target: "".into(),
+            status: clear.status,
+            outcome: shortened(&clear.outcome),
+            started_us: clear.timing.started_us,
+            duration_us: clear.timing.end_us,
+            request_bytes: clear.request_bytes,
+            response_bytes: clear.response_bytes,
+            sealed: Some(sealed.key.clone()),
         }
     }
 }

@@ -3,12 +3,17 @@
 //! Pure. A message is taken whole or not at all, so that what is quarantined left no half behind. The
 //! topic's node is the one that the broker let publish there, hence an item that names another is refused.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
-use crate::record::{FingerprintRules, Item, NodeId, Record, RequestView, SequenceRange, wire};
+use crate::record::{
+    FingerprintRules, Item, Keyring, NodeId, Outside, Record, RequestView, SequenceRange, wire,
+};
 use crate::store::Arrival;
 
 use super::frame::{self, FrameError};
+use super::metrics::{Metrics, reason};
 use super::notice::MAX_SEQUENCE;
 
 /// What is wrong with a message on a topic for items.
@@ -54,6 +59,11 @@ pub(super) const fn kind(item: &Item) -> &'static str {
         Item::Chunk(_) => "chunk",
         Item::Segments(_) => "segments",
         Item::Gap(_) => "gap",
+        Item::Sealed(sealed) => match sealed.outside {
+            Outside::Record(_) => "record",
+            Outside::Chunk { .. } => "chunk",
+            Outside::Segments { .. } => "segments",
+        },
     }
 }
 
@@ -62,6 +72,8 @@ pub(super) const fn kind(item: &Item) -> &'static str {
 pub(super) struct Intake {
     pub(super) rules: FingerprintRules,
     pub(super) max_decompressed: usize,
+    pub(super) keys: Arc<Keyring>,
+    pub(super) metrics: Metrics,
 }
 
 impl Intake {
@@ -74,7 +86,14 @@ impl Intake {
         let message = frame::unpack(payload, self.max_decompressed)?;
         let mut arrivals = Vec::new();
         for decoded in wire::decode_all(&message) {
-            let decoded = decoded?;
+            let (decoded, closed) = wire::open(decoded?, &self.keys);
+            if let Some(why) = closed {
+                let counter = self
+                    .metrics
+                    .sealed_unreadable
+                    .get_or_create(&reason(why.as_str()));
+                counter.inc();
+            }
             let range = place(&decoded.item, node)?;
             let fingerprint = match &decoded.item {
                 Item::Record(Record::Exchange(exchange)) => Some(
@@ -124,6 +143,8 @@ mod tests {
         Intake {
             rules: FingerprintRules::default(),
             max_decompressed: 1 << 20,
+            keys: Arc::default(),
+            metrics: Metrics::default(),
         }
     }
 

@@ -47,6 +47,8 @@ pub struct Metrics {
     pub dropped_told: Family<Reason, Counter>,
     /// Items stored without a place in the ledger, because a limit of it is reached.
     pub unaccounted: Counter,
+    /// Sealed items that arrived and could not be opened, by `unknown_key`, `refused`; they are kept as they are.
+    pub sealed_unreadable: Family<Reason, Counter>,
     /// Messages that could not be read.
     pub quarantined: Counter,
     /// Requests to recorders to send again, by `answered`, `failed`.
@@ -88,6 +90,7 @@ impl Default for Metrics {
             lost: Counter::default(),
             dropped_told: Family::default(),
             unaccounted: Counter::default(),
+            sealed_unreadable: Family::default(),
             quarantined: Counter::default(),
             resends_asked: Family::default(),
             store_failures: Family::default(),
@@ -194,6 +197,11 @@ impl Metrics {
             "sync_unaccounted",
             "Items stored without a place in the ledger.",
             &self.unaccounted,
+        );
+        r.add(
+            "sync_sealed_unreadable",
+            "Sealed items that arrived and could not be opened here, by reason; they are kept as they are.",
+            &self.sealed_unreadable,
         );
         r.add(
             "sync_quarantined",

@@ -11,6 +11,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("axum", &["api"]),
     ("clap", &["cli", "main"]),
     ("redis", &["store"]),
+    ("chacha20poly1305", &["record"]),
     ("tokio_rustls", &["proxy", "playback"]),
     ("broker_mock", &["app"]),
     ("anyhow", &["cli", "main"]),

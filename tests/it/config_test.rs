@@ -143,7 +143,8 @@ fn the_default_file_works_on_this_machine_alone() {
 
 /// The keys that the reader knows under `path`, learnt from what it says about a key that it cannot know.
 fn known_keys(path: &[&str]) -> Vec<String> {
-    let list = |key: &str| path.len() > 1 && matches!(key, "include" | "exclude" | "routes");
+    let list =
+        |key: &str| path.len() > 1 && matches!(key, "include" | "exclude" | "routes" | "old_keys");
     let mut text = "{\"no-such-key-anywhere\": 0}".to_owned();
     for key in path.iter().rev() {
         let value = if list(key) { format!("[{text}]") } else { text };
@@ -577,4 +578,35 @@ fn a_node_without_a_name_takes_the_machines() {
     let settings = good(r#"{"mode": "Playback"}"#);
     let legal = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b'-';
     assert!((1..=64).contains(&settings.node.len()) && settings.node.bytes().all(legal));
+}
+
+#[test]
+fn keys_of_encryption_are_named_once_and_lie_in_one_place() {
+    let with = |encryption: &str| {
+        format!(r#"{{"mode": "Playback", "http": {{"port": 9}}, "encryption": {encryption}}}"#)
+    };
+    let settings = good(&with(
+        r#"{"key_id": "b", "key_file": "b.key", "old_keys": [{"key_id": "a", "key_env": "A_KEY"}]}"#,
+    ));
+    let names: Vec<_> = settings.encryption.iter().map(|key| &*key.id).collect();
+    assert_eq!(names, ["b", "a"]);
+    for (typed, wanted) in [
+        (r#"{"key_file": "x"}"#, "`encryption.key_id`"),
+        (r#"{"key_id": "a b", "key_file": "x"}"#, "`a b` must be"),
+        (
+            r#"{"key_id": "a"}"#,
+            "needs one of `key_file` and `key_env`",
+        ),
+        (
+            r#"{"key_id": "a", "key_file": "x", "key_env": "X"}"#,
+            "needs one of `key_file` and `key_env`",
+        ),
+        (
+            r#"{"key_id": "a", "key_file": "x", "old_keys": [{"key_id": "a", "key_file": "y"}]}"#,
+            "`encryption.old_keys[0].key_id`: `a` is the name of the key of `encryption` too",
+        ),
+    ] {
+        let said = bad(&with(typed));
+        assert!(said.contains(wanted), "{said}");
+    }
 }

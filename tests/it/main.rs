@@ -30,3 +30,4 @@ mod ledger_test;
 mod config_test;
 mod bad_input_test;
 mod api_test;
+mod encryption_test;

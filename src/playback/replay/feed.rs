@@ -8,7 +8,7 @@ use super::{Context, Plan, RunState, Selection};
 use crate::playback::pace::Schedule;
 use crate::playback::{Error, described};
 use crate::record::{Record, RecordId};
-use crate::store::{Filter, Order, Query, Store};
+use crate::store::{self, Filter, Order, Query, Store};
 
 /// How many summaries are read at once.
 const PAGE: usize = 200;
@@ -50,9 +50,17 @@ async fn round(context: &Arc<Context>, plan: &Plan, lanes: &mut Lanes) -> Result
         let Some(id) = source.next(&*context.store).await? else {
             break;
         };
-        let Some(record) = context.store.get(id).await? else {
-            context.skip(id, "it is no longer in the store");
-            continue;
+        let record = match context.store.get(id).await {
+            Ok(Some(record)) => record,
+            Ok(None) => {
+                context.skip(id, "it is no longer in the store");
+                continue;
+            }
+            Err(store::Error::Sealed { source, .. }) => {
+                context.skip(id, &format!("it is sealed: {source}"));
+                continue;
+            }
+            Err(error) => return Err(error.into()),
         };
         if let Record::Exchange(exchange) = &record
             && let Some(due) = schedule.due(&exchange.origin, &exchange.timing)

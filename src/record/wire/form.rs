@@ -17,11 +17,11 @@ use super::VERSION;
 use super::flow::{self, GrpcForm, PaceForm};
 
 /// The key whose value cannot be.
-type Illegal = &'static str;
+pub(super) type Illegal = &'static str;
 
 /// A byte string: MessagePack `bin`, which a text is read as too.
 #[derive(Clone, Copy)]
-pub(super) struct Bin<'a>(&'a [u8]);
+pub(super) struct Bin<'a>(pub(super) &'a [u8]);
 
 impl Serialize for Bin<'_> {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -55,7 +55,7 @@ pub(super) struct OriginForm<'a> {
 }
 
 #[derive(Serialize, Deserialize)]
-struct TimingForm {
+pub(super) struct TimingForm {
     started_us: i64,
     monotonic_us: u64,
     request_end_us: Option<u64>,
@@ -218,9 +218,10 @@ pub(super) struct GapForm<'a> {
 
 // ---- model -> form ----
 
-impl<'a> From<&'a Item> for Out<'a> {
-    fn from(item: &'a Item) -> Self {
-        match item {
+impl<'a> Out<'a> {
+    /// `None` for what is sealed.
+    pub(super) fn of(item: &'a Item) -> Option<Self> {
+        Some(match item {
             Item::Record(Record::Exchange(exchange)) => {
                 Self::Exchange(Box::new(exchange.as_ref().into()))
             }
@@ -249,7 +250,8 @@ impl<'a> From<&'a Item> for Out<'a> {
                 count: gap.count,
                 reason: gap.reason.as_str(),
             }),
-        }
+            Item::Sealed(_) => return None,
+        })
     }
 }
 
@@ -405,7 +407,7 @@ fn fields(headers: &Headers) -> Fields<'_> {
         .collect()
 }
 
-const fn side_name(side: Side) -> &'static str {
+pub(super) const fn side_name(side: Side) -> &'static str {
     match side {
         Side::Request => "request",
         Side::Response => "response",
@@ -534,11 +536,11 @@ pub(super) fn gap(form: &GapForm<'_>) -> Result<Item, Illegal> {
     }))
 }
 
-fn record_id(bytes: Bin<'_>) -> Result<RecordId, Illegal> {
+pub(super) fn record_id(bytes: Bin<'_>) -> Result<RecordId, Illegal> {
     RecordId::from_slice(bytes.0).ok_or("id")
 }
 
-fn origin(form: &OriginForm<'_>) -> Result<Origin, Illegal> {
+pub(super) fn origin(form: &OriginForm<'_>) -> Result<Origin, Illegal> {
     let node = NodeId::new(form.node).map_err(|_| "origin.node")?;
     if form.seq == 0 || form.seq == u64::MAX {
         return Err("origin.seq");
@@ -550,7 +552,7 @@ fn origin(form: &OriginForm<'_>) -> Result<Origin, Illegal> {
     })
 }
 
-fn timing(form: &TimingForm) -> Timing {
+pub(super) fn timing(form: &TimingForm) -> Timing {
     let TimingForm {
         started_us,
         monotonic_us,

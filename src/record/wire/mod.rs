@@ -8,14 +8,21 @@
 mod extent;
 mod form;
 mod flow;
+mod sealed;
+
+use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::Item;
 
-/// The version that this program writes.
+pub use sealed::{open, seal};
+
+/// The version of an item whose content anyone can read.
 pub const VERSION: u8 = 1;
+/// The version of an item whose content is sealed.
+pub const SEALED_VERSION: u8 = 2;
 
 /// A map nested deeper than this is not one of ours.
 const MAX_DEPTH: usize = 16;
@@ -39,7 +46,9 @@ pub enum WireError {
         source: rmp_serde::decode::Error,
     },
     /// A version from the future.
-    #[error("the item at byte {at} has version {version}, this program reads up to {VERSION}")]
+    #[error(
+        "the item at byte {at} has version {version}, this program reads up to {SEALED_VERSION}"
+    )]
     Version {
         /// Where the item starts in the message.
         at: usize,
@@ -61,13 +70,18 @@ pub enum WireError {
 pub struct Decoded {
     /// The item; its bodies are slices of the message.
     pub item: Item,
-    /// Its own bytes within the message.
+    /// Its own bytes within the message; of a sealed item that was opened still the sealed ones.
     pub raw: Bytes,
+    /// The name of the key under which they are sealed.
+    pub sealed: Option<Arc<str>>,
 }
 
-/// Appends one item to `out`.
+/// Appends one item to `out`, for anyone to read. What is sealed already cannot be written again from its outside:
+/// of that nothing is appended.
 pub fn encode(item: &Item, out: &mut Vec<u8>) {
-    let form = form::Out::from(item);
+    let Some(form) = form::Out::of(item) else {
+        return;
+    };
     let mut serializer = rmp_serde::Serializer::new(out).with_struct_map();
     form.serialize(&mut serializer)
         .expect("writing to memory cannot fail, and every type is ours");
@@ -94,7 +108,15 @@ pub fn decode_all(message: &Bytes) -> impl Iterator<Item = Result<Decoded, WireE
 /// # Errors
 /// [`WireError`] where there is none.
 pub fn decode(message: &Bytes) -> Result<Item, WireError> {
-    decode_at(message, 0).map(|decoded| decoded.item)
+    decode_one(message).map(|decoded| decoded.item)
+}
+
+/// As [`decode`], with the item's own bytes.
+///
+/// # Errors
+/// [`WireError`] where there is none.
+pub fn decode_one(message: &Bytes) -> Result<Decoded, WireError> {
+    decode_at(message, 0)
 }
 
 #[derive(Deserialize)]
@@ -112,6 +134,12 @@ fn decode_at(message: &Bytes, at: usize) -> Result<Decoded, WireError> {
         Some(head) => head,
         None => read::<Head<'_>>(&raw).map_err(malformed)?,
     };
+    if head.v == SEALED_VERSION {
+        let form: sealed::SealedForm<'_> = read(&raw).map_err(malformed)?;
+        let item = sealed::sealed(&form).map_err(|key| WireError::Value { at, key })?;
+        let sealed = Some(form.key().into());
+        return Ok(Decoded { item, raw, sealed });
+    }
     if head.v != VERSION {
         return Err(WireError::Version {
             at,
@@ -127,7 +155,11 @@ fn decode_at(message: &Bytes, at: usize) -> Result<Decoded, WireError> {
         _ => Err("kind"),
     };
     let item = item.map_err(|key| WireError::Value { at, key })?;
-    Ok(Decoded { item, raw })
+    Ok(Decoded {
+        item,
+        raw,
+        sealed: None,
+    })
 }
 
 /// The head where it stands first, as we write it: everything else need not be walked through for it.

@@ -4,8 +4,9 @@ use proptest::prelude::{any, prop, prop_assert, prop_assert_eq, proptest};
 use super::*;
 use crate::record::{
     Beat, Body, BodyChunk, ConnectionId, Direction, Epoch, Exchange, Flow, Gap, GapReason, Grpc,
-    Headers, IdSource, Message, Messages, NodeId, Origin, Outcome, Protocol, Record, Request,
-    Response, Segment, SegmentBatch, Sequence, Side, Stream, Timing, TlsFacts, UpstreamFailure,
+    Headers, IdSource, Key, Keyring, Message, Messages, NodeId, Origin, Outcome, Protocol, Record,
+    Request, Response, Segment, SegmentBatch, Sequence, Side, Stream, Timing, TlsFacts,
+    UpstreamFailure,
 };
 
 fn origin(seq: u64) -> Origin {
@@ -245,11 +246,11 @@ fn a_key_that_is_not_known_is_skipped_and_a_later_version_is_refused() {
     };
     let bytes = Bytes::from(rmp_serde::to_vec_named(&later).unwrap());
     assert!(matches!(decode(&bytes), Ok(Item::Gap(_))));
-    later.v = 2;
+    later.v = 3;
     let bytes = Bytes::from(rmp_serde::to_vec_named(&later).unwrap());
     assert!(matches!(
         decode(&bytes),
-        Err(WireError::Version { version: 2, .. })
+        Err(WireError::Version { version: 3, .. })
     ));
 }
 
@@ -257,6 +258,127 @@ fn a_key_that_is_not_known_is_skipped_and_a_later_version_is_refused() {
 fn nesting_without_end_is_refused_not_followed() {
     let deep = Bytes::from([vec![0x81, 0xa1, b'x'], vec![0x91; 100_000]].concat());
     assert!(decode(&deep).is_err());
+}
+
+fn key(id: &str, byte: &str) -> Key {
+    Key::parse(id, &byte.repeat(32)).unwrap()
+}
+
+fn sealed(item: &Item, key: &Key) -> Bytes {
+    let mut out = Vec::new();
+    seal(item, key, &mut out);
+    out.into()
+}
+
+/// The item in `bytes`, or why it stays closed.
+fn opened(bytes: &Bytes, keys: &Keyring) -> Result<Item, String> {
+    let decoded = decode_one(bytes).map_err(|error| error.to_string())?;
+    match open(decoded, keys) {
+        (decoded, None) => Ok(decoded.item),
+        (decoded, Some(why)) => {
+            assert!(matches!(decoded.item, Item::Sealed(_)));
+            Err(why.to_string())
+        }
+    }
+}
+
+#[test]
+fn what_is_sealed_opens_with_its_key_only_and_keeps_its_place() {
+    let keys = Keyring::new(vec![key("new", "0a"), key("old", "0b")]);
+    let other = Keyring::new(vec![key("new", "0c")]);
+    for item in items() {
+        for by in ["new", "old"] {
+            let bytes = sealed(&item, keys.key(by).unwrap());
+            assert_eq!(opened(&bytes, &keys), Ok(item.clone()));
+            let decoded = decode_one(&bytes).unwrap();
+            assert_eq!(decoded.item.origin(), item.origin());
+            if matches!(item, Item::Gap(_)) {
+                continue;
+            }
+            assert_eq!(decoded.sealed.as_deref(), Some(by));
+            let unknown = opened(&bytes, &Keyring::default()).unwrap_err();
+            assert_eq!(unknown, format!("key \"{by}\" is not known here"));
+            if by == "new" {
+                let refused = opened(&bytes, &other).unwrap_err();
+                assert!(
+                    refused.contains("does not open with key \"new\""),
+                    "{refused}"
+                );
+            }
+        }
+        // Unsealed ones stay readable beside them.
+        assert_eq!(opened(&message(&[item.clone()]), &keys), Ok(item));
+    }
+}
+
+#[test]
+fn a_sealed_item_shows_what_the_reference_says_and_nothing_else() {
+    for item in items() {
+        if matches!(item, Item::Gap(_)) {
+            continue;
+        }
+        let bytes = sealed(&item, &key("k", "0a"));
+        for word in [
+            "shop.Orders",
+            "X-Raw",
+            "Host",
+            "TLSv1.3",
+            "none left",
+            "127.0.0.1",
+        ] {
+            let shown = bytes.windows(word.len()).any(|w| w == word.as_bytes());
+            assert!(!shown, "{word} of {item:?}");
+        }
+        // Twice the same is not twice the same bytes.
+        assert_ne!(bytes, sealed(&item, &key("k", "0a")));
+    }
+}
+
+#[test]
+fn every_changed_byte_of_a_sealed_item_is_refused() {
+    let keys = Keyring::new(vec![key("k", "0a")]);
+    for item in items() {
+        if matches!(item, Item::Gap(_)) {
+            continue;
+        }
+        let bytes = sealed(&item, keys.writing().unwrap());
+        // All of the outside and of a small item; of a large one's content, some.
+        let step = (bytes.len() / 40).max(1);
+        for at in (0..bytes.len()).filter(|at| *at < 600 || at % step == 0) {
+            let mut changed = bytes.to_vec();
+            changed[at] ^= 1 << (at % 8);
+            let read = opened(&changed.into(), &keys);
+            assert!(read.is_err(), "byte {at} of {item:?}");
+        }
+    }
+}
+
+#[test]
+fn content_put_into_another_item_is_refused() {
+    let keys = Keyring::new(vec![key("k", "0a")]);
+    let chunk = |record: u128, seq: u64, index: u32| {
+        let item = Item::Chunk(BodyChunk {
+            record: crate::record::RecordId::from_u128(record),
+            origin: origin(seq),
+            side: Side::Request,
+            index,
+            bytes: Bytes::from_static(b"content"),
+        });
+        sealed(&item, keys.writing().unwrap()).to_vec()
+    };
+    let one = chunk(1, 1, 0);
+    for other in [chunk(2, 1, 0), chunk(1, 2, 0), chunk(1, 1, 1)] {
+        assert_eq!(one.len(), other.len());
+        // Nonce and content stand last: the outside of one before the inside of the other.
+        let inside = 24 + "content".len();
+        for cut in [one.len() - inside, one.len() / 2, one.len() - 200] {
+            let swapped = [&one[..cut], &other[cut..]].concat();
+            if swapped != one && swapped != other {
+                let read = opened(&swapped.into(), &keys);
+                assert!(read.is_err(), "cut at {cut}");
+            }
+        }
+    }
 }
 
 proptest! {
@@ -275,5 +397,20 @@ proptest! {
     fn garbage_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
         let bytes = Bytes::from(bytes);
         prop_assert_eq!(decode_all(&bytes).count() > 0, !bytes.is_empty());
+    }
+
+    #[test]
+    fn mutated_sealed_messages_never_panic_and_never_open_as_another(
+        at in any::<prop::sample::Index>(), byte in any::<u8>(), which in 0usize..5,
+    ) {
+        let item = &items()[which];
+        let keys = Keyring::new(vec![key("k", "0a")]);
+        let bytes = sealed(item, keys.writing().unwrap());
+        let mut changed = bytes.to_vec();
+        let at = at.index(changed.len());
+        changed[at] = byte;
+        let changed = Bytes::from(changed);
+        let read = opened(&changed, &keys);
+        prop_assert!(changed == bytes || matches!(item, Item::Gap(_)) || read.is_err());
     }
 }

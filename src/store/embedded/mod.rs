@@ -26,7 +26,7 @@ use parking_lot::{Mutex, RwLock};
 
 use self::sequence::Orders;
 use super::{Batch, Error, Expired, Metrics, Page, Query, Receipt, Settled, Stats, Store};
-use crate::record::{Fingerprint, Record, RecordId, SegmentBatch, Side};
+use crate::record::{Fingerprint, Keyring, Record, RecordId, SegmentBatch, Side};
 use crate::segment::{self, Log};
 
 pub use crate::segment::{Backup, Fsync};
@@ -56,6 +56,8 @@ pub struct Config {
     pub rotate_after: Duration,
     /// How many entries one listing looks at before it hands out a short page.
     pub scan_limit: usize,
+    /// The keys that open what is sealed.
+    pub keys: Arc<Keyring>,
 }
 
 impl Config {
@@ -72,6 +74,7 @@ impl Config {
             segment_bytes: log.segment_bytes,
             rotate_after: log.rotate_after,
             scan_limit: 100_000,
+            keys: Arc::default(),
         }
     }
 }
@@ -207,12 +210,12 @@ impl Store for Embedded {
     }
 
     async fn lookup(&self, fingerprint: Fingerprint, limit: usize) -> Result<Vec<RecordId>, Error> {
-        self.blocking(move |open| Ok(open.find(fingerprint, limit)))
+        self.blocking(move |open| Ok(open.find_all(fingerprint, limit)))
             .await
     }
 
     async fn newest(&self, fingerprint: Fingerprint, limit: usize) -> Result<Vec<RecordId>, Error> {
-        self.blocking(move |open| Ok(open.newest(fingerprint, limit)))
+        self.blocking(move |open| Ok(open.newest_of_all(fingerprint, limit)))
             .await
     }
 

@@ -6,11 +6,11 @@ use bytes::Bytes;
 
 use super::write::{chunk_id, segments_id};
 use super::{Open, kind};
-use crate::record::{Item, Record, RecordId, SegmentBatch, Side, wire};
+use crate::record::{Item, Record, RecordId, SegmentBatch, Side};
 use crate::segment::{self, Header};
-use crate::store::settled;
 use crate::store::stored::Stored;
 use crate::store::{Cursor, Error, Order, Page, Query, Settled};
+use crate::store::{open, settled};
 
 impl Open {
     pub(super) fn record(&self, id: RecordId) -> Result<Option<Record>, Error> {
@@ -62,11 +62,7 @@ impl Open {
             other => self.failed(other),
         })?;
         let Some(found) = found else { return Ok(None) };
-        let item = wire::decode(&found.payload).map_err(|source| Error::Corrupt {
-            key: name(),
-            source: Box::new(source),
-        })?;
-        Ok(Some(item))
+        open(&found.payload, &self.config.keys, name).map(Some)
     }
 
     pub(super) fn settled(&self) -> Result<Vec<Settled>, Error> {
@@ -118,7 +114,7 @@ impl Open {
             }
             looked_at += 1;
             last = Some(id);
-            let read = Stored::read(header.meta).and_then(|stored| {
+            let read = Stored::open(header.meta, id, &self.config.keys).and_then(|stored| {
                 let wanted = stored.wanted(query);
                 wanted.then(|| stored.summary(id)).transpose()
             });

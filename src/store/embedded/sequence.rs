@@ -48,7 +48,25 @@ impl Orders {
 }
 
 impl Open {
-    pub(super) fn find(&self, print: Fingerprint, limit: usize) -> Vec<RecordId> {
+    /// What came unsealed first, then what is under the oldest key: that is also the order in time.
+    pub(super) fn find_all(&self, plain: Fingerprint, limit: usize) -> Vec<RecordId> {
+        let mut found = Vec::new();
+        for print in self.config.keys.fingerprints(plain) {
+            found.extend(self.find(print, limit - found.len()));
+        }
+        found
+    }
+
+    /// The largest ids first, whatever they are sealed under.
+    pub(super) fn newest_of_all(&self, plain: Fingerprint, limit: usize) -> Vec<RecordId> {
+        let prints = self.config.keys.fingerprints(plain);
+        let mut found: Vec<_> = prints.flat_map(|print| self.newest(print, limit)).collect();
+        found.sort_unstable_by(|a, b| b.cmp(a));
+        found.truncate(limit);
+        found
+    }
+
+    fn find(&self, print: Fingerprint, limit: usize) -> Vec<RecordId> {
         let print = searchable(print.0);
         let mut ids = self
             .log
@@ -78,7 +96,7 @@ impl Open {
     }
 
     /// The largest ids first.
-    pub(super) fn newest(&self, print: Fingerprint, limit: usize) -> Vec<RecordId> {
+    fn newest(&self, print: Fingerprint, limit: usize) -> Vec<RecordId> {
         let print = searchable(print.0);
         let order = segment::Order::Newest;
         let ids = self.log.find(kind::RECORD, print, order, limit);

@@ -3,11 +3,11 @@
 use twox_hash::XxHash3_128;
 
 use super::{Open, kind};
-use crate::record::{Item, Record, RecordId, Side};
+use crate::record::{Item, Outside, Record, RecordId, Side};
 use crate::segment::{Entry, Write};
 use crate::store::settled;
 use crate::store::stored;
-use crate::store::{Batch, Error, Receipt, Settled, Summary};
+use crate::store::{Batch, Error, Receipt, Settled};
 
 /// More pieces than this are not looked for when a record that says it has them is deleted.
 const MAX_PIECES: u32 = 1 << 16;
@@ -26,29 +26,22 @@ impl Open {
         let mut rows: Vec<Row> = Vec::with_capacity(batch.arrivals.len());
         for arrival in &batch.arrivals {
             let payload = arrival.decoded.raw.clone();
-            let row = |kind, id, fingerprint, meta| Row {
-                kind,
-                id,
-                fingerprint,
-                meta,
-                payload,
-            };
-            match &arrival.decoded.item {
-                Item::Record(record) => {
-                    let print = arrival.fingerprint.map_or(0, |print| searchable(print.0));
-                    let meta = stored::encode(&Summary::from(record), arrival.fingerprint);
-                    rows.push(row(kind::RECORD, record.id().as_u128(), print, meta));
-                }
-                Item::Chunk(chunk) => {
-                    let id = chunk_id(chunk.record, chunk.side, chunk.index);
-                    rows.push(row(kind::CHUNK, id, 0, Vec::new()));
-                }
-                Item::Segments(batch) => {
-                    let id = segments_id(batch.record, batch.index);
-                    rows.push(row(kind::SEGMENTS, id, 0, Vec::new()));
-                }
-                // A gap holds nothing but its place, which the coverage has.
-                Item::Gap(_) => {}
+            if let Some(beside) = stored::beside(arrival, &self.config.keys) {
+                rows.push(Row {
+                    kind: kind::RECORD,
+                    id: beside.id.as_u128(),
+                    fingerprint: beside.fingerprint.map_or(0, |print| searchable(print.0)),
+                    meta: beside.summary,
+                    payload,
+                });
+            } else if let Some((kind, id)) = piece(&arrival.decoded.item) {
+                rows.push(Row {
+                    kind,
+                    id,
+                    fingerprint: 0,
+                    meta: Vec::new(),
+                    payload,
+                });
             }
         }
         let items = rows.len();
@@ -98,7 +91,7 @@ impl Open {
                 (exchange.request.body.chunks, response, 0)
             }
             Ok(Some(Record::Stream(stream))) => (0, 0, stream.batches),
-            Ok(None) | Err(Error::Corrupt { .. }) => (0, 0, 0),
+            Ok(None) | Err(Error::Corrupt { .. } | Error::Sealed { .. }) => (0, 0, 0),
             Err(error) => return Err(error),
         };
         let delete = |kind, id| self.log.delete(kind, id).map_err(|e| self.failed(e));
@@ -118,6 +111,22 @@ impl Open {
             }
         }
         Ok(removed)
+    }
+}
+
+/// Where a piece of a record is kept; `None` for what is none. A gap holds nothing but its place, which the coverage has.
+fn piece(item: &Item) -> Option<(u8, u128)> {
+    let chunk = |id, side, index| Some((kind::CHUNK, chunk_id(id, side, index)));
+    let segments = |id, index| Some((kind::SEGMENTS, segments_id(id, index)));
+    match item {
+        Item::Chunk(of) => chunk(of.record, of.side, of.index),
+        Item::Segments(batch) => segments(batch.record, batch.index),
+        Item::Sealed(sealed) => match sealed.outside {
+            Outside::Chunk { side, index } => chunk(sealed.id, side, index),
+            Outside::Segments { index } => segments(sealed.id, index),
+            Outside::Record(_) => None,
+        },
+        Item::Record(_) | Item::Gap(_) => None,
     }
 }
 

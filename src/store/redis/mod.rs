@@ -24,6 +24,7 @@ mod read;
 mod retention;
 mod write;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -33,7 +34,7 @@ use redis::{Cmd, FromRedisValue, Pipeline, RedisError, pipe};
 use self::connection::{Door, failure, refuses};
 use self::keys::Keys;
 use super::{Batch, Error, Expired, Metrics, Page, Query, Receipt, Settled, Stats, Store};
-use crate::record::{Fingerprint, Record, RecordId, SegmentBatch, Side};
+use crate::record::{Fingerprint, Keyring, Record, RecordId, SegmentBatch, Side};
 
 pub use self::connection::Server;
 pub use self::patient::Patient;
@@ -61,6 +62,8 @@ pub struct Config {
     pub response_timeout: Duration,
     /// The authority that signed the server's certificate, in PEM; `None`: those that the system trusts.
     pub ca_pem: Option<Vec<u8>>,
+    /// The keys that open what is sealed.
+    pub keys: Arc<Keyring>,
 }
 
 impl Config {
@@ -76,6 +79,7 @@ impl Config {
             connection_timeout: Duration::from_secs(5),
             response_timeout: Duration::from_secs(10),
             ca_pem: None,
+            keys: Arc::default(),
         }
     }
 }
@@ -212,11 +216,11 @@ impl Store for Redis {
     }
 
     async fn lookup(&self, fingerprint: Fingerprint, limit: usize) -> Result<Vec<RecordId>, Error> {
-        self.counted(self.find(fingerprint, limit).await)
+        self.counted(self.find_all(fingerprint, limit).await)
     }
 
     async fn newest(&self, fingerprint: Fingerprint, limit: usize) -> Result<Vec<RecordId>, Error> {
-        self.counted(self.find_newest(fingerprint, limit).await)
+        self.counted(self.newest_of_all(fingerprint, limit).await)
     }
 
     async fn chunk(&self, id: RecordId, side: Side, index: u32) -> Result<Option<Bytes>, Error> {

@@ -9,7 +9,8 @@ use redis::{cmd, pipe};
 
 use super::Redis;
 use super::keys::{Piece, Shard, hour, source_node, split_entry, split_source_member};
-use crate::record::{Fingerprint, Item, Record, RecordId, SegmentBatch, Side, wire};
+use crate::record::{Fingerprint, Item, Record, RecordId, SegmentBatch, Side};
+use crate::store::open;
 use crate::store::query::behind;
 use crate::store::stored::Stored;
 use crate::store::{Cursor, Error, Order, Page, Query, Summary};
@@ -77,18 +78,38 @@ impl Redis {
         let Some(raw) = raw.filter(|raw| !raw.is_empty()) else {
             return Ok(None);
         };
-        let item = wire::decode(&Bytes::from(raw)).map_err(|source| Error::Corrupt {
-            key: name(),
-            source: Box::new(source),
-        })?;
-        Ok(Some(item))
+        open(&Bytes::from(raw), &self.config.keys, name).map(Some)
     }
 
-    pub(super) async fn find(
+    /// What came unsealed first, then what is under the oldest key: that is also the order in time.
+    pub(super) async fn find_all(
         &self,
-        print: Fingerprint,
+        plain: Fingerprint,
         limit: usize,
     ) -> Result<Vec<RecordId>, Error> {
+        let mut found = Vec::new();
+        for print in self.config.keys.fingerprints(plain) {
+            found.extend(self.find(print, limit - found.len()).await?);
+        }
+        Ok(found)
+    }
+
+    /// The largest ids first, whatever they are sealed under.
+    pub(super) async fn newest_of_all(
+        &self,
+        plain: Fingerprint,
+        limit: usize,
+    ) -> Result<Vec<RecordId>, Error> {
+        let mut found = Vec::new();
+        for print in self.config.keys.fingerprints(plain) {
+            found.extend(self.find_newest(print, limit).await?);
+        }
+        found.sort_unstable_by(|a, b| b.cmp(a));
+        found.truncate(limit);
+        Ok(found)
+    }
+
+    async fn find(&self, print: Fingerprint, limit: usize) -> Result<Vec<RecordId>, Error> {
         let key = self.keys.fingerprint(print);
         let mut found = Vec::new();
         let mut from = "-".to_owned();
@@ -110,11 +131,7 @@ impl Redis {
     }
 
     /// The list stands by node, then by time: of each node the last ones are looked at.
-    pub(super) async fn find_newest(
-        &self,
-        print: Fingerprint,
-        limit: usize,
-    ) -> Result<Vec<RecordId>, Error> {
+    async fn find_newest(&self, print: Fingerprint, limit: usize) -> Result<Vec<RecordId>, Error> {
         let key = self.keys.fingerprint(print);
         let mut found = Vec::new();
         let mut before = "+".to_owned();
@@ -331,7 +348,7 @@ impl Redis {
             if last_seen.replace(id) == Some(id) {
                 continue;
             }
-            let read = Stored::read(summary).and_then(|stored| {
+            let read = Stored::open(summary, id, &self.config.keys).and_then(|stored| {
                 let wanted = stored.wanted(query);
                 wanted.then(|| stored.summary(id)).transpose()
             });

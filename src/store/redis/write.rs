@@ -7,9 +7,9 @@ use redis::{Pipeline, Value, pipe};
 
 use super::Redis;
 use super::keys::{Keys, Piece, Shard, entry, hour, source_member};
-use crate::record::{Item, Record, RecordId};
-use crate::store::stored;
-use crate::store::{Arrival, Batch, Error, Receipt, Summary};
+use crate::record::{Item, Keyring, Outside, RecordId};
+use crate::store::stored::{self, Beside};
+use crate::store::{Arrival, Batch, Error, Receipt};
 
 /// What a reply to a `SET NX` counts as.
 #[derive(Debug, Clone, Copy)]
@@ -60,7 +60,7 @@ impl Redis {
             prints: BTreeMap::new(),
         };
         for arrival in &batch.arrivals {
-            parts.add(arrival);
+            parts.add(arrival, &self.config.keys);
         }
         let Parts {
             mut data,
@@ -142,39 +142,48 @@ impl Part {
 }
 
 impl Parts<'_> {
-    fn add(&mut self, arrival: &Arrival) {
+    fn add(&mut self, arrival: &Arrival, sealing: &Keyring) {
         let raw = &arrival.decoded.raw;
+        if let Some(beside) = stored::beside(arrival, sealing) {
+            return self.add_record(&beside, raw);
+        }
         match &arrival.decoded.item {
-            Item::Record(record) => self.add_record(record, arrival),
             Item::Chunk(chunk) => {
                 self.add_piece(chunk.record, Piece::Body(chunk.side), chunk.index, raw);
             }
             Item::Segments(batch) => {
                 self.add_piece(batch.record, Piece::Segments, batch.index, raw);
             }
-            // A gap holds nothing but its place, which the coverage has.
-            Item::Gap(_) => {}
+            Item::Sealed(sealed) => match sealed.outside {
+                Outside::Chunk { side, index } => {
+                    self.add_piece(sealed.id, Piece::Body(side), index, raw);
+                }
+                Outside::Segments { index } => {
+                    self.add_piece(sealed.id, Piece::Segments, index, raw);
+                }
+                Outside::Record(_) => {}
+            },
+            // A gap holds nothing but its place, which the coverage has; records are in already.
+            Item::Gap(_) | Item::Record(_) => {}
         }
     }
 
-    fn add_record(&mut self, record: &Record, arrival: &Arrival) {
-        let id = record.id();
+    fn add_record(&mut self, beside: &Beside, raw: &[u8]) {
+        let id = beside.id;
         let shard = self.keys.shard(id);
-        let summary = stored::encode(&Summary::from(record), arrival.fingerprint);
         let listing = self.keys.listing(shard, hour(id));
         let part = self.data.entry(shard).or_insert_with(Part::new);
-        let raw = &arrival.decoded.raw;
         part.set_once(self.keys.record(id), raw, self.max_age_ms, Counted::Record);
         let command = part.pipeline.cmd("ZADD").arg(&listing).arg(0);
-        command.arg(entry(id, &summary)).ignore();
+        command.arg(entry(id, &beside.summary)).ignore();
         part.touched.insert(listing);
         self.add_hour(shard, id);
-        if let Some(print) = arrival.fingerprint {
+        if let Some(print) = beside.fingerprint {
             let list = self.keys.fingerprint(print);
             let shard = self.keys.fingerprint_shard(print);
             let part = self.prints.entry(shard).or_insert_with(Part::new);
             let command = part.pipeline.cmd("ZADD").arg(&list).arg(0);
-            command.arg(source_member(record.origin(), id)).ignore();
+            command.arg(source_member(&beside.origin, id)).ignore();
             part.touched.insert(list);
         }
     }

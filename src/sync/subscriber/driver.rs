@@ -11,7 +11,7 @@ use qproxy_mqtt::{MqttClient, QoS};
 use tokio::time::{Instant, interval_at, sleep};
 use tokio_util::sync::CancellationToken;
 
-use crate::record::{Epoch, Item, NodeId, Record, SequenceRange};
+use crate::record::{Epoch, Item, NodeId, Outside, Record, SequenceRange};
 use crate::store::{self, Arrival, Batch, Receipt};
 
 use super::super::error::Error;
@@ -62,6 +62,8 @@ impl Running {
             intake: Intake {
                 rules: subscriber.rules.clone(),
                 max_decompressed: subscriber.config.max_message_decompressed,
+                keys: subscriber.config.keys.clone(),
+                metrics: subscriber.metrics.clone(),
             },
             ledger: Ledger::new(subscriber.config.ledger, stored),
             repair: Repair::new(subscriber.config.repair),
@@ -356,6 +358,10 @@ fn started_us(arrival: &Arrival) -> Option<i64> {
     match &arrival.decoded.item {
         Item::Record(Record::Exchange(exchange)) => Some(exchange.timing.started_us),
         Item::Record(Record::Stream(stream)) => Some(stream.timing.started_us),
+        Item::Sealed(sealed) => match &sealed.outside {
+            Outside::Record(clear) => Some(clear.timing.started_us),
+            Outside::Chunk { .. } | Outside::Segments { .. } => None,
+        },
         _ => None,
     }
 }

@@ -18,7 +18,7 @@ use qproxy_mqtt::session::AckMode;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use crate::record::{FingerprintRules, NodeId};
+use crate::record::{FingerprintRules, Keyring, NodeId};
 use crate::store::{self, Store};
 
 use super::control::{Trouble, log_events, stopped};
@@ -46,7 +46,7 @@ pub struct Scope {
 }
 
 /// How a player takes what arrives.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct SubscriberConfig {
     /// What it subscribes to.
     pub scope: Scope,
@@ -56,6 +56,8 @@ pub struct SubscriberConfig {
     pub inbound_bytes: usize,
     /// The largest message after unpacking.
     pub max_message_decompressed: usize,
+    /// The keys that open what is sealed.
+    pub keys: Arc<Keyring>,
     /// Limits of the ledger.
     pub ledger: LedgerConfig,
     /// How gaps are repaired.
@@ -83,6 +85,7 @@ impl Default for SubscriberConfig {
             batch_messages: 512,
             inbound_bytes: 16 << 20,
             max_message_decompressed: 8 << 20,
+            keys: Arc::default(),
             ledger: LedgerConfig::default(),
             repair: RepairConfig::default(),
             tick: Duration::from_millis(250),
@@ -231,7 +234,11 @@ impl Subscriber {
                     }
                     return Ok(Some(value));
                 }
-                Err(error @ (store::Error::Corrupt { .. } | store::Error::Closed)) => {
+                Err(
+                    error @ (store::Error::Corrupt { .. }
+                    | store::Error::Sealed { .. }
+                    | store::Error::Closed),
+                ) => {
                     return Err(error.into());
                 }
                 Err(error) => self.refused(&error),
@@ -251,6 +258,7 @@ impl Subscriber {
             store::Error::Full(_) => "full",
             store::Error::Unavailable { .. } => "unavailable",
             store::Error::Corrupt { .. } => "corrupt",
+            store::Error::Sealed { .. } => "sealed",
             store::Error::Closed => "closed",
         };
         self.metrics

@@ -72,7 +72,7 @@ impl Store for MemoryStore {
                 Item::Chunk(chunk) => {
                     self.add_chunk(chunk.record, chunk.side, chunk.index, chunk.bytes);
                 }
-                Item::Segments(_) | Item::Gap(_) => {}
+                Item::Segments(_) | Item::Gap(_) | Item::Sealed(_) => {}
             }
         }
         Ok(Receipt::default())

@@ -122,7 +122,7 @@ pub fn authority(url: &str) -> &str {
 }
 
 /// Replays all that `node` has against `target`; gives the finished report.
-fn replay(node: &Node, target: &str) -> Value {
+pub fn replay(node: &Node, target: &str) -> Value {
     // What httpbin tells of the request or makes anew: the marker of a replay, and the present time.
     let request = json!({
         "target": target, "concurrency": 1, "speed": "max", "keep_host": true,
