@@ -120,10 +120,7 @@ impl App {
 
         let results = Arc::new(Results::new(
             &settings.mqtt.root,
-            match keys.writing() {
-                Some(_) => results::Content::Withheld,
-                None => results::Content::Shown,
-            },
+            results::Content::under(&keys),
             metrics.unpublished.clone(),
         ));
         let events = api::Events::default();

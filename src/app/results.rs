@@ -10,6 +10,7 @@ use serde::Serialize;
 use crate::metrics::Counter;
 use crate::playback::report::Report;
 use crate::playback::{ReplayResult, ResultSink};
+use crate::record::Keyring;
 
 /// What of a record a result on the bus may tell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,6 +19,16 @@ pub(super) enum Content {
     Shown,
     /// Only what its topic would: where records are sealed, their paths, fields and bodies are not sent around in the open.
     Withheld,
+}
+
+impl Content {
+    /// What a node with these keys may tell.
+    pub(super) fn under(keys: &Keyring) -> Self {
+        match keys.writing() {
+            Some(_) => Self::Withheld,
+            None => Self::Shown,
+        }
+    }
 }
 
 /// What stays where content is withheld: of a result, and of a report.
