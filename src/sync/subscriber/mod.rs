@@ -54,8 +54,12 @@ pub struct SubscriberConfig {
     pub batch_messages: usize,
     /// Bytes that wait in memory to be committed, at most.
     pub inbound_bytes: usize,
-    /// The largest message after unpacking.
+    /// Bytes of one message after unpacking, at most: no recorder can be set to send more. A larger one is refused once,
+    /// and its places count as lost.
     pub max_message_decompressed: usize,
+    /// Bytes in memory that a batch takes once it is decoded: no further message is decoded for it beyond. A single message
+    /// that takes more is refused as one that unpacks to too much is.
+    pub batch_decoded: usize,
     /// Limits of the ledger.
     pub ledger: LedgerConfig,
     /// How gaps are repaired.
@@ -82,7 +86,8 @@ impl Default for SubscriberConfig {
             scope: Scope::default(),
             batch_messages: 512,
             inbound_bytes: 16 << 20,
-            max_message_decompressed: 8 << 20,
+            max_message_decompressed: 16 << 20,
+            batch_decoded: 32 << 20,
             ledger: LedgerConfig::default(),
             repair: RepairConfig::default(),
             tick: Duration::from_millis(250),
@@ -251,6 +256,7 @@ impl Subscriber {
             store::Error::Full(_) => "full",
             store::Error::Unavailable { .. } => "unavailable",
             store::Error::Corrupt { .. } => "corrupt",
+            store::Error::TooLarge { .. } => "too_large",
             store::Error::Closed => "closed",
         };
         self.metrics
