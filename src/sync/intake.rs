@@ -249,13 +249,13 @@ mod tests {
 
     #[test]
     fn small_items_that_take_much_memory_are_refused_by_what_they_take() {
-        let many: Vec<_> = (1..=3000).map(|seq| gap("rec", 1, seq, 1)).collect();
+        let many: Vec<_> = (1..=6000).map(|seq| gap("rec", 1, seq, 1)).collect();
         let payload = message(&many);
         assert!(payload.len() < intake().max_decompressed);
         let error = intake().read(&node("rec"), &payload).unwrap_err();
         assert!(error.is_size(), "{error}");
         let places = intake().places(&node("rec"), &payload);
-        assert_eq!(places.len(), 3000);
+        assert_eq!(places.len(), 6000);
     }
 
     proptest! {
