@@ -114,7 +114,7 @@ impl Recorder {
         let spool = spool::Config::new(directory.path().join("spool"), node(RECORDER));
         let spool = Spool::open(spool, spool::Metrics::default()).unwrap();
         let metrics = Metrics::default();
-        let (publisher, handle) = Publisher::new(
+        let (mut publisher, handle) = Publisher::new(
             config,
             endpoint.clone(),
             node(RECORDER),
@@ -129,7 +129,8 @@ impl Recorder {
             publisher: Some(handle.clone()),
         };
         let mut tasks = Tasks::new();
-        tasks.tasks.spawn(publisher.run(tasks.stop.clone()));
+        let stop = tasks.stop.clone();
+        tasks.tasks.spawn(async move { publisher.run(stop).await });
         let stop = tasks.stop.clone();
         tasks.tasks.spawn(async move { bus.run(roles, stop).await });
         Self {
@@ -201,7 +202,8 @@ impl Player {
             publisher: None,
         };
         let mut tasks = Tasks::new();
-        tasks.tasks.spawn(subscriber.run(tasks.stop.clone()));
+        let stop = tasks.stop.clone();
+        tasks.tasks.spawn(async move { subscriber.run(stop).await });
         let stop = tasks.stop.clone();
         tasks.tasks.spawn(async move { bus.run(roles, stop).await });
         Self {

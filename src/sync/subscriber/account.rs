@@ -18,7 +18,7 @@ use crate::store::{self, Batch};
 use super::super::error::chain;
 use super::driver::{Commit, Running, with};
 
-impl Running {
+impl Running<'_> {
     /// Looks for gaps, asks for them, acknowledges what moved, shows the state.
     pub(super) async fn tick(&mut self, shutdown: &CancellationToken) {
         let now = Instant::now();

@@ -27,8 +27,8 @@ use super::Subscriber;
 
 pub(super) type Asked = (Key, Result<ResendAnswer, String>);
 
-pub(super) struct Running {
-    pub(super) subscriber: Subscriber,
+pub(super) struct Running<'a> {
+    pub(super) subscriber: &'a Subscriber,
     pub(super) client: MqttClient,
     pub(super) intake: Intake,
     pub(super) ledger: Ledger,
@@ -65,9 +65,9 @@ pub(super) enum Commit {
     Stopped,
 }
 
-impl Running {
+impl<'a> Running<'a> {
     pub(super) fn new(
-        subscriber: Subscriber,
+        subscriber: &'a Subscriber,
         client: MqttClient,
         stored: Vec<store::Settled>,
     ) -> Self {
@@ -443,7 +443,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (subscriber, client) = subscriber(&folder);
         let node = NodeId::new("rec").unwrap();
-        let mut running = Running::new(subscriber, client, Vec::new());
+        let mut running = Running::new(&subscriber, client, Vec::new());
         let range = SequenceRange { first: 1, last: 1 };
         running
             .ledger

@@ -179,8 +179,14 @@ impl Subscriber {
     /// Takes what arrives until `shutdown`.
     ///
     /// # Errors
-    /// [`Error`] where it cannot go on; what was not acknowledged stays with the broker.
-    pub async fn run(self, shutdown: CancellationToken) -> Result<(), Error> {
+    /// [`Error`] where it cannot go on; what was not acknowledged stays with the broker, and it can be run again.
+    pub async fn run(&self, shutdown: CancellationToken) -> Result<(), Error> {
+        let result = self.receive(shutdown).await;
+        self.handle.status.lock().connected = false;
+        result
+    }
+
+    async fn receive(&self, shutdown: CancellationToken) -> Result<(), Error> {
         let mut settings = self.endpoint.client_config(self.client_id.clone());
         // A session that outlives a member of a group would be dealt messages that nobody takes.
         settings.clean_session =
