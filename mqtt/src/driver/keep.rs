@@ -16,16 +16,17 @@ use crate::queue::Queued;
 use crate::session::SessionChange;
 
 use super::latency::Waiting;
-use super::{Chain, ClientSession, Driver, Event, Shared, finish};
+use super::{Chain, ClientSession, Driver, Event, Left, Shared, finish};
 
-/// The session to go on with, and in the queue what was never sent. A session in memory is no older than the store.
+/// What to go on with, and in the queue what was never sent. A session in memory is no older than the store. Where it
+/// fails, what was left stays where it is.
 pub(crate) fn restore(
     shared: &Shared,
-    session: &mut Option<ClientSession>,
+    left: &mut Option<Left>,
     new: impl FnOnce() -> ClientSession,
-) -> Result<ClientSession, Error> {
+) -> Result<Left, Error> {
     let Some(store) = &shared.config.persistence else {
-        return Ok(session.take().unwrap_or_else(new));
+        return Ok(left.take().unwrap_or_else(|| Left::nothing(new())));
     };
     let saved = store.load(&shared.config.client_id)?;
     let next = &shared.next_number;
@@ -40,8 +41,8 @@ pub(crate) fn restore(
             number: Some(number),
             saved: None,
         }));
-    if let Some(session) = session.take() {
-        return Ok(session);
+    if let Some(left) = left.take() {
+        return Ok(left);
     }
     let mut session = new();
     for (id, in_flight) in saved.in_flight() {
@@ -54,7 +55,7 @@ pub(crate) fn restore(
     }
     saved.received().for_each(|id| session.restore_received(id));
     session.note_changes();
-    Ok(session)
+    Ok(Left::nothing(session))
 }
 
 fn expiry(publish: &Publish) -> Option<Instant> {

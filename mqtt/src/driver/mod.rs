@@ -25,7 +25,7 @@ use tracing::{Instrument, debug, info_span, warn};
 use crate::client::query::Queries;
 use crate::codec::ReasonCode;
 use crate::error::{ConnectError, Disconnected, Error};
-use crate::inbox::Inbox;
+use crate::inbox::{Delivery, Inbox, Place};
 use crate::message::Message;
 use crate::options::MqttConfig;
 use crate::persistence::{Change, PersistenceError};
@@ -144,9 +144,26 @@ impl Shared {
 /// How the driver ended.
 #[derive(Debug)]
 pub(crate) struct Ended {
-    /// To be taken up by the next `connect`.
-    pub(crate) session: ClientSession,
+    pub(crate) left: Left,
     pub(crate) result: Result<(), Error>,
+}
+
+/// What a driver leaves behind, to be taken up by the next `connect`.
+#[derive(Debug)]
+pub(crate) struct Left {
+    pub(crate) session: ClientSession,
+    /// A message whose receiver has no place left at all. It may be acknowledged already.
+    pub(crate) parked: Option<Message>,
+}
+
+impl Left {
+    /// Behind a session that no driver had yet.
+    pub(crate) fn nothing(session: ClientSession) -> Self {
+        Self {
+            session,
+            parked: None,
+        }
+    }
 }
 
 /// The first attempt's outcome; without it the first attempt is like any other.
@@ -190,16 +207,16 @@ enum Next {
 }
 
 impl Driver {
-    pub(crate) fn new(shared: Arc<Shared>, session: ClientSession) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, left: Left) -> Self {
         Self {
             leave: shared.leave.subscribe(),
             shared,
-            session,
+            session: left.session,
             drain_until: None,
             batch: Batch::default(),
             events: Vec::new(),
             unwritten: VecDeque::new(),
-            parked: None,
+            parked: left.parked,
             parked_since: None,
             attempt: 0,
             server: 0,
@@ -386,7 +403,7 @@ impl Driver {
         }
     }
 
-    /// Tells everybody who waits, and hands the session over for a later `connect`.
+    /// Tells everybody who waits, and hands over what a later `connect` goes on with.
     fn end(mut self, result: Result<(), Error>) -> Ended {
         self.shared.queue.close();
         // What cannot be saved now is done again by the next process: a repeat, which the server can tell.
@@ -417,9 +434,22 @@ impl Driver {
         for done in answered.into_iter().chain(controls).flatten() {
             let _ = done.send(Err(reason.clone()));
         }
-        Ended {
+        let left = Left {
+            parked: self.hand_over_parked(),
             session: self.session,
-            result,
+        };
+        Ended { left, result }
+    }
+
+    /// In automatic mode its acknowledgement is out: nobody would send it again.
+    fn hand_over_parked(&mut self) -> Option<Message> {
+        match self.shared.inbox.deliver(self.parked.take()?, Place::Last) {
+            Delivery::Queued => None,
+            Delivery::Unclaimed => {
+                self.shared.counters.unclaimed.add(1);
+                None
+            }
+            Delivery::Full(message) => Some(message),
         }
     }
 }

@@ -16,7 +16,7 @@ use tracing::debug;
 
 use crate::codec::{self, DecodeError, Publish, ReasonCode, Version};
 use crate::error::{Disconnected, Error, ServerReason};
-use crate::inbox::Delivery;
+use crate::inbox::{Delivery, Place};
 use crate::message::{Message, Receipt};
 use crate::options::whole_seconds;
 use crate::queue::{Answer, Batch, Control, Queued, Room};
@@ -232,7 +232,7 @@ impl Driver {
     }
 
     fn deliver(&mut self, message: Message) {
-        match self.shared.inbox.deliver(message) {
+        match self.shared.inbox.deliver(message, Place::Bounded) {
             Delivery::Queued => {}
             Delivery::Unclaimed => self.shared.counters.unclaimed.add(1),
             Delivery::Full(message) => self.parked = Some(message),

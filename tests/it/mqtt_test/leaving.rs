@@ -1,0 +1,48 @@
+//! What a client that leaves takes along for its next connect, and what it owes until then.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use qproxy::mqtt_client::client::{MqttClient, MqttConfig};
+use qproxy::mqtt_client::codec::{Ack, Disconnect, Packet, PacketId, Publish};
+use qproxy::mqtt_client::message::{QoS, Text};
+use qproxy::mqtt_client::session::AckMode;
+
+use super::connected;
+use crate::support::mqtt_peer::Peer;
+use crate::support::soon;
+
+fn ack(id: u16) -> Ack {
+    Ack::from(PacketId::new(id).unwrap())
+}
+
+#[tokio::test]
+async fn what_is_acknowledged_reaches_the_program_though_its_receiver_was_full() {
+    let peer = Peer::bind().await;
+    let client = MqttClient::new(MqttConfig {
+        inbound_messages: 1,
+        ..peer.config()
+    });
+    let mut messages = client.messages();
+    let (result, mut connection) = tokio::join!(client.connect(), peer.accept());
+    result.unwrap();
+    for id in [1, 2] {
+        connection.message("a", id.to_string(), id).await;
+        assert_eq!(connection.next().await, Packet::PubAck(ack(id)));
+    }
+    client.disconnect().await.unwrap();
+    // Nothing was taken yet, so that the next one finds not even the place of the one before.
+    let (result, mut connection) = tokio::join!(client.connect(), peer.accept());
+    result.unwrap();
+    connection.message("a", "3", 3).await;
+    assert_eq!(connection.next().await, Packet::PubAck(ack(3)));
+    client.disconnect().await.unwrap();
+    for expected in ["1", "2"] {
+        let message = messages.try_recv().expect("it was acknowledged");
+        assert_eq!(message.payload, expected);
+    }
+    let (result, _connection) = tokio::join!(client.connect(), peer.accept());
+    result.unwrap();
+    let third = soon("the third message", messages.recv()).await.unwrap();
+    assert_eq!(third.payload, "3");
+}
