@@ -339,6 +339,11 @@ impl Queue {
         }
     }
 
+    /// What was settled so far, for a driver that takes nothing else.
+    pub(crate) fn take_settled(&self) -> Vec<(AckId, Settled)> {
+        std::mem::take(&mut self.state().settled)
+    }
+
     /// What is not saved yet, to be given back with [`Queue::admit`]; and saved ones that were thrown out.
     pub(crate) fn take_arrivals(&self, into: &mut Vec<Queued>, withdrawn: &mut Vec<u64>) {
         let mut state = self.state();
@@ -433,7 +438,8 @@ impl Queue {
         self.state().expired += 1;
     }
 
-    /// Takes everything out, for nobody will send it.
+    /// Takes everything out, for nobody will send it. What is settled from now on waits for the next driver, which
+    /// has the same session.
     pub(crate) fn clear(&self) -> Batch {
         let mut state = self.state();
         state.bytes = 0;
@@ -444,7 +450,7 @@ impl Queue {
         Batch {
             publishes,
             controls: std::mem::take(&mut state.controls),
-            settled: std::mem::take(&mut state.settled),
+            settled: Vec::new(),
         }
     }
 }

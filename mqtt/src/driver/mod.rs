@@ -363,11 +363,20 @@ impl Driver {
             return Err(Error::Stopped);
         }
         let until = self.drain_deadline();
+        self.settle();
         if self.is_drained() {
             return Ok(());
         }
         tokio::time::sleep_until(until).await;
         self.undelivered()
+    }
+
+    /// Without a connection: what the program has settled is no more than noted, so that a repeat of it is answered at
+    /// once and not delivered.
+    fn settle(&mut self) {
+        for (id, settled) in self.shared.queue.take_settled() {
+            self.session.settle(id, settled);
+        }
     }
 
     fn drain_deadline(&mut self) -> Instant {
@@ -406,6 +415,7 @@ impl Driver {
     /// Tells everybody who waits, and hands over what a later `connect` goes on with.
     fn end(mut self, result: Result<(), Error>) -> Ended {
         self.shared.queue.close();
+        self.settle();
         // What cannot be saved now is done again by the next process: a repeat, which the server can tell.
         let _ = self.save_session();
         let reason = match &result {

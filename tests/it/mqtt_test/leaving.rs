@@ -46,3 +46,48 @@ async fn what_is_acknowledged_reaches_the_program_though_its_receiver_was_full()
     let third = soon("the third message", messages.recv()).await.unwrap();
     assert_eq!(third.payload, "3");
 }
+
+#[tokio::test]
+async fn what_the_program_acknowledges_during_an_outage_is_settled_though_it_leaves() {
+    let peer = Peer::bind().await;
+    let config = MqttConfig {
+        ack_mode: AckMode::Manual,
+        clean_session: false,
+        // Longer than any test waits: nothing here is worth waiting for.
+        drain_timeout: Duration::from_secs(3600),
+        ..peer.config()
+    };
+    let (client, mut connection) = connected(&peer, config).await;
+    let mut messages = client.messages();
+    let publish = |dup| {
+        Packet::Publish(Publish {
+            dup,
+            qos: QoS::ExactlyOnce,
+            topic: Text::from_static("t"),
+            id: PacketId::new(7),
+            payload: Bytes::from_static(b"once"),
+            ..Publish::default()
+        })
+    };
+    connection.send(&publish(false)).await;
+    let message = soon("the message", messages.recv()).await.unwrap();
+    drop(connection);
+    // Taken, and never answered.
+    let outage = peer.accept_tcp().await;
+    message.ack();
+    soon("disconnect", client.disconnect()).await.unwrap();
+    drop(outage);
+
+    let (result, mut connection) = tokio::join!(client.connect(), peer.resume());
+    result.unwrap();
+    connection.send(&publish(true)).await;
+    assert_eq!(connection.next().await, Packet::PubRec(ack(7)));
+    connection.send(&Packet::PubRel(ack(7))).await;
+    assert_eq!(connection.next().await, Packet::PubComp(ack(7)));
+    assert!(messages.try_recv().is_none(), "it was delivered before");
+    // Acknowledgements leave in order: none would, behind one that is stuck.
+    connection.message("t", "next", 8).await;
+    let next = soon("the next message", messages.recv()).await.unwrap();
+    next.ack();
+    assert_eq!(connection.next().await, Packet::PubAck(ack(8)));
+}
