@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 
 use crate::codec::{
     self, Packet, PacketId, QoS, ReasonCode, RetainHandling, Subscribe, SubscribeProperties,
-    Subscription, SubscriptionId, Text, Version,
+    Subscription, SubscriptionId, Text, Unsubscribe, Version,
 };
 use crate::driver::Shared;
 use crate::error::{Error, ServerReason};
@@ -177,12 +177,15 @@ async fn subscribe_to(
 }
 
 async fn unsubscribe_from(shared: &Shared, filters: Vec<Text>) -> Result<Answer, Error> {
-    let mut size = 9;
     for filter in &filters {
         topic::validate_filter(filter)?;
-        size += 2 + filter.as_bytes().len();
     }
-    publish::check_size(shared, size)?;
+    let packet = Unsubscribe {
+        id: PacketId::MIN,
+        filters: filters.clone(),
+        user_properties: Vec::new(),
+    };
+    check_encoding(shared, &Packet::Unsubscribe(packet))?;
     ask(shared, |answered| Control::Unsubscribe(filters, answered)).await
 }
 
@@ -198,7 +201,7 @@ fn check_version(
     Ok(())
 }
 
-/// Options may be at odds with the filter: what cannot be written has to be refused here.
+/// Options may be at odds with the filter, and a shared filter with 5.0: what cannot be written has to be refused here.
 fn check_encoding(shared: &Shared, packet: &Packet) -> Result<(), Error> {
     let mut buf = BytesMut::new();
     codec::encode(packet, shared.config.protocol, &mut buf)?;

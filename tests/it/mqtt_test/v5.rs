@@ -441,6 +441,12 @@ async fn what_cannot_be_written_is_refused_at_the_call() {
             .publish_with("t", "", PublishOptions::default().response_topic("a/#"))
             .await,
         client.subscribe("$share/g/t", shared).await.map(drop),
+        client.unsubscribe("$share/g").await,
+        client.unsubscribe("$share//t").await,
+        client
+            .unsubscribe_many(vec!["t".into(), "$share/+/t".into()])
+            .await
+            .map(drop),
     ] {
         assert!(matches!(result, Err(Error::Unsendable(_))), "{result:?}");
     }
