@@ -106,13 +106,15 @@ impl Inbox {
         messages
     }
 
-    /// A receiver of what `filter` matches, as long as no earlier one does.
+    /// A receiver of what `filter` matches, as long as no earlier one does. A shared filter is one of the topics behind
+    /// its group, in MQTT 3.1.1 too: many of its servers share subscriptions.
     pub(crate) fn filtered(&self, filter: &str) -> Messages {
         let (sender, messages) = self.channel();
         let mut routes = self.routes();
         // Here too, lest receivers that are given up before a message comes stay for ever.
         routes.filtered.retain(|(_, sender)| !sender.is_closed());
-        routes.filtered.push((filter.to_owned(), sender));
+        let matched = topic::unshared(filter).to_owned();
+        routes.filtered.push((matched, sender));
         messages
     }
 

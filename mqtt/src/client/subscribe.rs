@@ -87,7 +87,8 @@ impl MqttClient {
     }
 
     /// Subscribes, and gives the messages of this filter a receiver of their own. Where filters overlap, the
-    /// receiver that was made first takes the message. Dropping it does not unsubscribe.
+    /// receiver that was made first takes the message. Dropping it does not unsubscribe. Of a shared filter,
+    /// `$share/{group}/{filter}`, it is what stands behind the group that counts.
     ///
     /// # Errors
     /// As [`MqttClient::subscribe`].
