@@ -18,8 +18,9 @@ use crate::session::SessionChange;
 use super::latency::Waiting;
 use super::{Chain, ClientSession, Driver, Event, Left, Shared, finish};
 
-/// What to go on with, and in the queue what was never sent. A session in memory is no older than the store. Where it
-/// fails, what was left stays where it is.
+/// What to go on with, and in the queue what was never sent. A session in memory is no older than the store, and the
+/// store is brought up to it first: what is in flight would be queued once more otherwise. Where it fails, what was left
+/// stays where it is.
 pub(crate) fn restore(
     shared: &Shared,
     left: &mut Option<Left>,
@@ -28,6 +29,10 @@ pub(crate) fn restore(
     let Some(store) = &shared.config.persistence else {
         return Ok(left.take().unwrap_or_else(|| Left::nothing(new())));
     };
+    if let Some(left) = left.as_mut().filter(|left| !left.unsaved.is_empty()) {
+        store.save(&left.unsaved)?;
+        left.unsaved.clear();
+    }
     let saved = store.load(&shared.config.client_id)?;
     let next = &shared.next_number;
     next.fetch_max(saved.next_number(), Ordering::Relaxed);

@@ -154,6 +154,8 @@ pub(crate) struct Left {
     pub(crate) session: ClientSession,
     /// A message whose receiver has no place left at all. It may be acknowledged already.
     pub(crate) parked: Option<Message>,
+    /// Changes of the session that the store has refused so far.
+    pub(crate) unsaved: Vec<Change>,
 }
 
 impl Left {
@@ -162,6 +164,7 @@ impl Left {
         Self {
             session,
             parked: None,
+            unsaved: Vec::new(),
         }
     }
 }
@@ -223,7 +226,7 @@ impl Driver {
             tried: 0,
             short_connections: 0,
             was_connected: false,
-            unsaved: Vec::new(),
+            unsaved: left.unsaved,
             pinged: None,
             changes: Vec::new(),
         }
@@ -416,7 +419,8 @@ impl Driver {
     fn end(mut self, result: Result<(), Error>) -> Ended {
         self.shared.queue.close();
         self.settle();
-        // What cannot be saved now is done again by the next process: a repeat, which the server can tell.
+        // What cannot be saved now is the next driver's to save. In the next process it is done again: a repeat, which
+        // the server can tell.
         let _ = self.save_session();
         let reason = match &result {
             Err(error @ (Error::TakenOver(_) | Error::Connect(_))) => {
@@ -447,6 +451,7 @@ impl Driver {
         let left = Left {
             parked: self.hand_over_parked(),
             session: self.session,
+            unsaved: self.unsaved,
         };
         Ended { left, result }
     }
