@@ -344,11 +344,19 @@ impl Queue {
         std::mem::take(&mut self.state().settled)
     }
 
-    /// What is not saved yet, to be given back with [`Queue::admit`]; and saved ones that were thrown out.
-    pub(crate) fn take_arrivals(&self, into: &mut Vec<Queued>, withdrawn: &mut Vec<u64>) {
-        let mut state = self.state();
-        into.extend(state.arrivals.drain(..));
-        withdrawn.append(&mut state.withdrawn);
+    /// What is not saved yet, to be given back with [`Queue::admit`].
+    pub(crate) fn take_arrivals(&self) -> Vec<Queued> {
+        self.state().arrivals.drain(..).collect()
+    }
+
+    /// Numbers of saved ones that were thrown out.
+    pub(crate) fn take_withdrawn(&self) -> Vec<u64> {
+        std::mem::take(&mut self.state().withdrawn)
+    }
+
+    /// Takes those back that are to be taken again. They are no more than were ever saved.
+    pub(crate) fn give_back_withdrawn(&self, withdrawn: &[u64]) {
+        self.state().withdrawn.extend_from_slice(withdrawn);
     }
 
     /// Lets them be sent, in their order; those that are not given back are forgotten.

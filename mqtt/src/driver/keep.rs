@@ -6,12 +6,12 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
-use tracing::warn;
+use tracing::{debug, warn};
 
 use crate::client::PublishToken;
 use crate::codec::{Publish, QoS};
 use crate::error::{Disconnected, Error};
-use crate::persistence::{Change, InFlight};
+use crate::persistence::{Change, InFlight, PersistenceError};
 use crate::queue::Queued;
 use crate::session::SessionChange;
 
@@ -33,6 +33,7 @@ pub(crate) fn restore(
         store.save(&left.unsaved)?;
         left.unsaved.clear();
     }
+    save_withdrawals(shared)?;
     let saved = store.load(&shared.config.client_id)?;
     let next = &shared.next_number;
     next.fetch_max(saved.next_number(), Ordering::Relaxed);
@@ -106,17 +107,39 @@ pub(super) async fn keep_saving(shared: &Shared) -> Infallible {
     }
 }
 
+/// Saves that publishes were thrown out of the queue: a batch of its own, for a full store takes it and has room then.
+///
+/// # Errors
+/// None of it was saved; it is tried again with the next.
+pub(super) fn save_withdrawals(shared: &Shared) -> Result<(), PersistenceError> {
+    let Some(store) = &shared.config.persistence else {
+        return Ok(());
+    };
+    let withdrawn = shared.queue.take_withdrawn();
+    if withdrawn.is_empty() {
+        return Ok(());
+    }
+    let numbers = withdrawn.iter();
+    let changes: Vec<_> = numbers
+        .map(|&number| Change::Withdrawn { number })
+        .collect();
+    let saved = store.save(&changes);
+    if saved.is_err() {
+        shared.queue.give_back_withdrawn(&withdrawn);
+    }
+    saved
+}
+
 /// Saves what producers put in, in one batch, and lets it be sent; what cannot be saved fails.
 pub(super) fn save_arrivals(shared: &Shared) {
     let Some(store) = &shared.config.persistence else {
         return;
     };
-    let (mut arrivals, mut withdrawn) = (Vec::new(), Vec::new());
-    shared.queue.take_arrivals(&mut arrivals, &mut withdrawn);
-    let withdrawn = withdrawn.into_iter();
-    let mut changes: Vec<_> = withdrawn
-        .map(|number| Change::Withdrawn { number })
-        .collect();
+    if let Err(reason) = save_withdrawals(shared) {
+        debug!(reason = %Chain(&reason), "what was thrown out stays in the store for now");
+    }
+    let mut arrivals = shared.queue.take_arrivals();
+    let mut changes = Vec::new();
     for queued in &mut arrivals {
         if queued.publish.qos == QoS::AtMostOnce {
             continue;

@@ -422,6 +422,7 @@ impl Driver {
         // What cannot be saved now is the next driver's to save. In the next process it is done again: a repeat, which
         // the server can tell.
         let _ = self.save_session();
+        let _ = keep::save_withdrawals(&self.shared);
         let reason = match &result {
             Err(error @ (Error::TakenOver(_) | Error::Connect(_))) => {
                 warn!(reason = %Chain(error), "stopped");

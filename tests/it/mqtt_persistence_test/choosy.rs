@@ -95,3 +95,48 @@ async fn a_publish_whose_id_could_not_be_saved_is_not_sent_under_two() {
     assert_eq!(next.payload, "next");
     assert_ne!(next.id, once.id);
 }
+
+#[tokio::test]
+async fn a_message_that_was_thrown_out_leaves_the_store_as_soon_as_the_store_lets_it() {
+    let store = Choosy::new();
+    let nowhere = MqttConfig {
+        port: free_port(),
+        queue_messages: 2,
+        overflow: Overflow::DropOldest,
+        ..MqttConfig::default()
+    };
+    let client = MqttClient::new(lasting(nowhere, &store));
+    client.start().await.unwrap();
+    let publish = async |payload: &'static str| {
+        let publish = client.publish_deferred("t", payload, QoS::AtLeastOnce);
+        soon("the store", publish).await.map(drop)
+    };
+    publish("a").await.unwrap();
+    publish("b").await.unwrap();
+    store.refuse(|_| true);
+    let refused = publish("throws a out").await;
+    assert!(matches!(refused, Err(Error::NotSaved(_))), "{refused:?}");
+    assert_eq!(store.queued(), ["a", "b"]);
+    store.refuse(|_| false);
+    publish("c").await.unwrap();
+    assert_eq!(store.queued(), ["b", "c"]);
+
+    // A full store refuses what needs room, and takes what makes some.
+    store.refuse(|change| matches!(change, Change::Accepted { .. }));
+    let refused = publish("throws b out").await;
+    assert!(matches!(refused, Err(Error::NotSaved(_))), "{refused:?}");
+    assert_eq!(store.queued(), ["c"]);
+
+    store.refuse(|_| false);
+    publish("d").await.unwrap();
+    store.refuse(|_| true);
+    let refused = publish("throws c out").await;
+    assert!(matches!(refused, Err(Error::NotSaved(_))), "{refused:?}");
+    store.refuse(|_| false);
+    let left = client.disconnect().await;
+    assert!(
+        matches!(left, Err(Error::Undelivered { left: 1, .. })),
+        "{left:?}"
+    );
+    assert_eq!(store.queued(), ["d"]);
+}
