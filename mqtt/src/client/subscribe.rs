@@ -59,7 +59,8 @@ impl MqttClient {
     /// Subscribes to one filter; returns the QoS that the server grants.
     ///
     /// The subscription is renewed whenever the server has lost it. While there is no connection it waits, for
-    /// `request_timeout` at most. Dropped while it waits, the subscription may have been made.
+    /// `request_timeout` at most. Given up while it waits for a connection, the subscription is not made; given up while
+    /// it waits for the answer, it may have been.
     ///
     /// # Errors
     /// The filter is not legal, the server refuses it, or the client has stopped.
