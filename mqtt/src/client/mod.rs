@@ -154,7 +154,7 @@ impl MqttClient {
     }
 
     /// Delivers what is queued and in flight, within `drain_timeout`, and disconnects in order: the server publishes
-    /// no will. Does nothing where there is no connection. `connect` may follow.
+    /// no will, and has a second to close. Does nothing where there is no connection. `connect` may follow.
     ///
     /// # Errors
     /// Messages were left, or the client had stopped by itself; it is disconnected all the same.

@@ -91,3 +91,22 @@ async fn what_the_program_acknowledges_during_an_outage_is_settled_though_it_lea
     next.ack();
     assert_eq!(connection.next().await, Packet::PubAck(ack(8)));
 }
+
+#[tokio::test]
+async fn the_last_bytes_are_not_lost_to_a_server_that_is_still_talking() {
+    let peer = Peer::bind().await;
+    let (client, mut connection) = connected(&peer, peer.config()).await;
+    let leaving = tokio::spawn(async move { client.disconnect().await });
+    assert_eq!(
+        connection.next().await,
+        Packet::Disconnect(Disconnect::default())
+    );
+    assert_eq!(connection.try_next().await, None);
+    // More than sockets hold: a closed one answers with a reset, which takes along what the server has not read.
+    let talk = vec![0; 1 << 20];
+    for _ in 0..16 {
+        connection.write(&talk).await;
+    }
+    drop(connection);
+    soon("disconnect", leaving).await.unwrap().unwrap();
+}
