@@ -100,6 +100,7 @@ async fn a_publish_whose_id_could_not_be_saved_is_not_sent_under_two() {
 async fn a_message_that_was_thrown_out_leaves_the_store_as_soon_as_the_store_lets_it() {
     let store = Choosy::new();
     let nowhere = MqttConfig {
+        client_id: "tested".to_string(),
         port: free_port(),
         queue_messages: 2,
         overflow: Overflow::DropOldest,

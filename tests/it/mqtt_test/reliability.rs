@@ -17,7 +17,7 @@ use tokio::net::{TcpSocket, TcpStream};
 
 use super::{connected, event};
 use crate::support::mqtt_peer::{Peer, PeerConnection};
-use crate::support::{eventually, soon};
+use crate::support::{PATIENCE, eventually, soon};
 
 /// Answers everything, queries included, until the client leaves.
 async fn oblige(mut connection: PeerConnection) {
@@ -537,6 +537,7 @@ async fn queries_that_nobody_waits_for_any_more_leave_no_subscription_behind() {
     };
     let client = MqttClient::new(MqttConfig {
         query,
+        request_timeout: Some(PATIENCE),
         ..peer.config()
     });
     client.start().await.unwrap();
