@@ -403,8 +403,7 @@ async fn answers_to_nothing_are_counted_and_harm_nothing() {
 
     let token = client.try_publish("a", "", QoS::ExactlyOnce).unwrap();
     let id = Ack::from(connection.publish().await.id.unwrap());
-    // Of the wrong kind, and out of turn.
-    connection.send(&Packet::PubAck(id.clone())).await;
+    // Out of turn.
     connection.send(&Packet::PubComp(id.clone())).await;
     for _ in 0..2 {
         connection.send(&Packet::PubRec(id.clone())).await;
@@ -418,8 +417,8 @@ async fn answers_to_nothing_are_counted_and_harm_nothing() {
     // Its answer says that everything before it was seen.
     connection.send(&Packet::PubRel(unknown())).await;
     assert_eq!(connection.next().await, Packet::PubComp(unknown()));
-    eventually("all are counted", || async { client.stats().ignored >= 9 }).await;
-    assert_eq!(client.stats().ignored, 9);
+    eventually("all are counted", || async { client.stats().ignored >= 8 }).await;
+    assert_eq!(client.stats().ignored, 8);
     assert_eq!(client.stats().acknowledged, 1);
     assert!(client.is_connected());
 }
