@@ -94,6 +94,7 @@ where
 {
     let mut seen = Seen::new(shared.config.query.remembered_requests);
     let mut handlers = JoinSet::new();
+    let handler = Arc::new(handler);
     loop {
         let message = tokio::select! {
             Some(finished) = handlers.join_next() => {
@@ -123,10 +124,10 @@ where
             }
             continue;
         }
-        let answered = handler(request);
-        let shared = shared.clone();
+        let (shared, handler) = (shared.clone(), handler.clone());
         handlers.spawn(async move {
-            let result = answered.await;
+            // Called in here: a handler that panics before it returns its future must not take the responder along.
+            let result = handler(request).await;
             if let Err(error) = answer(&shared, &reply_to, result).await {
                 warn!(%error, "could not answer a query");
             }
