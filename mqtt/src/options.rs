@@ -70,7 +70,7 @@ pub struct MqttConfig {
     pub reconnect: Backoff,
     /// When to believe that another client has the same id.
     pub takeover: Takeover,
-    /// Publishes of QoS 1 and 2 in flight at once. Default 100.
+    /// Publishes of QoS 1 and 2 in flight at once, 65,519 at most: subscribes need ids too. Default 100.
     pub window: u16,
     /// How many of those may be of QoS 2. Default 20: Mosquitto completes further ones, and loses them without a
     /// word (2.0.11 at its default `max_inflight_messages`).

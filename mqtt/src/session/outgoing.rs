@@ -83,10 +83,10 @@ impl<P, S> Outgoing<P, S> {
     }
 
     pub(super) fn window_free(&self) -> WindowFree {
-        let ids_left = usize::from(u16::MAX) - self.publishes - usize::from(self.controls);
-        let acknowledged = usize::from(self.window.min(self.terms.receive_maximum))
-            .saturating_sub(self.publishes)
-            .min(ids_left);
+        let room = self.window.min(self.terms.receive_maximum);
+        // Controls may take their ids between this answer and the publishes that rely on it.
+        let room = room.min(u16::MAX - CONTROL_WINDOW);
+        let acknowledged = usize::from(room).saturating_sub(self.publishes);
         let exactly_once = usize::from(self.window_exactly_once);
         WindowFree {
             acknowledged,
