@@ -21,7 +21,7 @@ pub struct MqttConfig {
     /// Which version of MQTT to speak. Default 3.1.1, which every server does.
     pub protocol: Version,
     /// Client id. Empty lets the server choose one, which in 3.1.1 needs `clean_session`; in 5.0 the one it chose is
-    /// kept for later connections of this client.
+    /// kept for later connections of this client; with `persistence` it has to be named.
     pub client_id: String,
     /// Name or address of the server. Default `localhost`.
     pub host: String,
@@ -176,6 +176,9 @@ impl MqttConfig {
         }
         if self.persistence.is_some() && self.clean_session {
             return Err(ConfigError::PersistenceAlone);
+        }
+        if self.persistence.is_some() && self.client_id.is_empty() {
+            return Err(ConfigError::PersistenceUnnamed);
         }
         let windows = [self.window, self.window_exactly_once, self.receive_maximum];
         if windows.contains(&0) || self.queue_messages == 0 || self.inbound_messages == 0 {
@@ -383,6 +386,7 @@ impl Default for QueryOptions {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::persistence::{Change, PersistenceError, Saved};
 
     #[test]
     fn token_does_not_print() {
@@ -469,6 +473,34 @@ mod tests {
             ..MqttConfig::default()
         };
         assert_eq!(config.check(), Ok(()));
+    }
+
+    #[test]
+    fn what_outlives_the_process_needs_a_name_in_both_versions() {
+        #[derive(Debug)]
+        struct Nowhere;
+        impl Persistence for Nowhere {
+            fn load(&self, _: &str) -> Result<Saved, PersistenceError> {
+                Ok(Saved::default())
+            }
+            fn save(&self, _: &[Change]) -> Result<(), PersistenceError> {
+                Ok(())
+            }
+        }
+        for protocol in [Version::V311, Version::V5] {
+            let unnamed = MqttConfig {
+                protocol,
+                clean_session: false,
+                persistence: Some(Arc::new(Nowhere)),
+                ..MqttConfig::default()
+            };
+            assert!(unnamed.check().is_err(), "{protocol:?}");
+            let named = MqttConfig {
+                client_id: "a".to_owned(),
+                ..unnamed
+            };
+            assert_eq!(named.check(), Ok(()));
+        }
     }
 
     #[test]
