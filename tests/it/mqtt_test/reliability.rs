@@ -404,7 +404,7 @@ async fn answers_to_nothing_are_counted_and_harm_nothing() {
     let token = client.try_publish("a", "", QoS::ExactlyOnce).unwrap();
     let id = Ack::from(connection.publish().await.id.unwrap());
     // Of the wrong kind, and out of turn.
-    connection.send(&Packet::PubAck(id.clone())).await;
+    connection.send(&Packet::UnsubAck(id.id.into())).await;
     connection.send(&Packet::PubComp(id.clone())).await;
     for _ in 0..2 {
         connection.send(&Packet::PubRec(id.clone())).await;
