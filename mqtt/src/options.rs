@@ -27,8 +27,8 @@ pub struct MqttConfig {
     pub host: String,
     /// Its port. Default 1883.
     pub port: u16,
-    /// Further servers, tried in turn where the one before cannot be reached or refuses. Whether they share sessions
-    /// is up to them. Default none.
+    /// Further servers, tried in turn where the one before cannot be reached, refuses, accepts but ends the connection
+    /// at once, or says to use another. Whether they share sessions is up to them. Default none.
     pub fallbacks: Vec<Server>,
     /// Keep alive in seconds; 0 switches it off. Default 60.
     pub keep_alive: u16,
@@ -318,11 +318,16 @@ impl Backoff {
 }
 
 /// Two clients with one id throw each other out for ever; this says when to stop instead.
+///
+/// A server of MQTT 5.0 says that the session was taken over, and only that counts. One of 3.1.1 says nothing: there
+/// each close right after accepting counts, those of a server that crashes again and again too. Where that is the likelier
+/// case, set `connections` to 0.
 #[derive(Debug, Clone, Copy)]
 pub struct Takeover {
     /// So many connections in a row, closed by the server. 0 never stops. Default 5.
     pub connections: u32,
-    /// Each within this time after it was accepted. Default 5 s.
+    /// Each within this time after it was accepted. A connection that ends so soon for any other reason has the next
+    /// of the `fallbacks` tried. Default 5 s.
     pub within: Duration,
 }
 

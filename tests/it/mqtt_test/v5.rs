@@ -15,7 +15,7 @@ use qproxy::mqtt_client::codec::{
 };
 use qproxy::mqtt_client::error::{ConnectError, Disconnected, Error, QueryError};
 use qproxy::mqtt_client::message::{PayloadFormat, QoS, Text};
-use qproxy::mqtt_client::options::{QueryOptions, Takeover};
+use qproxy::mqtt_client::options::{QueryOptions, Server, Takeover};
 use qproxy::mqtt_client::session::{AckMode, Forbidden};
 
 use super::{connected, event};
@@ -301,6 +301,55 @@ async fn a_client_whose_session_is_taken_over_again_and_again_stops() {
             reason: Error::TakenOver(3)
         }
     ));
+}
+
+#[tokio::test]
+async fn a_server_of_5_0_that_closes_at_once_again_and_again_is_not_taken_for_another_client() {
+    let peer = Peer::bind().await;
+    let takeover = Takeover {
+        connections: 2,
+        within: Duration::from_secs(60),
+    };
+    let config = MqttConfig {
+        takeover,
+        ..config(&peer)
+    };
+    let (client, connection) = connected(&peer, config).await;
+    drop(connection);
+    for _ in 0..4 {
+        drop(peer.accept().await);
+    }
+    let _connection = peer.accept().await;
+    client.disconnect().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_server_that_sends_the_client_away_has_the_next_one_tried() {
+    let (first, second) = (Peer::bind().await, Peer::bind().await);
+    let config = |within| MqttConfig {
+        takeover: Takeover {
+            connections: 5,
+            within,
+        },
+        fallbacks: vec![Server {
+            host: "127.0.0.1".to_owned(),
+            port: second.config().port,
+        }],
+        ..config(&first)
+    };
+    // Without a word, but too soon.
+    let (_client, connection) = connected(&first, config(Duration::from_secs(60))).await;
+    drop(connection);
+    let _served = second.accept().await;
+    // With a word, however long it lasted.
+    let (_client, mut connection) = connected(&first, config(Duration::ZERO)).await;
+    let goodbye = Disconnect::from(ReasonCode::UseAnotherServer);
+    connection.send(&Packet::Disconnect(goodbye)).await;
+    let _served = second.accept().await;
+    // A longer connection that breaks is made again with the same one.
+    let (_client, connection) = connected(&first, config(Duration::ZERO)).await;
+    drop(connection);
+    let _served = first.accept().await;
 }
 
 #[tokio::test]
