@@ -12,7 +12,7 @@ use crate::codec::{self, PacketId, Publish, PublishProperties, QoS, ReasonCode, 
 use crate::driver::{Shared, keep};
 use crate::error::Error;
 use crate::options::whole_seconds;
-use crate::queue::Queued;
+use crate::queue::{Kept, Queued};
 use crate::topic;
 
 use super::{MqttClient, PublishOptions};
@@ -155,6 +155,7 @@ pub(super) fn prepare(
             publish,
             expires,
             done: Some(sender),
+            kept: Kept::Yes,
             number: None,
             saved: None,
         },

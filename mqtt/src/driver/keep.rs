@@ -12,7 +12,7 @@ use crate::client::PublishToken;
 use crate::codec::{Publish, QoS};
 use crate::error::{Disconnected, Error};
 use crate::persistence::{Change, InFlight};
-use crate::queue::Queued;
+use crate::queue::{Kept, Queued};
 use crate::session::SessionChange;
 
 use super::latency::Waiting;
@@ -37,6 +37,7 @@ pub(crate) fn restore(
             expires: expiry(publish),
             publish: publish.clone(),
             done: None,
+            kept: Kept::Yes,
             number: Some(number),
             saved: None,
         }));
@@ -112,7 +113,7 @@ pub(super) fn save_arrivals(shared: &Shared) {
         .map(|number| Change::Withdrawn { number })
         .collect();
     for queued in &mut arrivals {
-        if queued.publish.qos == QoS::AtMostOnce {
+        if queued.publish.qos == QoS::AtMostOnce || queued.kept == Kept::No {
             continue;
         }
         let number = shared.next_number.fetch_add(1, Ordering::Relaxed);
