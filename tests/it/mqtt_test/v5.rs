@@ -1,6 +1,6 @@
 //! MQTT 5.0 against a server that follows a script.
 
-use std::num::NonZeroU16;
+use std::num::{NonZeroU16, NonZeroU32};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -732,15 +732,20 @@ async fn a_responder_answers_where_it_is_told_to_and_callers_of_3_1_1_on_their_l
     let _responder = responder.unwrap();
     for (packet, answers) in [
         (
-            asking("t/_q/me/1", "elsewhere", "abcdef"),
+            asking("t/_q/me/1", "root/me/1", "abcdef"),
             vec![
                 (
-                    "elsewhere",
+                    "root/me/1",
                     "abcd",
                     vec![("query-status", "more"), ("query-part", "0")],
                 ),
-                ("elsewhere", "ef", vec![("query-part", "1")]),
+                ("root/me/1", "ef", vec![("query-part", "1")]),
             ],
+        ),
+        (
+            // Of another form: who asks may not know of parts.
+            asking("t/_q/me/5", "elsewhere", "abcdef"),
+            vec![("elsewhere", "abcdef", vec![])],
         ),
         (
             asking("t/_q/me/2", "elsewhere", "ab"),
@@ -776,4 +781,29 @@ async fn a_responder_answers_where_it_is_told_to_and_callers_of_3_1_1_on_their_l
             (topic, payload.as_bytes())
         );
     }
+}
+
+#[tokio::test]
+async fn an_answer_in_one_piece_over_the_servers_limit_is_an_error_answer() {
+    let peer = Peer::bind().await;
+    let terms = ConnAckProperties {
+        max_packet_size: NonZeroU32::new(200),
+        ..ConnAckProperties::default()
+    };
+    let (client, mut connection) = client_on(&peer, terms).await;
+    let handler = |_| async { Ok(Bytes::from(vec![0; 200])) };
+    let (responder, _) = tokio::join!(client.respond("t", handler), connection.grant());
+    let _responder = responder.unwrap();
+    connection.send(&asking("t/_q/me/1", "elsewhere", "")).await;
+    let answer = soon("an answer", connection.publish()).await;
+    assert_eq!(answer.topic, "elsewhere");
+    assert_eq!(
+        answer.payload,
+        "an answer of 200 bytes does not fit into 200"
+    );
+    let said = answer.properties.unwrap();
+    assert_eq!(
+        said.user_properties,
+        [("query-status".into(), "error".into())]
+    );
 }
