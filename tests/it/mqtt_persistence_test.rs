@@ -400,6 +400,7 @@ async fn a_query_whose_caller_gave_up_is_neither_sent_later_nor_kept() {
     let (answer, ()) = tokio::join!(client.query("t", ""), answering);
     assert_eq!(answer.unwrap(), "answer");
     drop(server);
+    eventually("the break is seen", || async { !client.is_connected() }).await;
     let error = client.query("t", "").await.unwrap_err();
     assert!(
         matches!(error, Error::Query(QueryError::Timeout(_))),
