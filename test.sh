@@ -20,6 +20,7 @@ need nginx nginx-light
 need microsocks microsocks
 need tinyproxy tinyproxy-bin
 need curl curl ca-certificates
+need h2load nghttp2-client
 need openssl openssl
 need python3 python3 python3-venv
 python3 -c 'import venv, ensurepip' 2>/dev/null || packages+=(python3-venv)

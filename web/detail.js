@@ -52,6 +52,12 @@ function facts(record) {
   const { kind, failure, detail } = record.outcome;
   add("Status", record.response?.status, statusClass(record.response?.status));
   add("Outcome", [kind, failure, detail].filter(Boolean).join(": "), kind === "ok" ? "" : "failed");
+  if (record.grpc) {
+    const { service, method, status, message, request, response } = record.grpc;
+    add("gRPC", `${service} / ${method}, ${request.count} asked, ${response.count} answered`);
+    add("gRPC status", [String(status ?? "none"), message].filter(Boolean).join(": "), status === 0 ? "" : "failed");
+  }
+  if (record.pace) add("Came in", `${record.pace.length} parts`);
   add("Started", clock(record.timing.started));
   add("Took", duration(record.timing.end_us));
   add("Service", `${record.service} (${record.protocol}) on ${record.origin.node}`);

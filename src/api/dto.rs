@@ -87,6 +87,34 @@ pub struct Record {
     pub stream: Option<Stream>,
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub redactions: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub grpc: Option<Grpc>,
+    /// When the parts of the response's content came: microseconds since the start, and bytes.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub pace: Vec<(u64, u64)>,
+}
+
+/// A gRPC call.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "named as the fields of `record::Grpc`")]
+pub struct Grpc {
+    pub service: String,
+    pub method: String,
+    pub status: Option<u32>,
+    #[serde(skip_serializing_if = "String::is_empty", default)]
+    pub message: String,
+    pub request: Messages,
+    pub response: Messages,
+}
+
+/// The length-prefixed messages of one direction.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "named as the fields of `record::Messages`")]
+pub struct Messages {
+    pub count: u64,
+    pub broken: bool,
+    /// Of the first ones: offset in the content, bytes, whether compressed, microseconds since the start.
+    pub first: Vec<(u64, u32, bool, u64)>,
 }
 
 /// A place in a recorder's sequence.
@@ -362,7 +390,41 @@ impl From<&record::Exchange> for Record {
                 .iter()
                 .map(ToString::to_string)
                 .collect(),
+            grpc: exchange.flow.grpc.as_deref().map(Into::into),
+            pace: exchange
+                .flow
+                .pace
+                .iter()
+                .map(|beat| (beat.at_us, beat.bytes))
+                .collect(),
             id,
+        }
+    }
+}
+
+impl From<&record::Grpc> for Grpc {
+    fn from(grpc: &record::Grpc) -> Self {
+        Self {
+            service: grpc.service.to_string(),
+            method: grpc.method.to_string(),
+            status: grpc.status,
+            message: grpc.message.to_string(),
+            request: (&grpc.request).into(),
+            response: (&grpc.response).into(),
+        }
+    }
+}
+
+impl From<&record::Messages> for Messages {
+    fn from(messages: &record::Messages) -> Self {
+        Self {
+            count: messages.count,
+            broken: messages.broken,
+            first: messages
+                .first
+                .iter()
+                .map(|m| (m.offset, m.bytes, m.compressed, m.at_us))
+                .collect(),
         }
     }
 }
@@ -390,6 +452,8 @@ impl From<&record::Stream> for Record {
                 href: format!("/api/records/{id}/segments"),
             }),
             redactions: Vec::new(),
+            grpc: None,
+            pace: Vec::new(),
             id,
         }
     }

@@ -98,7 +98,7 @@ impl Bus<'_> {
         }
         if let Some(player) = player {
             let (subscriber, subscriber_handle) = Subscriber::new(
-                SubscriberConfig::default(),
+                subscriber_config(&self.settings.mqtt),
                 endpoint.clone(),
                 node,
                 self.topics.clone(),
@@ -115,6 +115,12 @@ impl Bus<'_> {
         ends.station = Some(station);
         (parts, ends)
     }
+}
+
+fn subscriber_config(mqtt: &config::MqttSettings) -> SubscriberConfig {
+    let mut limits = SubscriberConfig::default();
+    limits.scope.group.clone_from(&mqtt.group);
+    limits
 }
 
 fn publisher_config(mqtt: &config::MqttSettings) -> PublisherConfig {

@@ -162,8 +162,8 @@ impl Error {
             {
                 Some(writable("store.path"))
             }
-            Self::Redis(store::redis::OpenError::Store(store::Error::Unavailable { .. })) => {
-                Some("start Redis there, or correct the URL".to_owned())
+            Self::Redis(store::redis::OpenError::Refused(_)) => {
+                Some("correct user and password in the URL, or the ACL there".to_owned())
             }
             _ => None,
         }

@@ -101,7 +101,34 @@ pub(super) fn http(http: &config::HttpSettings, listen: SocketAddr) -> proxy::ht
     limits.max_connections = http.max_connections;
     limits.connect_timeout = http.connect_timeout;
     limits.response_timeout = http.response_timeout;
+    limits.forwarded = match http.forwarded {
+        config::Forwarded::None => proxy::http::Forwarded::Off,
+        config::Forwarded::XForwarded => proxy::http::Forwarded::On,
+        config::Forwarded::Standard => proxy::http::Forwarded::Standard,
+    };
     limits
+}
+
+/// The services of a listener that have requests of their own.
+pub(super) fn routes(
+    http: &config::HttpSettings,
+    metrics: &service_discovery::Metrics,
+) -> Result<Vec<proxy::http::Route>, Error> {
+    let route = |(at, route): (usize, &config::RouteSettings)| {
+        let key = format!("http.routes[{at}]");
+        Ok(proxy::http::Route {
+            host: route.host.as_deref().map(Arc::from),
+            path: route.path.as_str().into(),
+            service: route.service.as_str().into(),
+            pool: pool(
+                &key,
+                &route.downstream,
+                config::Balance::RoundRobin,
+                metrics,
+            )?,
+        })
+    };
+    http.routes.iter().enumerate().map(route).collect()
 }
 
 pub(super) fn answering(
@@ -201,14 +228,21 @@ pub(super) fn embedded(
 
 pub(super) fn redis(
     server: store::redis::Server,
-    prefix: &str,
+    options: &config::RedisOptions,
     retention: &config::RetentionSettings,
-) -> store::redis::Config {
+) -> Result<store::redis::Config, Error> {
     let mut limits = store::redis::Config::new(server);
-    prefix.clone_into(&mut limits.prefix);
+    limits.prefix.clone_from(&options.prefix);
     limits.max_age = retention.max_age;
     limits.max_bytes = retention.max_bytes;
-    limits
+    if let Some(path) = &options.ca {
+        let pem = std::fs::read(path).map_err(|error| Error::Setting {
+            key: "store.redis_ca".to_owned(),
+            message: format!("could not read {}: {error}", path.display()),
+        })?;
+        limits.ca_pem = Some(pem);
+    }
+    Ok(limits)
 }
 
 pub(super) fn fingerprint_rules(playback: &config::PlaybackSettings) -> FingerprintRules {

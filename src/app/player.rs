@@ -19,7 +19,7 @@ use crate::config::{self, Mode, Settings};
 use crate::playback::{Answerer, Live, LiveConfig, Runs, Sending};
 use crate::proxy;
 use crate::store::embedded::Embedded;
-use crate::store::redis::{InvalidConfig, Redis, Server};
+use crate::store::redis::{InvalidConfig, Patient, Server};
 use crate::store::{Store, Summary};
 use crate::sync::{Feed, Heard};
 
@@ -40,10 +40,10 @@ pub(super) async fn open_store(
     settings: &Settings,
     metrics: &Metrics,
 ) -> Result<Arc<dyn Store>, Error> {
-    let redis = async |server: Result<Server, InvalidConfig>, prefix: &str| {
+    let redis = async |server: Result<Server, InvalidConfig>, options: &config::RedisOptions| {
         let server = server.map_err(|error| Error::Redis(error.into()))?;
-        let limits = limits::redis(server, prefix, &settings.retention);
-        let store: Arc<dyn Store> = Arc::new(Redis::open(limits, metrics.store.clone()).await?);
+        let limits = limits::redis(server, options, &settings.retention)?;
+        let store: Arc<dyn Store> = Arc::new(Patient::open(limits, metrics.store.clone()).await?);
         Ok(store)
     };
     match &settings.store {
@@ -53,12 +53,12 @@ pub(super) async fn open_store(
             let opened = tokio::task::spawn_blocking(move || Embedded::open(limits, metrics)).await;
             Ok(Arc::new(opened.expect("opening the store does not panic")?))
         }
-        config::StoreSettings::Redis { url, prefix } => {
-            redis(Server::single(url.expose_secret()), prefix).await
+        config::StoreSettings::Redis { url, options } => {
+            redis(Server::single(url.expose_secret()), options).await
         }
-        config::StoreSettings::RedisCluster { urls, prefix } => {
+        config::StoreSettings::RedisCluster { urls, options } => {
             let urls = urls.iter().map(ExposeSecret::expose_secret);
-            redis(Server::cluster(urls), prefix).await
+            redis(Server::cluster(urls), options).await
         }
     }
 }

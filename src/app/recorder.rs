@@ -71,7 +71,8 @@ pub(super) async fn bind_proxies(
         "forward"
     };
     if let Some(http) = &settings.http {
-        let limits = limits::http(http, limits::resolve("http", &http.listen).await?);
+        let mut limits = limits::http(http, limits::resolve("http", &http.listen).await?);
+        limits.routes = limits::routes(http, &metrics.service_discovery)?;
         let scheme = if limits.tls.is_some() {
             "https"
         } else {

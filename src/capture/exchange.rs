@@ -10,13 +10,19 @@ use std::time::Instant;
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, Method, StatusCode, Version};
+use parking_lot::Mutex;
 
 use super::body::{BodyCopy, CopiedBody, Limits, Over, Part, Sink};
 use super::head::FlatHead;
+use super::messages::Framer;
+use super::pace::Pace;
 use super::queue::{Chunk, Message};
 use super::settings::RequestParts;
 use super::{Connection, Inner, MESSAGE_OVERHEAD, Settings, redact};
-use crate::record::{Outcome, RecordId, Side, Target};
+use crate::record::{Beat, Grpc, Messages, Outcome, Protocol, RecordId, Side, Target};
+
+/// How many interim responses of an exchange are kept.
+const MAX_INTERIM: usize = 16;
 
 /// All that is known of an exchange; the halves are filled in as they end.
 #[derive(Debug)]
@@ -30,6 +36,7 @@ pub(super) struct Shared {
     pub(super) monotonic_us: u64,
     pub(super) method: Method,
     pub(super) version: Version,
+    pub(super) protocol: Protocol,
     /// The target and the header fields.
     pub(super) head: FlatHead,
     pub(super) typed: bool,
@@ -37,6 +44,8 @@ pub(super) struct Shared {
     pub(super) response: OnceLock<ResponseHalf>,
     open: AtomicU8,
     discarded: AtomicBool,
+    /// Interim responses; written while there is no response, and read when all has ended.
+    pub(super) interim: Mutex<Vec<(u16, FlatHead)>>,
     room: AtomicUsize,
 }
 
@@ -44,6 +53,7 @@ pub(super) struct Shared {
 pub(super) struct RequestHalf {
     pub(super) body: CopiedBody,
     pub(super) trailers: Option<FlatHead>,
+    pub(super) messages: Messages,
     pub(super) end_us: u64,
 }
 
@@ -63,9 +73,16 @@ pub(super) struct Answer {
     pub(super) body: CopiedBody,
     pub(super) trailers: Option<FlatHead>,
     pub(super) first_byte_us: u64,
+    pub(super) messages: Messages,
+    pub(super) pace: Vec<Beat>,
 }
 
 impl Shared {
+    /// The messages of a body, where it has some.
+    fn framer(&self) -> Option<Box<Framer>> {
+        (self.protocol == Protocol::Grpc).then(Box::default)
+    }
+
     fn elapsed_us(&self) -> u64 {
         Inner::micros(self.started, Instant::now())
     }
@@ -164,8 +181,9 @@ impl Tee {
         settings: arc_swap::Guard<Arc<Settings>>,
         connection: &Arc<Connection>,
         head: &http::request::Parts,
+        raw: Option<&[u8]>,
     ) -> Option<Self> {
-        let flat = copy_head(head);
+        let flat = copy_head(head, raw);
         let room = flat.len() + MESSAGE_OVERHEAD;
         if !inner.queue.reserve(room) {
             inner.queue.drop_one();
@@ -182,12 +200,14 @@ impl Tee {
             monotonic_us: Inner::micros(inner.epoch, started),
             method: head.method.clone(),
             version: head.version,
+            protocol: protocol(connection, head),
             typed: head.headers.contains_key(CONTENT_TYPE),
             head: flat,
             request: OnceLock::new(),
             response: OnceLock::new(),
             open: AtomicU8::new(1),
             discarded: AtomicBool::new(false),
+            interim: Mutex::new(Vec::new()),
             room: AtomicUsize::new(room),
         }))))
     }
@@ -204,10 +224,17 @@ impl Tee {
         let shared = Arc::clone(self.shared());
         shared.open.fetch_add(1, Ordering::Relaxed);
         RequestTee {
+            framer: shared.framer(),
             copy: Some(BodyCopy::new(shared.limits(headers))),
             shared: Some(shared),
             trailers: None,
         }
+    }
+
+    /// The copy of the interim responses.
+    #[must_use]
+    pub fn interims(&self) -> InterimTee {
+        InterimTee(Arc::clone(self.shared()))
     }
 
     /// The response's head is there. `None` where the rules do not want this exchange.
@@ -237,6 +264,8 @@ impl Tee {
             trailers: None,
             first_byte_us: shared.elapsed_us(),
             upstream: upstream.cloned(),
+            framer: shared.framer(),
+            pace: Pace::default(),
             shared: Some(shared),
         })
     }
@@ -272,11 +301,29 @@ impl Drop for Tee {
     }
 }
 
+/// The copy of an exchange's interim responses (RFC 9110 section 15.2).
+#[derive(Debug, Clone)]
+pub struct InterimTee(Arc<Shared>);
+
+impl InterimTee {
+    /// One came; the first 16 are kept.
+    pub fn add(&self, status: StatusCode, headers: &HeaderMap) {
+        let mut interim = self.0.interim.lock();
+        if interim.len() < MAX_INTERIM {
+            let head = FlatHead::copy(&[], headers);
+            self.0.inner.queue.take(head.len());
+            self.0.room.fetch_add(head.len(), Ordering::Relaxed);
+            interim.push((status.as_u16(), head));
+        }
+    }
+}
+
 /// The copy of a request's content. Dropped before [`RequestTee::end`]: the content broke off.
 #[derive(Debug)]
 pub struct RequestTee {
     shared: Option<Arc<Shared>>,
     copy: Option<BodyCopy>,
+    framer: Option<Box<Framer>>,
     trailers: Option<FlatHead>,
 }
 
@@ -284,6 +331,9 @@ impl RequestTee {
     /// The next bytes passed.
     pub fn data(&mut self, frame: &Bytes) {
         if let (Some(shared), Some(copy)) = (&self.shared, &mut self.copy) {
+            if let Some(framer) = &mut self.framer {
+                framer.data(frame, shared.elapsed_us());
+            }
             copy.data(
                 frame,
                 &Lane {
@@ -317,6 +367,7 @@ impl RequestTee {
                 },
             ),
             trailers: self.trailers.take(),
+            messages: finish(self.framer.take()),
             end_us: shared.elapsed_us(),
         };
         let _ = shared.request.set(half);
@@ -340,6 +391,8 @@ pub struct ResponseTee {
     copy: Option<BodyCopy>,
     trailers: Option<FlatHead>,
     first_byte_us: u64,
+    framer: Option<Box<Framer>>,
+    pace: Pace,
     upstream: Option<Arc<str>>,
 }
 
@@ -347,6 +400,11 @@ impl ResponseTee {
     /// The next bytes passed.
     pub fn data(&mut self, frame: &Bytes) {
         if let (Some(shared), Some(copy)) = (&self.shared, &mut self.copy) {
+            let at_us = shared.elapsed_us();
+            self.pace.data(frame.len(), at_us);
+            if let Some(framer) = &mut self.framer {
+                framer.data(frame, at_us);
+            }
             copy.data(
                 frame,
                 &Lane {
@@ -392,6 +450,8 @@ impl ResponseTee {
                 body,
                 trailers: self.trailers.take(),
                 first_byte_us: self.first_byte_us,
+                messages: finish(self.framer.take()),
+                pace: std::mem::take(&mut self.pace).finish(),
             }),
             upstream: self.upstream.take(),
             outcome,
@@ -408,14 +468,32 @@ impl Drop for ResponseTee {
     }
 }
 
-fn copy_head(head: &http::request::Parts) -> FlatHead {
+/// gRPC is a use of HTTP/2 that only its content type tells.
+fn protocol(connection: &Connection, head: &http::request::Parts) -> Protocol {
+    let kind = head.headers.get(CONTENT_TYPE);
+    let grpc = kind.is_some_and(|kind| Grpc::is_content_type(kind.as_bytes()));
+    match connection.protocol {
+        Protocol::Http2 if grpc => Protocol::Grpc,
+        protocol => protocol,
+    }
+}
+
+fn finish(framer: Option<Box<Framer>>) -> Messages {
+    framer.map_or_else(Messages::default, |framer| framer.finish())
+}
+
+fn copy_head(head: &http::request::Parts, raw: Option<&[u8]>) -> FlatHead {
     let uri = &head.uri;
+    let copy = |text: &[&str]| match raw {
+        Some(raw) => FlatHead::parse(text, raw),
+        None => FlatHead::copy(text, &head.headers),
+    };
     match (uri.scheme_str(), uri.authority()) {
         (None, None) => {
             let target = uri.path_and_query().map_or("/", |target| target.as_str());
-            FlatHead::copy(&[target], &head.headers)
+            copy(&[target])
         }
-        _ => FlatHead::copy(&[&uri.to_string()], &head.headers),
+        _ => copy(&[&uri.to_string()]),
     }
 }
 

@@ -43,6 +43,34 @@ impl FlatHead {
         }
     }
 
+    /// The same of a head as it came over HTTP/1.1, with the order and the case of its names. The first line
+    /// is not looked at; a line that is no field is left out.
+    pub(super) fn parse(text: &[&str], raw: &[u8]) -> Self {
+        let text_length = text.iter().map(|part| part.len()).sum();
+        let mut bytes = Vec::with_capacity(text_length + raw.len() + 128);
+        for part in text {
+            bytes.extend_from_slice(part.as_bytes());
+        }
+        for line in raw.split(|byte| *byte == b'\n').skip(1) {
+            let Some(colon) = line.iter().position(|byte| *byte == b':') else {
+                continue;
+            };
+            let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii());
+            let Ok(name_length) = u16::try_from(name.len()) else {
+                continue;
+            };
+            let value_length = u32::try_from(value.len()).unwrap_or(u32::MAX);
+            bytes.extend_from_slice(&name_length.to_le_bytes());
+            bytes.extend_from_slice(&value_length.to_le_bytes());
+            bytes.extend_from_slice(name);
+            bytes.extend_from_slice(&value[..value_length as usize]);
+        }
+        Self {
+            text: text_length,
+            bytes: bytes.into(),
+        }
+    }
+
     pub(super) fn len(&self) -> usize {
         self.bytes.len()
     }
@@ -87,6 +115,22 @@ mod tests {
         let head = FlatHead::copy(&["/a", "?b"], &map);
         assert_eq!(head.text(), "/a?b");
         assert_eq!(head.headers(), Headers::from(&map));
+        let raw =
+            b"GET /a?b HTTP/1.1\r\nB: 1\r\nSet-Cookie:  x=1\t\r\nC: a:b\r\nset-cookie:\r\n\r\n";
+        let head = FlatHead::parse(&["/a", "?b"], raw);
+        assert_eq!(head.text(), "/a?b");
+        let fields: Vec<_> = head
+            .headers()
+            .iter()
+            .map(|(n, v)| format!("{n:?}={v:?}"))
+            .collect();
+        let expected = [
+            "b\"B\"=b\"1\"",
+            "b\"Set-Cookie\"=b\"x=1\"",
+            "b\"C\"=b\"a:b\"",
+            "b\"set-cookie\"=b\"\"",
+        ];
+        assert_eq!(fields, expected);
         assert!(FlatHead::default().headers().is_empty());
     }
 }

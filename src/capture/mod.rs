@@ -13,6 +13,8 @@ mod redact;
 mod head;
 mod body;
 mod queue;
+mod messages;
+mod pace;
 mod exchange;
 mod stream;
 mod model;
@@ -29,7 +31,7 @@ use bytes::Bytes;
 
 use crate::record::{ConnectionId, Epoch, IdSource, NodeId, Protocol, Sequence, Subject, TlsFacts};
 
-pub use exchange::{RequestTee, ResponseTee, Tee};
+pub use exchange::{InterimTee, RequestTee, ResponseTee, Tee};
 pub use metrics::{Metrics, Stats};
 pub use settings::{Glob, InvalidSetting, Rule, Settings, StatusMatch};
 pub use stream::StreamTee;
@@ -221,6 +223,18 @@ impl Capture {
     /// the exchange is sampled or filtered out, was sent by a replay, or there is no room.
     #[must_use]
     pub fn begin(&self, connection: &Arc<Connection>, head: &http::request::Parts) -> Option<Tee> {
+        self.begin_as_sent(connection, head, None)
+    }
+
+    /// [`Capture::begin`] with the head's bytes as they came over HTTP/1.1, which have the order and the case of
+    /// the names.
+    #[must_use]
+    pub fn begin_as_sent(
+        &self,
+        connection: &Arc<Connection>,
+        head: &http::request::Parts,
+        raw: Option<&[u8]>,
+    ) -> Option<Tee> {
         let inner = self.0.as_ref()?;
         let settings = inner.wanted()?;
         if head.headers.contains_key(REPLAY_HEADER) {
@@ -231,7 +245,7 @@ impl Capture {
             inner.metrics.skipped.filtered.inc();
             return None;
         }
-        Tee::begin(inner, settings, connection, head)
+        Tee::begin(inner, settings, connection, head, raw)
     }
 
     /// Begins the copy of a byte stream; `None` as for [`Capture::begin`].

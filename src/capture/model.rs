@@ -10,7 +10,10 @@ use super::body::CopiedBody;
 use super::exchange::{Answer, Shared};
 use super::head::FlatHead;
 use super::redact::{self, Redacted};
-use crate::record::{Body, Digest, Exchange, Headers, Origin, Outcome, Request, Response, Timing};
+use crate::record::{
+    Body, Digest, Exchange, Flow, Grpc, Headers, Origin, Outcome, Protocol, Request, Response,
+    Target, Timing,
+};
 
 /// How many method names and statuses are remembered.
 const MAX_NAMES: usize = 64;
@@ -22,13 +25,16 @@ pub(super) fn exchange(shared: &Shared, origin: Origin, names: &mut Names) -> Ex
     let request = request(shared, names, &mut redactions);
     let half = shared.response.get();
     let answer = half.and_then(|half| half.answer.as_ref());
-    let response = answer.map(|answer| response(settings, answer, &mut redactions));
+    let response = answer.map(|answer| Response {
+        informational: interim(shared, &mut redactions),
+        ..response(settings, answer, &mut redactions)
+    });
     let connection = &shared.connection;
     Exchange {
         id: shared.id,
         origin,
         service: Arc::clone(&connection.service),
-        protocol: connection.protocol,
+        protocol: shared.protocol,
         connection: connection.id,
         client: Arc::clone(&connection.client),
         upstream: half.and_then(|half| half.upstream.clone()),
@@ -40,11 +46,57 @@ pub(super) fn exchange(shared: &Shared, origin: Origin, names: &mut Names) -> Ex
             first_byte_us: answer.map(|answer| answer.first_byte_us),
             end_us: half.map_or(0, |half| half.end_us),
         },
+        flow: Flow {
+            grpc: grpc(shared, response.as_ref()),
+            pace: answer.map_or_else(Vec::new, |answer| answer.pace.clone()),
+        },
         request,
         response,
         outcome: half.map_or(Outcome::ClientClosed, |half| half.outcome.clone()),
         redactions,
     }
+}
+
+/// The interim responses that came first.
+fn interim(shared: &Shared, redactions: &mut Vec<Arc<str>>) -> Vec<(u16, Headers)> {
+    let mut all = Vec::new();
+    for (status, head) in shared.interim.lock().iter() {
+        let mut headers = head.headers();
+        redact::headers(&shared.settings, &mut headers, redactions);
+        all.push((*status, headers));
+    }
+    all
+}
+
+/// The call, where the exchange was one. Its status comes in the trailers, or in the only head.
+fn grpc(shared: &Shared, response: Option<&Response>) -> Option<Box<Grpc>> {
+    if shared.protocol != Protocol::Grpc {
+        return None;
+    }
+    let (service, method) = Grpc::call(Target(shared.head.text()).path());
+    let field = |name| {
+        let response = response?;
+        let field = response.trailers.first(name);
+        field.or_else(|| response.headers.first(name))
+    };
+    let status = field("grpc-status").and_then(|text| std::str::from_utf8(text).ok()?.parse().ok());
+    let message = field("grpc-message").map_or_else(String::new, |text| {
+        let text = percent_encoding::percent_decode(text);
+        text.decode_utf8_lossy().into_owned()
+    });
+    let half = shared.response.get();
+    let answer = half.and_then(|half| half.answer.as_ref());
+    Some(Box::new(Grpc {
+        service: service.into(),
+        method: method.into(),
+        status,
+        message: message.into(),
+        request: shared
+            .request
+            .get()
+            .map_or_else(Default::default, |half| half.messages.clone()),
+        response: answer.map_or_else(Default::default, |answer| answer.messages.clone()),
+    }))
 }
 
 fn request(shared: &Shared, names: &mut Names, redactions: &mut Vec<Arc<str>>) -> Request {

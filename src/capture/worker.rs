@@ -15,9 +15,10 @@ use crate::record::GapReason;
 
 /// How many messages are encoded before the outlet is called.
 const BATCH_MESSAGES: usize = 1024;
-/// How many bytes are encoded before the outlet is called.
-const BATCH_BYTES: usize = 1 << 20;
-/// A batch under this size is followed by a short rest, so that the next one is larger.
+/// How many bytes are encoded before the outlet is called. Not more: buffers of a megabyte that come and go with a large
+/// body stay with the allocator for a while, and were what such a body took of memory.
+const BATCH_BYTES: usize = 256 << 10;
+/// A batch under this size that emptied the queue is followed by a short rest, so that the next one is larger.
 const SMALL_BATCH: usize = 256;
 
 /// How the thread is told to end, and tells that it has.
@@ -61,6 +62,15 @@ impl Ready {
     }
 }
 
+/// What one turn came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    /// A batch was full; there may be more at once.
+    Full,
+    /// The queue was empty after so many messages.
+    Drained(usize),
+}
+
 struct Loop<'a> {
     inner: &'a Inner,
     outlet: Box<dyn Outlet>,
@@ -88,30 +98,37 @@ impl<'a> Loop<'a> {
     fn run(mut self) {
         loop {
             let closed = self.inner.queue.is_closed();
-            let messages = self.turn();
-            if messages > 0 {
-                if messages < SMALL_BATCH && !closed {
-                    std::thread::sleep(self.inner.config.linger);
+            match self.turn() {
+                Turn::Full => {}
+                Turn::Drained(1..) if closed => {}
+                Turn::Drained(messages @ 1..) => {
+                    if messages < SMALL_BATCH {
+                        std::thread::sleep(self.inner.config.linger);
+                    }
                 }
-            } else if closed {
-                break;
-            } else {
-                self.inner.queue.wait();
-                std::thread::sleep(self.inner.config.linger.min(Duration::from_millis(1)));
+                Turn::Drained(0) if closed => break,
+                Turn::Drained(0) => {
+                    self.inner.queue.wait();
+                    std::thread::sleep(self.inner.config.linger.min(Duration::from_millis(1)));
+                }
             }
         }
         self.append(Vec::new());
     }
 
-    /// Encodes and hands over one batch; tells how many messages it had.
-    fn turn(&mut self) -> usize {
+    /// Encodes and hands over one batch.
+    fn turn(&mut self) -> Turn {
         let queue = &self.inner.queue;
         let dropped = queue.take_dropped();
         self.encoder.gap(dropped, GapReason::CaptureOverload);
         let mut messages = usize::from(dropped > 0);
+        let mut drained = false;
         let start = Instant::now();
         while messages < BATCH_MESSAGES && self.encoder.pending_bytes() < BATCH_BYTES {
-            let Some(message) = queue.pop() else { break };
+            let Some(message) = queue.pop() else {
+                drained = true;
+                break;
+            };
             let room = room(&message);
             self.encoder.message(message);
             queue.release(room);
@@ -123,7 +140,11 @@ impl<'a> Loop<'a> {
             self.inner.metrics.encode_us.inc_by(micros);
             self.append(batch);
         }
-        messages
+        if drained {
+            Turn::Drained(messages)
+        } else {
+            Turn::Full
+        }
     }
 
     fn append(&mut self, mut batch: Vec<Encoded>) {

@@ -4,6 +4,7 @@ mod args;
 mod client;
 mod run;
 mod open_files;
+mod huge_pages;
 mod demo;
 mod shopping;
 mod records;

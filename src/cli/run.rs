@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::args::Standalone;
-use super::{open_files, say};
+use super::{huge_pages, open_files, say};
 use crate::app::App;
 use crate::config::{self, Environment, Settings};
 use crate::telemetry;
@@ -87,8 +87,8 @@ async fn serve(settings: Settings) -> anyhow::Result<ExitCode> {
     Ok(stop.unless_asked_again(app.shutdown()).await)
 }
 
-/// Logs, by default from `level` on, and what is set once for the process: the TLS provider, and the limit
-/// on open files.
+/// Logs, by default from `level` on, and what is set once for the process: the TLS provider, the limit on open
+/// files, and the size of pages.
 pub(super) fn start_logging(level: &str) -> anyhow::Result<()> {
     let mut logs = telemetry::Config::from_env()?;
     if std::env::var_os("QPROXY_LOG")
@@ -101,6 +101,7 @@ pub(super) fn start_logging(level: &str) -> anyhow::Result<()> {
     // An error says that there is one already, which is as good.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     open_files::raise_limit();
+    huge_pages::refuse();
     Ok(())
 }
 

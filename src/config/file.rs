@@ -13,7 +13,7 @@ use serde::de::value::{MapAccessDeserializer, StrDeserializer};
 use serde::de::{Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
 use super::problem::{Problem, Problems};
-use super::settings::{Balance, BodyMatch, Compression, Mode, MqttVersion, Repeat};
+use super::settings::{Balance, BodyMatch, Compression, Forwarded, Mode, MqttVersion, Repeat};
 use super::transport::TransportForm;
 use super::units::{Limit, Size, Span};
 
@@ -65,7 +65,10 @@ forms! {
         host: String, port: u16, downstream: OneOrMany<String>, service: String, tls: Tls,
         proxy_protocol: bool, upstream_ca: PathBuf, upstream_cert: PathBuf, upstream_key: PathBuf,
         insecure_skip_verify: bool, max_connections: u32, connect_timeout: Span, response_timeout: Span,
+        forwarded: Forwarded, routes: Vec<RouteForm>,
     }
+    /// One of `http.routes`.
+    RouteForm { host: String, path: String, downstream: OneOrMany<String>, service: String }
     /// `tcp`, or one of a list of them.
     Tcp {
         host: String, port: u16, downstream: OneOrMany<String>, balance: Balance, service: String, tls: Tls,
@@ -87,9 +90,11 @@ forms! {
         alpn: Vec<String>, proxy: SecretString,
     }
     /// `sync`.
-    Sync { window_messages: u32, max_message_bytes: Size }
+    Sync { window_messages: u32, max_message_bytes: Size, group: String }
     /// `store`.
-    Store { path: PathBuf, redis: SecretString, redis_cluster: Vec<SecretString>, redis_prefix: String }
+    Store {
+        path: PathBuf, redis: SecretString, redis_cluster: Vec<SecretString>, redis_prefix: String, redis_ca: PathBuf,
+    }
     /// `spool`.
     Spool { path: PathBuf, max_bytes: Size, max_age: Limit<Span> }
     /// `capture`.

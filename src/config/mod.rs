@@ -22,9 +22,10 @@ pub use file::File;
 pub use problem::{Problem, Problems};
 pub use settings::{
     AnswerSettings, ApiSettings, Auto, Balance, BodyMatch, CaptureSettings, ClientAuth,
-    Compression, Delay, Endpoint, HttpSettings, ListenerTls, MatchSettings, Miss, Mode,
-    MqttSettings, MqttVersion, Peer, PlaybackSettings, Repeat, RetentionSettings, Rule, Settings,
-    SpoolSettings, StoreSettings, TcpSettings, TlsFiles, UpstreamTls,
+    Compression, Delay, Endpoint, Forwarded, HttpSettings, ListenerTls, MatchSettings, Miss, Mode,
+    MqttSettings, MqttVersion, Peer, PlaybackSettings, RedisOptions, Repeat, RetentionSettings,
+    RouteSettings, Rule, Settings, SpoolSettings, StoreSettings, TcpSettings, TlsFiles,
+    UpstreamTls,
 };
 pub use transport::WaySettings;
 

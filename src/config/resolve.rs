@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
 
-use super::file::{Api, Capture, File, Http, OneOrMany, Playback, RuleForm, Store, Tcp};
+use super::file::{Api, Capture, File, Http, OneOrMany, Playback, RouteForm, RuleForm, Store, Tcp};
 use super::problem::{Problem, Problems};
 use super::settings::{
     AnswerSettings, ApiSettings, Auto, BodyMatch, BrokerSettings, CaptureSettings, Compression,
-    Delay, Endpoint, HttpSettings, MatchSettings, Miss, Mode, MqttSettings, MqttVersion, Peer,
-    PlaybackSettings, Repeat, RetentionSettings, Rule, Settings, SpoolSettings, StoreSettings,
-    TcpSettings,
+    Delay, Endpoint, Forwarded, HttpSettings, MatchSettings, Miss, Mode, MqttSettings, MqttVersion,
+    Peer, PlaybackSettings, RedisOptions, Repeat, RetentionSettings, RouteSettings, Rule, Settings,
+    SpoolSettings, StoreSettings, TcpSettings,
 };
 use super::tls::UpstreamForm;
 use super::transport::WaySettings;
@@ -70,6 +70,10 @@ impl Resolver {
         let mqtt = self.mqtt(file.mqtt, way, &file.sync, environment);
         let (peer, broker) = self.meeting_point(mode, file.peer, file.broker, &mqtt);
         let store = self.store(file.store, environment);
+        if mqtt.group.is_some() && matches!(store, StoreSettings::Embedded { .. }) {
+            let message = "is for players that fill one Redis together: set `store.redis`";
+            self.wrong("sync.group", message);
+        }
         let spool = file.spool;
         let data = match &store {
             StoreSettings::Embedded { path } => path.clone(),
@@ -164,15 +168,21 @@ impl Resolver {
         let form = form?;
         let mut downstream = Vec::new();
         for (key, text) in self.texts("http.downstream", form.downstream) {
-            match target::http_origin(&text) {
+            match target::downstream_origin(&text) {
                 Ok(origin) => downstream.push(origin),
                 Err(message) => self.wrong(key, message),
             }
         }
+        let service = self.service("http.service", form.service, "http".to_owned());
+        let routes = form.routes.unwrap_or_default().into_iter().enumerate();
         Some(HttpSettings {
             listen: self.listen("http", form.host, form.port, HTTP_PORT),
             downstream,
-            service: self.service("http.service", form.service, "http".to_owned()),
+            forwarded: form.forwarded.unwrap_or(Forwarded::None),
+            routes: routes
+                .map(|(at, route)| self.route(&format!("http.routes[{at}]"), route, &service))
+                .collect(),
+            service,
             tls: self.tls("http", form.tls),
             proxy_protocol: form.proxy_protocol.unwrap_or(false),
             upstream_tls: self.upstream_tls(
@@ -188,6 +198,46 @@ impl Resolver {
             connect_timeout: span(form.connect_timeout, 5),
             response_timeout: span(form.response_timeout, 60),
         })
+    }
+
+    fn route(&mut self, key: &str, form: RouteForm, service: &str) -> RouteSettings {
+        if form.host.is_none() && form.path.is_none() {
+            self.wrong(key, "needs `host` or `path`: which requests it takes");
+        }
+        let host = form.host.map(|host| host.to_ascii_lowercase());
+        let bare = host
+            .as_deref()
+            .map(|host| host.strip_prefix("*.").unwrap_or(host));
+        let bracketed = |host: &str| {
+            let inner = host
+                .strip_prefix('[')
+                .and_then(|rest| rest.strip_suffix(']'));
+            inner.is_some_and(|inner| inner.parse::<std::net::Ipv6Addr>().is_ok())
+        };
+        if let Some(bare) = bare.filter(|host| !target::is_host(host) && !bracketed(host)) {
+            let message = format!("`{bare}` must be a host without its port, or `*.` and a domain");
+            self.wrong(format!("{key}.host"), message);
+        }
+        let path = form.path.unwrap_or_else(|| "/".to_owned());
+        if !path.starts_with('/') || path.contains(['?', '#']) {
+            self.wrong(
+                format!("{key}.path"),
+                format!("`{path}` must begin with a slash, and have no query"),
+            );
+        }
+        let mut downstream = Vec::new();
+        for (key, text) in self.texts(&format!("{key}.downstream"), form.downstream) {
+            match target::downstream_origin(&text) {
+                Ok(origin) => downstream.push(origin),
+                Err(message) => self.wrong(key, message),
+            }
+        }
+        RouteSettings {
+            host,
+            path,
+            downstream,
+            service: self.service(&format!("{key}.service"), form.service, service.to_owned()),
+        }
     }
 
     fn tcp(&mut self, mode: Mode, forms: Option<OneOrMany<Tcp>>) -> Vec<TcpSettings> {
@@ -319,6 +369,12 @@ impl Resolver {
         if window == 0 {
             self.wrong("sync.window_messages", "`0` would let nothing through");
         }
+        if let Some(group) = sync.group.as_ref()
+            && (!(1..=64).contains(&group.len()) || !group.bytes().all(level))
+        {
+            let message = format!("`{group}` must be 1 to 64 of A-Z a-z 0-9 _ -");
+            self.wrong("sync.group", message);
+        }
         let message = sync.max_message_bytes.unwrap_or(Size(60 << 10)).0;
         if !MAX_MESSAGE.contains(&message) {
             self.wrong(
@@ -344,13 +400,17 @@ impl Resolver {
             compression: form.compression.unwrap_or(Compression::None),
             keep_alive,
             window_messages: window as usize,
+            group: sync.group.clone(),
             max_message_bytes: usize::try_from(message).unwrap_or(usize::MAX),
         }
     }
 
     fn store(&mut self, form: Store, environment: &Environment) -> StoreSettings {
         let redis = environment.redis_url.clone().or(form.redis);
-        let prefix = form.redis_prefix.unwrap_or_else(|| "qproxy".to_owned());
+        let options = RedisOptions {
+            prefix: form.redis_prefix.unwrap_or_else(|| "qproxy".to_owned()),
+            ca: form.redis_ca,
+        };
         let url = |resolver: &mut Self, key: &str, url: &SecretString| {
             let text = url.expose_secret();
             if !["redis://", "rediss://"]
@@ -366,7 +426,10 @@ impl Resolver {
             },
             (None, Some(redis), None) => {
                 url(self, "store.redis", &redis);
-                StoreSettings::Redis { url: redis, prefix }
+                StoreSettings::Redis {
+                    url: redis,
+                    options,
+                }
             }
             (None, None, Some(urls)) => {
                 if urls.is_empty() {
@@ -374,7 +437,7 @@ impl Resolver {
                 }
                 urls.iter()
                     .for_each(|node| url(self, "store.redis_cluster", node));
-                StoreSettings::RedisCluster { urls, prefix }
+                StoreSettings::RedisCluster { urls, options }
             }
             _ => {
                 self.wrong(

@@ -178,6 +178,36 @@ pub struct HttpSettings {
     pub max_connections: usize,
     pub connect_timeout: Duration,
     pub response_timeout: Duration,
+    pub forwarded: Forwarded,
+    pub routes: Vec<RouteSettings>,
+}
+
+/// One of `http.routes`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(
+    missing_docs,
+    reason = "docs/configuration.md says what each key means"
+)]
+pub struct RouteSettings {
+    /// Lower case; `None` for any.
+    pub host: Option<String>,
+    pub path: String,
+    pub downstream: Vec<String>,
+    pub service: String,
+}
+
+/// What the service is told of the client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub enum Forwarded {
+    /// Nothing.
+    #[serde(rename = "none")]
+    None,
+    /// `X-Forwarded-For`, `-Host`, `-Proto`.
+    #[serde(rename = "x-forwarded")]
+    XForwarded,
+    /// `Forwarded` (RFC 7239).
+    #[serde(rename = "forwarded")]
+    Standard,
 }
 
 /// One TCP proxy.
@@ -273,6 +303,8 @@ pub struct MqttSettings {
     pub keep_alive: Duration,
     pub window_messages: usize,
     pub max_message_bytes: usize,
+    /// Players that share a store, and the messages, by the name of their group.
+    pub group: Option<String>,
 }
 
 /// Where records are kept.
@@ -285,12 +317,26 @@ pub enum StoreSettings {
     /// The embedded store.
     Embedded { path: PathBuf },
     /// One Redis server.
-    Redis { url: SecretString, prefix: String },
+    Redis {
+        url: SecretString,
+        options: RedisOptions,
+    },
     /// A Redis Cluster, by some of its nodes.
     RedisCluster {
         urls: Vec<SecretString>,
-        prefix: String,
+        options: RedisOptions,
     },
+}
+
+/// How Redis is used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(
+    missing_docs,
+    reason = "docs/configuration.md says what each key means"
+)]
+pub struct RedisOptions {
+    pub prefix: String,
+    pub ca: Option<PathBuf>,
 }
 
 /// Where captured items wait.

@@ -2,8 +2,22 @@
 
 use super::settings::Endpoint;
 
+/// Where HTTP/1.1 is spoken, or with TLS what ALPN says.
+const HTTP: &[&str] = &["http", "https"];
+/// HTTP/2 without and with TLS, too.
+const ANY_HTTP: &[&str] = &["http", "https", "h2c", "h2"];
+
 /// An HTTP origin, in the form `http://host:port`.
 pub(super) fn http_origin(text: &str) -> Result<String, String> {
+    origin(text, HTTP)
+}
+
+/// An HTTP origin to which HTTP/2 can be spoken from the first byte: `h2c://host:port` or `h2://host:port`.
+pub(super) fn downstream_origin(text: &str) -> Result<String, String> {
+    origin(text, ANY_HTTP)
+}
+
+fn origin(text: &str, schemes: &[&str]) -> Result<String, String> {
     let example = "such as http://localhost:8081";
     if !text.contains("://") {
         return Err(format!(
@@ -12,7 +26,7 @@ pub(super) fn http_origin(text: &str) -> Result<String, String> {
     }
     let url = url::Url::parse(text)
         .map_err(|error| format!("`{text}` is no URL ({error}), {example}"))?;
-    if !matches!(url.scheme(), "http" | "https") {
+    if !schemes.contains(&url.scheme()) {
         return Err(format!(
             "`{text}` must start with http:// or https://, {example}"
         ));
@@ -28,7 +42,8 @@ pub(super) fn http_origin(text: &str) -> Result<String, String> {
     let host = url
         .host_str()
         .ok_or_else(|| format!("`{text}` has no host, {example}"))?;
-    let port = url.port_or_known_default().unwrap_or(80);
+    let default = if url.scheme() == "h2" { 443 } else { 80 };
+    let port = url.port_or_known_default().unwrap_or(default);
     if port == 0 {
         return Err(format!("`{text}` has port 0, which nothing listens on"));
     }
@@ -83,6 +98,16 @@ mod tests {
             Some("https://a.example:443")
         );
         assert_eq!(origin("http://[::1]:8").as_deref(), Some("http://[::1]:8"));
+        let downstream = |text| downstream_origin(text).ok();
+        assert_eq!(
+            downstream("h2c://localhost").as_deref(),
+            Some("h2c://localhost:80")
+        );
+        assert_eq!(downstream("h2://[::1]").as_deref(), Some("h2://[::1]:443"));
+        assert_eq!(origin("h2c://localhost"), None);
+        for bad in ["h2c://", "h2c://a/x", "h2c://u@a", "h2c://a:0"] {
+            assert_eq!(downstream(bad), None, "{bad}");
+        }
         for bad in [
             "localhost:8081",
             "ftp://a",

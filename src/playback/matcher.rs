@@ -74,7 +74,8 @@ pub struct Config {
     pub max_positions: usize,
     /// A position that was not used for this long may be forgotten.
     pub position_idle: Duration,
-    /// How many records of one fingerprint take part: the first in source order.
+    /// How many records of one fingerprint take part in a sequence: the first in source order. Of
+    /// [`Repeat::Latest`] the newest take part, however many there are.
     pub max_answers: usize,
 }
 
@@ -231,16 +232,20 @@ impl Matcher {
         now: Instant,
     ) -> Result<Option<Box<Exchange>>, Error> {
         let fingerprint = asked.fingerprint(&self.config.rules);
-        let ids = self
-            .store
-            .lookup(fingerprint, self.config.max_answers)
-            .await?;
+        let ids = match self.config.repeat {
+            // So many are looked at in any case; those behind them would take no part.
+            Repeat::Latest => self.store.newest(fingerprint, MAX_PROBES).await?,
+            Repeat::Last | Repeat::Loop => {
+                let limit = self.config.max_answers;
+                self.store.lookup(fingerprint, limit).await?
+            }
+        };
         if ids.is_empty() {
             return Ok(None);
         }
         let key = (asked.sequence, fingerprint);
         let start = match self.config.repeat {
-            Repeat::Latest => newest(&ids),
+            Repeat::Latest => 0,
             repeat => self.advance(key, &ids, repeat, now),
         };
         let mut best: Option<(Use, Box<Exchange>)> = None;
@@ -283,12 +288,6 @@ impl Matcher {
         self.metrics.positions_evicted.inc_by(forgotten as u64);
         next
     }
-}
-
-/// The place of the newest: sources are listed one after the other, ids grow with time.
-fn newest(ids: &[RecordId]) -> usize {
-    let newest = ids.iter().enumerate().max_by_key(|(_, id)| **id);
-    newest.map_or(0, |(at, _)| at)
 }
 
 /// The place after `last` in `ids`, which is not empty.
@@ -394,7 +393,6 @@ mod tests {
         assert_eq!(following(&ids(&[2, 4, 7]), gone, Repeat::Last), 2);
         assert_eq!(following(&ids(&[2, 4]), gone, Repeat::Last), 1);
         assert_eq!(following(&ids(&[2, 4]), gone, Repeat::Loop), 0);
-        assert_eq!(newest(&ids(&[2, 9, 4])), 1);
     }
 
     #[test]

@@ -145,7 +145,7 @@ impl Error {
         let upstream = Arc::clone(upstream);
         if source.is_user() {
             Self::RequestBody(source)
-        } else if source.is_parse() {
+        } else if source.is_parse() || breaks_http2(&source) {
             Self::Protocol { upstream, source }
         } else {
             Self::Reset { upstream, source }
@@ -210,6 +210,26 @@ impl Error {
         }
     }
 
+    /// The code that a gRPC client is told in place of the status.
+    #[must_use]
+    pub const fn grpc_status(&self) -> u32 {
+        match self {
+            // CANCELLED
+            Self::RequestBody(_) => 1,
+            // DEADLINE_EXCEEDED
+            Self::Timeout { .. } | Self::SlowRequest => 4,
+            // UNIMPLEMENTED
+            Self::Unsupported(_) => 12,
+            // UNAVAILABLE
+            Self::Connect { .. }
+            | Self::Handshake { .. }
+            | Self::Reset { .. }
+            | Self::Protocol { .. } => 14,
+            // INTERNAL, as gRPC's own mapping has it for 400
+            _ => 13,
+        }
+    }
+
     /// How the record says that it ended.
     #[must_use]
     pub fn outcome(&self) -> Outcome {
@@ -233,4 +253,17 @@ impl Error {
         }
         text
     }
+}
+
+/// Whether it is our side that found the peer's HTTP/2 wrong (RFC 9113 section 5.4).
+fn breaks_http2(error: &hyper::Error) -> bool {
+    let cause = std::error::Error::source(error);
+    let Some(cause) = cause.and_then(|cause| cause.downcast_ref::<h2::Error>()) else {
+        return false;
+    };
+    let ended = [h2::Reason::NO_ERROR, h2::Reason::CANCEL];
+    let wrong = cause
+        .reason()
+        .is_some_and(|reason| !ended.contains(&reason));
+    wrong && !cause.is_remote()
 }

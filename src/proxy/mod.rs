@@ -1,9 +1,9 @@
 //! The recording proxies: HTTP in front of a service, or plain TCP.
 //!
 //! ```text
-//! listener --> entry (PROXY protocol, TLS) --> http (hyper) --> forward --> upstream pool
-//!                                          |                `-> Responder (answers from records, plugged in by `app`)
-//!                                          `-> tcp (pump both ways)
+//! listener --> entry (PROXY protocol, TLS) --> detect --> http (hyper) --> forward --> upstream pool --> dial
+//!                                          |          `-> Responder (answers from records, plugged in by `app`)
+//!                                          `-> tcp (pump both ways) --> dial
 //! ```
 //!
 //! Sockets are bound by `bind`, work starts with `serve`, and [`Running::shutdown`] drains. What is copied
@@ -16,6 +16,8 @@ mod listener;
 mod entry;
 mod proxy_protocol;
 mod stream;
+mod detect;
+mod dial;
 pub mod tls;
 pub mod http;
 pub mod tcp;

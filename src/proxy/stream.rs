@@ -17,6 +17,16 @@ pub(super) enum Stream {
     Tls(Box<TlsStream<TcpStream>>),
 }
 
+impl Stream {
+    /// What was agreed on by ALPN (RFC 7301).
+    pub(super) fn alpn(&self) -> Option<&[u8]> {
+        match self {
+            Self::Plain(_) => None,
+            Self::Tls(stream) => stream.get_ref().1.alpn_protocol(),
+        }
+    }
+}
+
 macro_rules! either {
     ($self:expr, $inner:ident => $call:expr) => {
         match $self.get_mut() {

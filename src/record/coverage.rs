@@ -73,6 +73,12 @@ impl Coverage {
         &self.above
     }
 
+    /// All settled ranges, in order.
+    pub fn ranges(&self) -> impl Iterator<Item = SequenceRange> + '_ {
+        let below = SequenceRange::spanning(1, self.watermark);
+        below.into_iter().chain(self.above.iter().copied())
+    }
+
     /// Numbers that the recorder said it dropped.
     #[must_use]
     pub const fn dropped(&self) -> u64 {
@@ -145,6 +151,30 @@ impl Coverage {
     pub fn missing_count(&self, highest: u64) -> u64 {
         let settled_above: u64 = self.above.iter().map(|range| range.count()).sum();
         highest.max(self.highest()) - self.watermark - settled_above
+    }
+
+    /// The parts of a range that are not settled, in order.
+    #[must_use]
+    pub fn unsettled(&self, range: SequenceRange) -> Vec<SequenceRange> {
+        let mut next = range.first.max(self.watermark.saturating_add(1));
+        let mut parts = Vec::new();
+        let from = self.above.partition_point(|r| r.last < next);
+        let until = |end: u64| SequenceRange {
+            first: end,
+            last: end,
+        };
+        let end = range.last.checked_add(1).map(until);
+        for known in self.above[from..].iter().copied().chain(end) {
+            let last = known.first.saturating_sub(1).min(range.last);
+            if next <= last {
+                parts.push(SequenceRange { first: next, last });
+            }
+            next = next.max(known.last.saturating_add(1));
+            if next > range.last {
+                break;
+            }
+        }
+        parts
     }
 
     fn settle(&mut self, range: SequenceRange) -> u64 {
@@ -242,6 +272,10 @@ mod tests {
             let mut model = BTreeSet::new();
             for (first, count) in arrivals {
                 let arrival = SequenceRange::spanning(first, count).unwrap();
+                let parts = coverage.unsettled(arrival);
+                let parts: Vec<u64> = parts.iter().flat_map(|r| r.first..=r.last).collect();
+                let unknown = (arrival.first..=arrival.last).filter(|n| !model.contains(n));
+                prop_assert_eq!(parts, unknown.collect::<Vec<_>>());
                 let new = (arrival.first..=arrival.last).filter(|n| model.insert(*n)).count() as u64;
                 let seen = match coverage.observe(arrival) {
                     Observation::New(count) => count,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Body, ConnectionId, Headers, Origin, RecordId, Stream};
+use super::{Body, ConnectionId, Flow, Headers, Origin, RecordId, Stream};
 
 /// What was spoken between client and proxy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -110,6 +110,8 @@ pub struct Exchange {
     pub request: Request,
     /// What the client was answered; `None` where it left before.
     pub response: Option<Response>,
+    /// How its content flowed.
+    pub flow: Flow,
     /// How it ended.
     pub outcome: Outcome,
     /// What was masked, e.g. `header:authorization`, `json:/user/password`.

@@ -7,6 +7,7 @@ mod id;
 mod headers;
 mod body;
 mod exchange;
+mod flow;
 mod stream;
 mod item;
 mod coverage;
@@ -21,6 +22,7 @@ pub use exchange::{
     Exchange, Outcome, Protocol, Record, Request, Response, Timing, TlsFacts, UpstreamFailure,
 };
 pub use fingerprint::{BodyMatch, Fingerprint, FingerprintRules, RequestView};
+pub use flow::{Beat, Flow, Grpc, Message, Messages};
 pub use headers::Headers;
 pub use id::{ConnectionId, Epoch, IdSource, InvalidNode, NodeId, Origin, RecordId, Sequence};
 pub use item::{Gap, GapReason, Item};

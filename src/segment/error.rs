@@ -63,6 +63,12 @@ pub enum Error {
         /// What is allowed.
         limit: usize,
     },
+    /// A directory for a backup that holds something already.
+    #[error("{path} is not empty")]
+    NotEmpty {
+        /// The directory.
+        path: PathBuf,
+    },
     /// A setting that cannot be.
     #[error("segment_bytes must be from 4 KiB to 2 GiB, not {0}")]
     SegmentBytes(u64),

@@ -7,6 +7,8 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use super::map::Map;
+
 /// A directory's operations.
 pub(super) trait Files: Debug + Send + Sync {
     /// Makes a directory and those above it.
@@ -17,6 +19,10 @@ pub(super) trait Files: Debug + Send + Sync {
     fn open(&self, path: &Path) -> io::Result<Box<dyn File>>;
     /// A new, empty file; one that is there is emptied.
     fn create(&self, path: &Path) -> io::Result<Box<dyn File>>;
+    /// The bytes of a file that nobody writes to.
+    fn map(&self, path: &Path) -> io::Result<Map>;
+    /// Gives a file a second name in another directory.
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// Gives a file another name.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// Unlinks a file.
@@ -92,6 +98,14 @@ impl Files for Disk {
             .truncate(true)
             .open(path)?;
         Ok(Box::new(file))
+    }
+
+    fn map(&self, path: &Path) -> io::Result<Map> {
+        Map::file(path)
+    }
+
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::hard_link(from, to)
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {

@@ -1,16 +1,20 @@
-//! What is known in memory of all files together: where each entry is, and what was deleted.
+//! What is known in memory: the entries of the active file, and for each sealed one where its sidecar is.
+//!
+//! The lock around this is held for microseconds. Sidecars are searched after it is given back, over the
+//! archive as it was, so that neither a reader nor the appender waits while a page comes from the disk.
 
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, HashMap, HashSet};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::SystemTime;
 
+use super::Position;
+use super::archive::Archive;
 use super::files::File;
-use super::frame::{FILE_HEADER, REPLACE, TOMBSTONE};
-use super::rows::{Key, Rows, Slot};
-use super::{Entry, Ids, Order, Position, Write};
+use super::frame::FILE_HEADER;
+use super::retain::Taken;
+use super::rows::{Counts, Key, OpenRows, Rows, Slot};
 
 /// An open file; stays readable while anyone holds it, unlinked or not.
 #[derive(Debug)]
@@ -24,47 +28,67 @@ pub(super) struct Handle {
 
 /// One file of the log.
 #[derive(Debug)]
-pub(super) struct Segment {
+pub(super) struct Segment<R> {
     pub(super) handle: Arc<Handle>,
     /// Up to here the file holds whole batches.
     pub(super) end: u64,
-    /// What it takes on disk.
+    /// What it takes on disk, with its sidecar.
     pub(super) bytes: u64,
-    pub(super) created: SystemTime,
+    /// Milliseconds since the Unix epoch.
+    pub(super) created_ms: u64,
     pub(super) last_write: SystemTime,
-    pub(super) rows: Rows,
-    live: BTreeMap<u8, u64>,
+    pub(super) seen: Seen,
+    pub(super) rows: R,
 }
 
-impl Segment {
+/// How much of a file the rows stand for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Seen {
+    Whole,
+    /// The disk refused to read the rest; it may not do so the next time.
+    Part,
+}
+
+/// A file that nothing is appended to.
+pub(super) type Sealed = Segment<Rows>;
+/// The file that grows.
+pub(super) type Active = Segment<OpenRows>;
+
+impl Active {
     /// A file with nothing in it but its header.
-    pub(super) fn empty(handle: Handle, created: SystemTime) -> Self {
+    pub(super) fn empty(handle: Handle, created_ms: u64) -> Self {
         Self {
             handle: Arc::new(handle),
             end: FILE_HEADER as u64,
             bytes: FILE_HEADER as u64,
-            created,
-            last_write: created,
-            rows: Rows::default(),
-            live: BTreeMap::new(),
+            created_ms,
+            last_write: super::recover::time(created_ms),
+            seen: Seen::Whole,
+            rows: OpenRows::default(),
         }
     }
 
     pub(super) fn is_empty(&self) -> bool {
         self.bytes <= FILE_HEADER as u64
     }
+}
 
-    fn kill(&mut self, key: Key) -> bool {
-        let killed = self.rows.kill(key);
-        if killed {
-            self.uncount(key.0);
-        }
-        killed
+impl<R> Segment<R> {
+    pub(super) fn number(&self) -> u64 {
+        self.handle.number
     }
 
-    fn uncount(&mut self, kind: u8) {
-        let count = self.live.entry(kind).or_default();
-        *count = count.saturating_sub(1);
+    /// The same file with other rows, which take `bytes` more on disk.
+    pub(super) fn with<S>(self, rows: impl FnOnce(R) -> S, bytes: u64) -> Segment<S> {
+        Segment {
+            handle: self.handle,
+            end: self.end,
+            bytes: self.bytes + bytes,
+            created_ms: self.created_ms,
+            last_write: self.last_write,
+            seen: self.seen,
+            rows: rows(self.rows),
+        }
     }
 }
 
@@ -85,59 +109,72 @@ impl Place {
     }
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Index {
-    /// By number; the last is the active one.
-    pub(super) segments: BTreeMap<u64, Segment>,
-    /// In which file the last tombstone of an entry stands.
-    deleted: HashMap<Key, u64>,
-    /// In which file the valid version of an entry stands that was written with [`Write::Replace`].
-    replaced: HashMap<Key, u64>,
+    pub(super) active: Active,
+    pub(super) archive: Archive,
+    /// How many entries of each file can be found.
+    live: BTreeMap<u64, Counts>,
+    /// By kind, the smallest id that may be seen.
     hidden: BTreeMap<u8, u128>,
 }
 
+/// What the active file says of an id.
+#[derive(Debug)]
+pub(super) enum Known {
+    /// This: look no further.
+    Here(Place),
+    /// That it was deleted, or nobody may see it.
+    Gone,
+    /// Nothing: these may.
+    Elsewhere(Archive),
+}
+
 impl Index {
-    /// The places in the batch of entries that must not be written.
-    pub(super) fn known(&self, entries: &[Entry<'_>]) -> Vec<usize> {
-        let key = |entry: &Entry<'_>| (entry.kind, entry.id);
-        // Within a batch in strict order, no entry can repeat another.
-        let ordered = entries.is_sorted_by(|a, b| key(a) < key(b));
-        let mut seen = HashSet::new();
-        let mut known = Vec::new();
-        for (place, entry) in entries.iter().enumerate() {
-            let repeated = !ordered && !seen.insert(key(entry));
-            if entry.write == Write::Insert && (repeated || self.is_known(key(entry))) {
-                known.push(place);
-            }
+    pub(super) fn new(active: Active, archive: Archive) -> Self {
+        let mut index = Self {
+            live: archive.live(),
+            active,
+            archive,
+            hidden: BTreeMap::new(),
+        };
+        let overriding: Vec<Key> = {
+            let rows = index.active.rows.rows();
+            rows.filter(|(_, slot)| slot.overrides())
+                .map(|(key, _)| key)
+                .collect()
+        };
+        for key in overriding {
+            let victim = index
+                .archive
+                .live_place(key)
+                .map(|place| place.handle.number);
+            index.uncount(key.0, victim);
         }
-        known
+        index
     }
 
-    fn is_known(&self, key: Key) -> bool {
-        self.locate(key).is_some() || self.deleted.contains_key(&key)
+    pub(super) fn look_up(&self, key: Key) -> Known {
+        if self.is_hidden(key) {
+            return Known::Gone;
+        }
+        match self.active.rows.get(key) {
+            Some(slot) if slot.is_tombstone() => Known::Gone,
+            Some(slot) => Known::Here(Place {
+                id: key.1,
+                handle: Arc::clone(&self.active.handle),
+                slot,
+            }),
+            None => Known::Elsewhere(self.archive.clone()),
+        }
     }
 
-    /// Where the valid version of an entry stands, hidden or not.
-    fn locate(&self, key: Key) -> Option<(&Segment, Slot)> {
-        let mut newest_first = self.segments.values().rev();
-        newest_first.find_map(|segment| Some((segment, segment.rows.get(key)?)))
+    pub(super) fn is_hidden(&self, (kind, id): Key) -> bool {
+        id < self.hidden_below(kind)
     }
 
-    pub(super) fn get(&self, key: Key) -> Option<Place> {
-        let (segment, slot) = self.locate(key).filter(|_| !self.is_hidden(key))?;
-        Some(Place {
-            id: key.1,
-            handle: Arc::clone(&segment.handle),
-            slot,
-        })
-    }
-
-    pub(super) fn contains(&self, key: Key) -> bool {
-        !self.is_hidden(key) && self.locate(key).is_some()
-    }
-
-    fn is_hidden(&self, (kind, id): Key) -> bool {
-        self.hidden.get(&kind).is_some_and(|below| id < *below)
+    pub(super) fn hidden_below(&self, kind: u8) -> u128 {
+        self.hidden.get(&kind).copied().unwrap_or_default()
     }
 
     pub(super) fn hide_below(&mut self, kind: u8, id: u128) {
@@ -145,133 +182,62 @@ impl Index {
         *below = id.max(*below);
     }
 
-    /// Enters a frame that was written to file `number`.
-    pub(super) fn apply(&mut self, number: u64, key: Key, slot: Slot) {
-        if slot.flags & TOMBSTONE != 0 {
-            self.replaced.remove(&key);
-            self.kill(key);
-            self.deleted.insert(key, number);
-            return;
-        }
-        if slot.flags & REPLACE != 0 {
-            self.deleted.remove(&key);
-            match self.replaced.insert(key, number) {
-                Some(old) if old != number => {
-                    if let Some(segment) = self.segments.get_mut(&old) {
-                        segment.kill(key);
-                    }
-                }
-                Some(_) => {}
-                // It may stand there as an insert.
-                None => self.kill(key),
-            }
-        }
-        if let Some(segment) = self.segments.get_mut(&number)
-            && segment.rows.insert(key, slot).is_none()
-        {
-            *segment.live.entry(key.0).or_default() += 1;
+    /// Enters a frame that was written to the active file. `victim` is the sealed file in which the version
+    /// stands that it hides, if there is one.
+    pub(super) fn apply(&mut self, key: Key, slot: Slot, meta: &[u8], victim: Option<u64>) {
+        let before = self.active.rows.put(key, slot, meta);
+        if before.is_none() {
+            self.uncount(key.0, victim);
         }
     }
 
-    fn kill(&mut self, key: Key) {
-        for segment in self.segments.values_mut().rev() {
-            segment.kill(key);
+    fn uncount(&mut self, kind: u8, file: Option<u64>) {
+        let count = file
+            .and_then(|number| self.live.get_mut(&number))
+            .and_then(|counts| counts.get_mut(&kind));
+        if let Some(count) = count {
+            *count = count.saturating_sub(1);
         }
     }
 
-    /// The ids with this fingerprint, smallest first.
-    pub(super) fn find(&self, kind: u8, fingerprint: u128) -> Vec<u128> {
-        let mut ids = Vec::new();
-        if fingerprint != 0 {
-            for segment in self.segments.values() {
-                segment.rows.find(kind, fingerprint, &mut ids);
-            }
-            ids.retain(|id| !self.is_hidden((kind, *id)));
-            ids.sort_unstable();
-            ids.dedup();
-        }
-        ids
-    }
-
-    /// Up to `limit` entries of a kind in the order of their ids, over all files.
-    pub(super) fn page(&self, kind: u8, ids: &Ids, order: Order, limit: usize) -> Vec<Place> {
-        let below = self.hidden.get(&kind).copied().unwrap_or_default();
-        let (first, last) = ((*ids.start()).max(below), *ids.end());
-        if first > last {
-            return Vec::new();
-        }
-        let rank = |id: u128| match order {
-            Order::Oldest => id,
-            Order::Newest => !id,
-        };
-        let mut sources = Vec::new();
-        let mut heap = BinaryHeap::new();
-        for segment in self.segments.values() {
-            let mut entries = segment.rows.range(kind, first, last, order);
-            if let Some((id, slot)) = entries.next() {
-                // Of equal ids the newest file's comes first.
-                heap.push(Reverse((rank(id), Reverse(sources.len()))));
-                sources.push((id, slot, segment, entries));
-            }
-        }
-        let mut page: Vec<Place> = Vec::new();
-        while let Some(Reverse((_, Reverse(source)))) = heap.pop() {
-            let (id, slot, segment, entries) = &mut sources[source];
-            if page.last().is_none_or(|last| last.id != *id) {
-                if page.len() == limit {
-                    break;
-                }
-                page.push(Place {
-                    id: *id,
-                    handle: Arc::clone(&segment.handle),
-                    slot: *slot,
-                });
-            }
-            if let Some((next, next_slot)) = entries.next() {
-                (*id, *slot) = (next, next_slot);
-                heap.push(Reverse((rank(next), Reverse(source))));
-            }
-        }
-        page
-    }
-
-    /// The keys of the replacing entries whose valid version stands before file `number`, in order.
-    pub(super) fn replaced_before(&self, number: u64) -> Vec<Key> {
-        let before = self.replaced.iter().filter(|(_, at)| **at < number);
-        let mut keys: Vec<Key> = before.map(|(key, _)| *key).collect();
-        keys.sort_unstable();
-        keys
+    /// Puts the active file among the sealed ones, and another in its place.
+    pub(super) fn rotate(&mut self, next: Active) {
+        let full = std::mem::replace(&mut self.active, next).with(Rows::Open, 0);
+        self.live.insert(full.number(), full.rows.live());
+        self.archive.push(full);
     }
 
     /// Takes the files before `number` out; nobody finds what is in them from here on.
-    pub(super) fn take_before(&mut self, number: u64) -> Vec<Segment> {
-        let kept = self.segments.split_off(&number);
-        let taken: Vec<Segment> = std::mem::replace(&mut self.segments, kept)
-            .into_values()
-            .collect();
-        // What a tombstone hides stands before it, so it went too.
-        self.deleted.retain(|_, at| *at >= number);
-        self.replaced.retain(|_, at| *at >= number);
-        taken
-    }
-
-    /// The entries that can be found, by kind, of these files.
-    pub(super) fn live<'a>(segments: impl Iterator<Item = &'a Segment>) -> BTreeMap<u8, u64> {
-        let mut sum = BTreeMap::new();
-        for (kind, count) in segments.flat_map(|segment| &segment.live) {
-            if *count > 0 {
-                *sum.entry(*kind).or_default() += count;
-            }
+    pub(super) fn take_before(&mut self, number: u64) -> Taken {
+        let kept = self.live.split_off(&number);
+        let gone = std::mem::replace(&mut self.live, kept);
+        Taken {
+            files: self.archive.take_before(number),
+            entries: sum(gone.values()),
         }
-        sum
     }
 
-    /// Whether the entry at this place is the valid version of its key.
-    pub(super) fn is_valid(&self, key: Key, position: Position) -> bool {
-        self.segments
-            .get(&position.segment)
-            .and_then(|segment| segment.rows.get(key))
-            .is_some_and(|slot| u64::from(slot.offset) == position.offset)
-            && !self.is_hidden(key)
+    /// The entries that can be found, by kind.
+    pub(super) fn live(&self) -> Counts {
+        let active = self.active.rows.live();
+        sum(self.live.values().chain([&active]))
     }
+
+    /// The number of files.
+    pub(super) fn count(&self) -> usize {
+        self.archive.files().len() + 1
+    }
+
+    pub(super) fn bytes(&self) -> u64 {
+        let sealed: u64 = self.archive.files().iter().map(|file| file.bytes).sum();
+        sealed + self.active.bytes
+    }
+}
+
+fn sum<'a>(files: impl Iterator<Item = &'a Counts>) -> Counts {
+    let mut sum = Counts::new();
+    for (kind, count) in files.flatten().filter(|(_, count)| **count > 0) {
+        *sum.entry(*kind).or_default() += count;
+    }
+    sum
 }

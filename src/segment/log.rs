@@ -3,6 +3,7 @@
 //! One appender at a time holds the writer's lock; the index has its own, which is taken for microseconds and
 //! never over a read or a write of a file, so that readers and the appender don't wait for each other's disk.
 
+use std::collections::HashSet;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
@@ -13,11 +14,11 @@ use parking_lot::{Mutex, RwLock};
 
 use super::error::Error;
 use super::files::{Disk, Files, write_full};
-use super::frame::{FILE_HEADER, REPLACE, TOMBSTONE, Tag, encoded_len, push};
-use super::index::{Handle, Index, Segment};
+use super::frame::{FILE_HEADER, HEAD, REPLACE, TOMBSTONE, Tag, encoded_len, push};
+use super::index::{Active, Handle, Index, Known, Place};
 use super::recover::{begin, path_of, recover};
-use super::rows::{Key, Rows, Slot};
-use super::sync::Syncer;
+use super::rows::{Key, Slot};
+use super::upkeep::{Bell, Upkeep};
 use super::{
     Appended, Config, Entry, Fsync, MAX_BATCH_BYTES, MAX_META_BYTES, MAX_PAYLOAD_BYTES,
     MAX_SEGMENT_BYTES, Position, Recovery, Write,
@@ -25,13 +26,15 @@ use super::{
 
 /// The writer's buffer is given back when a batch made it larger than this.
 const KEPT_BUFFER_BYTES: usize = 4 << 20;
+/// So many sealed files may wait with their entries in memory until their sidecar is written.
+const MAX_UNPACKED: usize = 2;
 
 /// A segment log; share it behind an `Arc`. Dropping it forces what is new onto the disk.
 #[derive(Debug)]
 pub struct Log {
     pub(super) shared: Arc<Shared>,
     /// Ends its thread when dropped.
-    _syncer: Option<Syncer>,
+    _upkeep: Upkeep,
     /// Held as long as the log is open.
     _lock: Lock,
 }
@@ -45,6 +48,13 @@ pub(super) struct Shared {
     /// Files that are out of the index but could not be unlinked.
     pub(super) leftover: Mutex<Vec<std::path::PathBuf>>,
     pub(super) sync_failures: AtomicU64,
+    pub(super) seal_failures: AtomicU64,
+    /// Held by whoever forces a file onto the disk.
+    pub(super) syncing: Mutex<()>,
+    /// Held by whoever writes sidecars.
+    pub(super) sealing: Mutex<()>,
+    /// Told when a file was sealed.
+    pub(super) bell: Bell,
     /// Whether a file was made since the directory was last synced.
     pub(super) dir_dirty: AtomicBool,
 }
@@ -82,41 +92,41 @@ impl Log {
         let made = files.create_dir(&config.dir);
         made.map_err(|source| Error::io("make the directory", &config.dir, source))?;
         let lock = lock(&config.dir)?;
-        let mut recovered = recover(&*files, &config)?;
-        let last = recovered.index.segments.last_key_value();
-        let writer = match last {
-            Some((_, segment)) if recovered.appendable => Writer::new(segment),
-            _ => {
+        let recovered = recover(&*files, &config)?;
+        let (active, mut report) = match recovered.active {
+            Some(active) => (active, recovered.report),
+            None => {
                 let number = recovered.last + 1;
-                let segment = create(&config, &*files, number)?;
-                let writer = Writer::new(&segment);
-                recovered.index.segments.insert(number, segment);
-                writer
+                (
+                    create(&config, &config.dir, &*files, number)?,
+                    recovered.report,
+                )
             }
         };
-        let interval = match config.fsync {
-            Fsync::Interval(interval) => Some(interval),
-            Fsync::Always | Fsync::Never => None,
-        };
+        let writer = Writer::new(&active);
+        let index = Index::new(active, recovered.archive);
+        report.segments = index.count() as u64;
         let shared = Arc::new(Shared {
             config,
             files,
-            index: RwLock::new(recovered.index),
+            index: RwLock::new(index),
             writer: Mutex::new(writer),
             leftover: Mutex::default(),
             sync_failures: AtomicU64::new(0),
+            seal_failures: AtomicU64::new(recovered.unsaved),
+            syncing: Mutex::default(),
+            sealing: Mutex::default(),
+            bell: Bell::default(),
             dir_dirty: AtomicBool::new(true),
         });
-        let syncer = interval
-            .map(|interval| Syncer::start(Arc::clone(&shared), interval))
-            .transpose()
-            .map_err(|s| Error::io("start the sync thread of", &shared.config.dir, s))?;
+        let upkeep = Upkeep::start(&shared)
+            .map_err(|s| Error::io("start the thread that looks after", &shared.config.dir, s))?;
         let log = Self {
             shared,
-            _syncer: syncer,
+            _upkeep: upkeep,
             _lock: lock,
         };
-        Ok((log, recovered.report))
+        Ok((log, report))
     }
 
     /// Appends a batch: one write, and after a crash all of it is there or nothing. Entries to
@@ -136,7 +146,7 @@ impl Log {
     /// As [`Log::append`].
     pub fn delete(&self, kind: u8, id: u128) -> Result<bool, Error> {
         let mut writer = self.shared.writer.lock();
-        if !self.shared.index.read().contains((kind, id)) {
+        if self.shared.place((kind, id)).is_none() {
             return Ok(false);
         }
         let tag = Tag {
@@ -174,10 +184,9 @@ impl Log {
 impl Shared {
     pub(super) fn end(&self) -> Position {
         let index = self.index.read();
-        let (number, segment) = index.segments.last_key_value().expect("one is active");
         Position {
-            segment: *number,
-            offset: segment.end,
+            segment: index.active.number(),
+            offset: index.active.end,
         }
     }
 
@@ -187,7 +196,7 @@ impl Shared {
         entries: &[Entry<'_>],
     ) -> Result<Appended, Error> {
         check(entries)?;
-        let known = self.index.read().known(entries);
+        let known = self.known(entries);
         if known.len() == entries.len() {
             let end = self.end();
             return Ok(Appended {
@@ -245,15 +254,16 @@ impl Shared {
         handle.dirty.store(true, Ordering::Release);
         writer.end = start + length;
         let end = writer.end;
+        let victims = self.victims(&writer.slots);
         let mut index = self.index.write();
-        for (key, mut slot) in writer.slots.drain(..) {
+        for ((key, mut slot), victim) in writer.slots.drain(..).zip(victims) {
+            let meta = slot.offset as usize + HEAD;
+            let meta = &writer.buffer[meta..meta + usize::from(slot.meta_len)];
             slot.offset += u32::try_from(start).expect("segment_bytes is checked at open");
-            index.apply(handle.number, key, slot);
+            index.apply(key, slot, meta, victim);
         }
-        let segment = index.segments.get_mut(&handle.number);
-        let segment = segment.expect("the active file is in the index");
-        (segment.end, segment.bytes) = (end, end);
-        segment.last_write = SystemTime::now();
+        (index.active.end, index.active.bytes) = (end, end);
+        index.active.last_write = SystemTime::now();
         drop(index);
         writer.buffer.shrink_to(KEPT_BUFFER_BYTES);
         let place = |offset| Position {
@@ -275,22 +285,71 @@ impl Shared {
         })
     }
 
+    /// In which sealed file the version stands that each of these hides. Only the appender, whose lock is held,
+    /// makes versions, so what is found here stays true; at worst retention takes it.
+    fn victims(&self, slots: &[(Key, Slot)]) -> Vec<Option<u64>> {
+        let mut archive = None;
+        let victim = |(key, slot): &(Key, Slot)| {
+            if !slot.overrides() {
+                return None;
+            }
+            let archive = archive.get_or_insert_with(|| self.index.read().archive.clone());
+            archive.live_place(*key).map(|place| place.handle.number)
+        };
+        slots.iter().map(victim).collect()
+    }
+
+    /// The places in the batch of entries that must not be written.
+    fn known(&self, entries: &[Entry<'_>]) -> Vec<usize> {
+        let key = |entry: &Entry<'_>| (entry.kind, entry.id);
+        // Within a batch in strict order, no entry can repeat another.
+        let ordered = entries.is_sorted_by(|a, b| key(a) < key(b));
+        let index = self.index.read();
+        let archive = index.archive.clone();
+        let here: Vec<bool> = entries
+            .iter()
+            .map(|entry| index.active.rows.get(key(entry)).is_some())
+            .collect();
+        drop(index);
+        let mut seen = HashSet::new();
+        let mut known = Vec::new();
+        for (place, entry) in entries.iter().enumerate() {
+            let repeated = !ordered && !seen.insert(key(entry));
+            if entry.write == Write::Insert
+                && (repeated || here[place] || archive.mentions(key(entry)))
+            {
+                known.push(place);
+            }
+        }
+        known
+    }
+
+    /// Where an entry that may be seen stands.
+    pub(super) fn place(&self, key: Key) -> Option<Place> {
+        let known = self.index.read().look_up(key);
+        match known {
+            Known::Here(place) => Some(place),
+            Known::Gone => None,
+            Known::Elsewhere(archive) => archive.live_place(key),
+        }
+    }
+
     /// Begins a new file and seals the one before; on failure the old one stays.
     pub(super) fn rotate(&self, writer: &mut Writer) -> Result<(), Error> {
         let number = writer.handle.number + 1;
-        let segment = create(&self.config, &*self.files, number)?;
-        let next = Writer::new(&segment);
+        let active = create(&self.config, &self.config.dir, &*self.files, number)?;
+        let next = Writer::new(&active);
         self.dir_dirty.store(true, Ordering::Release);
-        // Packing the rows takes milliseconds; readers go on meanwhile, and only the writer changes rows.
-        let sealed = self.index.read().segments[&writer.handle.number]
-            .rows
-            .sealed();
         let mut index = self.index.write();
-        if let Some(old) = index.segments.get_mut(&writer.handle.number) {
-            old.rows = Rows::Sealed(sealed);
-        }
-        index.segments.insert(number, segment);
+        index.rotate(active);
+        let unpacked = index.archive.unpacked();
         drop(index);
+        if unpacked > MAX_UNPACKED {
+            // The thread does not keep up: what is in memory stays bounded all the same.
+            self.seal_pending();
+        } else {
+            self.bell.ring();
+        }
         let buffer = std::mem::take(&mut writer.buffer);
         let slots = std::mem::take(&mut writer.slots);
         *writer = Writer {
@@ -303,8 +362,9 @@ impl Shared {
 }
 
 impl Writer {
-    fn new(segment: &Segment) -> Self {
-        let age = segment.created.elapsed().unwrap_or_default();
+    fn new(segment: &Active) -> Self {
+        let created = super::recover::time(segment.created_ms);
+        let age = created.elapsed().unwrap_or_default();
         let now = Instant::now();
         Self {
             handle: Arc::clone(&segment.handle),
@@ -326,6 +386,7 @@ impl Writer {
         let slot = Slot {
             fingerprint: tag.fingerprint,
             offset: u32::try_from(self.buffer.len()).expect("a batch is at most 1 GiB"),
+            meta_at: 0,
             meta_len: u16::try_from(meta.len()).expect("metas are checked"),
             flags: tag.flags,
         };
@@ -360,19 +421,24 @@ fn check(entries: &[Entry<'_>]) -> Result<(), Error> {
     Ok(())
 }
 
-/// Makes the file `number` with its header.
-fn create(config: &Config, files: &dyn Files, number: u64) -> Result<Segment, Error> {
-    let path = path_of(&config.dir, number);
+/// Makes the file `number` with its header in a directory.
+pub(super) fn create(
+    config: &Config,
+    dir: &Path,
+    files: &dyn Files,
+    number: u64,
+) -> Result<Active, Error> {
+    let path = path_of(dir, number);
     let made = files.create(&path).and_then(|file| {
-        begin(&*file, number)?;
+        let header = begin(&*file, number)?;
         // Otherwise the next sync sees to both.
         if config.fsync == Fsync::Always {
             file.sync()?;
-            files.sync_dir(&config.dir)?;
+            files.sync_dir(dir)?;
         }
-        Ok(file)
+        Ok((file, header))
     });
-    let file = made.map_err(|source| {
+    let (file, header) = made.map_err(|source| {
         // An empty file that stays is harmless: the next try, or the next open, takes it over.
         let _ = files.remove(&path);
         Error::io("create", &path, source)
@@ -383,7 +449,7 @@ fn create(config: &Config, files: &dyn Files, number: u64) -> Result<Segment, Er
         file,
         dirty: AtomicBool::new(true),
     };
-    Ok(Segment::empty(handle, SystemTime::now()))
+    Ok(Active::empty(handle, header.created_ms))
 }
 
 /// The directory is ours until this is dropped.

@@ -6,28 +6,38 @@
 //! a writer.
 //!
 //! ```text
-//! directory   lock  0000000000000001.seg  0000000000000002.seg ...   the last one is active, the others sealed
-//! file        header (32 bytes)  frame  frame ...
+//! directory   lock  0000000000000001.seg  0000000000000001.idx  0000000000000002.seg ...   the last .seg is active
+//! .seg        header (32 bytes)  frame  frame ...
 //! frame       magic 4 | crc of what follows up to the payload 4 | crc of the payload 4 | left 4 | meta length 4 |
 //!             payload length 4 | kind 1 | flags 1 | 0 0 | id 16 | fingerprint 16 | meta | payload
+//! .idx        the sidecar of a sealed file: where each entry stands, all metas, a Bloom filter
 //! ```
 //!
 //! Numbers are little-endian. `left` counts down to 0 within a batch: a batch counts once its 0 is there. The
-//! checksum over the head makes it safe to open a sealed file without reading its payloads.
+//! checksum over the head makes it safe to make a sidecar again without reading payloads.
 //!
-//! Memory: 44 bytes for each entry in sealed files, about 200 in the active one, and one open file each.
+//! Memory: about 200 bytes and the meta of each entry of the active file, and of at most three that are being
+//! sealed; of a sealed one an open file and some hundred bytes. Sidecars are mapped: the system keeps of them
+//! what is asked for and takes it back when memory is short.
 
 mod error;
 mod files;
+mod map;
 mod frame;
+mod bloom;
 mod scan;
+mod sidecar;
 mod rows;
+mod archive;
 mod index;
 mod recover;
 mod log;
+mod seal;
+mod page;
 mod read;
 mod retain;
-mod sync;
+mod backup;
+mod upkeep;
 
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -35,6 +45,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 
+pub use backup::Backup;
 pub use error::Error;
 pub use frame::encoded_len;
 pub use log::Log;
@@ -217,6 +228,8 @@ pub struct Stats {
     pub oldest: SystemTime,
     /// How often forcing data onto the disk failed since the log was opened.
     pub sync_failures: u64,
+    /// How often the index of a sealed file could not be written since the log was opened.
+    pub seal_failures: u64,
 }
 
 /// What opening found.
@@ -226,6 +239,8 @@ pub struct Recovery {
     pub segments: u64,
     /// Bytes of a last batch that was not written whole; they were cut off and had not been acknowledged.
     pub cut_bytes: u64,
+    /// Sealed files whose index was missing, damaged or of another format, and was made again.
+    pub reindexed: u64,
     /// Whatever could not be read. It was left or copied aside, never deleted.
     pub damage: Vec<Damage>,
 }
@@ -241,5 +256,8 @@ pub struct Damage {
     pub bytes: u64,
 }
 
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 #[cfg(test)]
 mod tests;

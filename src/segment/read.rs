@@ -1,7 +1,8 @@
 //! Reading: by id, by fingerprint, in the order of ids, and in the order of appends.
 //!
-//! The index's lock is held only to find places; files are read after it is given back.
+//! The index's lock is held only to look at the active file; everything else is read after it is given back.
 
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -10,13 +11,15 @@ use bytes::Bytes;
 use super::error::Error;
 use super::files::read_full;
 use super::frame::{FILE_HEADER, HEAD, Head, TOMBSTONE};
-use super::index::{Handle, Index, Place};
+use super::index::{Handle, Place};
 use super::log::{Log, Shared};
+use super::page::{Metas, Question};
+use super::rows::Key;
 use super::{Found, Header, Ids, Order, Position, Run, Stats};
 
 /// A read for one entry takes this much at first; most are not larger.
 const FIRST_READ_BYTES: usize = 8 << 10;
-/// How many places a scan takes from the index at a time.
+/// How many entries a scan takes from the index at a time.
 const SCAN_PAGE: usize = 256;
 
 impl Log {
@@ -25,66 +28,84 @@ impl Log {
     /// # Errors
     /// [`Error::Io`], or [`Error::Damaged`] where the file does not hold what was written.
     pub fn get(&self, kind: u8, id: u128) -> Result<Option<Found>, Error> {
-        let place = self.shared.index.read().get((kind, id));
+        let place = self.shared.place((kind, id));
         place.map(|place| entry_at(&place)).transpose()
     }
 
     /// Whether there is an entry with this id.
     #[must_use]
     pub fn contains(&self, kind: u8, id: u128) -> bool {
-        self.shared.index.read().contains((kind, id))
+        self.shared.place((kind, id)).is_some()
     }
 
     /// Where the entry with this id starts.
     #[must_use]
     pub fn position(&self, kind: u8, id: u128) -> Option<Position> {
-        let place = self.shared.index.read().get((kind, id));
+        let place = self.shared.place((kind, id));
         place.map(|place| place.position())
     }
 
-    /// The ids of the entries with this fingerprint, smallest first; none for 0.
+    /// The ids of at most `limit` entries with this fingerprint, in order; none for 0.
     #[must_use]
-    pub fn find(&self, kind: u8, fingerprint: u128) -> Vec<u128> {
-        self.shared.index.read().find(kind, fingerprint)
+    pub fn find(&self, kind: u8, fingerprint: u128, order: Order, limit: usize) -> Vec<u128> {
+        if fingerprint == 0 || limit == 0 {
+            return Vec::new();
+        }
+        self.shared.find(kind, fingerprint, order, limit)
     }
 
-    /// Shows the entries of a kind in the order of their ids, without touching payloads, until `visit`
-    /// breaks. What is appended or removed meanwhile may or may not be shown.
-    ///
-    /// # Errors
-    /// As [`Log::get`].
+    /// Shows the entries of a kind in the order of their ids, without touching the files that hold their
+    /// payloads, until `visit` breaks. What is appended or removed meanwhile may or may not be shown.
     pub fn scan(
         &self,
         kind: u8,
         ids: Ids,
         order: Order,
         visit: &mut dyn FnMut(Header<'_>) -> ControlFlow<()>,
-    ) -> Result<(), Error> {
+    ) {
         let mut rest = Some(ids);
-        let mut bytes = Vec::new();
-        // The first page is small: many scans stop at their first entry.
-        let mut limit = 8;
-        while let Some(ids) = rest.take() {
-            let page = self.shared.index.read().page(kind, &ids, order, limit);
-            if page.len() == limit {
-                rest = page.last().and_then(|last| behind(&ids, last.id, order));
-            }
-            for place in &page {
-                let header = header_at(place, &mut bytes)?;
+        let mut question = Question {
+            kind,
+            order,
+            // The first page is small: many scans stop at their first entry.
+            limit: 8,
+            metas: Metas::Copy,
+        };
+        while let Some(ids) = rest {
+            let page = self.shared.page(question, &ids);
+            for line in &page.lines {
+                let header = Header {
+                    id: line.id,
+                    fingerprint: line.fingerprint,
+                    meta: page.meta(line),
+                    position: line.position,
+                };
                 if visit(header).is_break() {
-                    return Ok(());
+                    return;
                 }
             }
-            limit = SCAN_PAGE;
+            rest = page.rest;
+            question.limit = SCAN_PAGE;
         }
-        Ok(())
     }
 
-    /// The ids of a kind in `ids`, in order and at most `limit` of them; reads no file.
+    /// The ids of a kind in `ids`, in order and at most `limit` of them.
     #[must_use]
     pub fn ids(&self, kind: u8, ids: Ids, order: Order, limit: usize) -> Vec<u128> {
-        let page = self.shared.index.read().page(kind, &ids, order, limit);
-        page.into_iter().map(|place| place.id).collect()
+        let mut found = Vec::new();
+        let mut rest = Some(ids);
+        while let Some(ids) = rest.filter(|_| found.len() < limit) {
+            let question = Question {
+                kind,
+                order,
+                limit: limit - found.len(),
+                metas: Metas::Skip,
+            };
+            let page = self.shared.page(question, &ids);
+            found.extend(page.lines.iter().map(|line| line.id));
+            rest = page.rest;
+        }
+        found
     }
 
     /// Live entries of all kinds in the order in which they were appended, from a place on: about `max_bytes`
@@ -125,46 +146,90 @@ impl Log {
     /// How full it is.
     #[must_use]
     pub fn stats(&self) -> Stats {
+        use std::sync::atomic::Ordering::Relaxed;
         let index = self.shared.index.read();
-        let oldest = index.segments.values().next();
+        let oldest = index.archive.files().first();
+        let created_ms = oldest.map_or(index.active.created_ms, |file| file.created_ms);
         Stats {
-            segments: index.segments.len() as u64,
-            bytes: index.segments.values().map(|segment| segment.bytes).sum(),
-            entries: Index::live(index.segments.values()),
-            oldest: oldest.expect("one is active").created,
-            sync_failures: self
-                .shared
-                .sync_failures
-                .load(std::sync::atomic::Ordering::Relaxed),
+            segments: index.count() as u64,
+            bytes: index.bytes(),
+            entries: index.live(),
+            oldest: super::recover::time(created_ms),
+            sync_failures: self.shared.sync_failures.load(Relaxed),
+            seal_failures: self.shared.seal_failures.load(Relaxed),
         }
     }
 }
 
 impl Shared {
+    fn find(&self, kind: u8, fingerprint: u128, order: Order, limit: usize) -> Vec<u128> {
+        let mut ids = BTreeSet::new();
+        let index = self.index.read();
+        let rows = &index.active.rows;
+        match order {
+            Order::Oldest => ids.extend(rows.find(kind, fingerprint).take(limit)),
+            Order::Newest => ids.extend(rows.find(kind, fingerprint).rev().take(limit)),
+        }
+        let below = index.hidden_below(kind);
+        let archive = index.archive.clone();
+        // What the active file overrides is seldom more than a few entries, and of most kinds none.
+        let overridden = index.active.rows.overridden(kind);
+        drop(index);
+        let is_seen = |id: &u128| *id >= below && !overridden.contains(id);
+        archive.find((kind, fingerprint), order, limit, is_seen, &mut ids);
+        let seen = ids.into_iter().filter(|id| *id >= below);
+        match order {
+            Order::Oldest => seen.take(limit).collect(),
+            Order::Newest => seen.rev().take(limit).collect(),
+        }
+    }
+
     /// The file that `from` lies in, or the first one after it; where to start in it, and its end.
     fn stretch(&self, from: Position) -> Option<(Arc<Handle>, u64, u64)> {
         let index = self.index.read();
-        let (number, segment) = index.segments.range(from.segment..).next()?;
-        let start = if *number == from.segment {
+        let active = &index.active;
+        let (handle, end) = match index.archive.from(from.segment) {
+            Some(file) => (&file.handle, file.end),
+            None if active.number() >= from.segment => (&active.handle, active.end),
+            None => return None,
+        };
+        let start = if handle.number == from.segment {
             from.offset.max(FILE_HEADER as u64)
         } else {
             FILE_HEADER as u64
         };
-        Some((Arc::clone(&segment.handle), start, segment.end))
+        Some((Arc::clone(handle), start, end))
     }
 
     /// Moves to the start of the next file, if there is one.
     fn go_to_next(&self, position: &mut Position) -> bool {
+        let after = position.segment + 1;
         let index = self.index.read();
-        let next = index.segments.range(position.segment + 1..).next();
-        let Some((number, _)) = next else {
+        let sealed = index.archive.from(after).map(|file| file.number());
+        let active = Some(index.active.number()).filter(|number| *number >= after);
+        let Some(segment) = sealed.or(active) else {
             return false;
         };
         *position = Position {
-            segment: *number,
+            segment,
             offset: FILE_HEADER as u64,
         };
         true
+    }
+
+    /// Whether the frame at this place is the valid version of its key, and may be seen.
+    fn is_valid(&self, key: Key, position: Position) -> bool {
+        let index = self.index.read();
+        if index.is_hidden(key) {
+            return false;
+        }
+        let here = index.active.rows.get(key);
+        if index.active.number() == position.segment {
+            return here.is_some_and(|slot| u64::from(slot.offset) == position.offset);
+        }
+        let archive = index.archive.clone();
+        drop(index);
+        here.is_none() && archive.is_valid(position.segment, position.offset, key)
     }
 
     /// Reads entries of one file from `run.next` on, up to `end` or as far as the budget goes.
@@ -195,8 +260,8 @@ impl Shared {
                 let position = run.next;
                 at += head.frame_len();
                 run.next.offset += head.frame_len() as u64;
-                let valid = head.flags & TOMBSTONE == 0
-                    && self.index.read().is_valid((head.kind, head.id), position);
+                let valid =
+                    head.flags & TOMBSTONE == 0 && self.is_valid((head.kind, head.id), position);
                 match frame {
                     Some(frame) if valid => {
                         *budget = budget.saturating_sub(head.frame_len());
@@ -274,22 +339,6 @@ pub(super) fn entry_at(place: &Place) -> Result<Found, Error> {
     }
 }
 
-fn header_at<'a>(place: &Place, into: &'a mut Vec<u8>) -> Result<Header<'a>, Error> {
-    let position = place.position();
-    into.resize(HEAD + usize::from(place.slot.meta_len), 0);
-    let read = read_full(&*place.handle.file, into, position.offset)
-        .map_err(|source| Error::io("read", &place.handle.path, source))?;
-    let head = Head::checked(&into[..read])
-        .filter(|head| head.id == place.id)
-        .ok_or_else(|| damaged(place))?;
-    Ok(Header {
-        id: head.id,
-        fingerprint: head.fingerprint,
-        meta: &into[HEAD..head.head_len()],
-        position,
-    })
-}
-
 fn damaged(place: &Place) -> Error {
     Error::Damaged {
         path: place.handle.path.clone(),
@@ -304,12 +353,4 @@ fn read(handle: &Handle, offset: u64, wanted: usize) -> Result<Bytes, Error> {
         .map_err(|source| Error::io("read", &handle.path, source))?;
     bytes.truncate(read);
     Ok(bytes.into())
-}
-
-/// The part of `ids` that comes after `id`.
-fn behind(ids: &Ids, id: u128, order: Order) -> Option<Ids> {
-    match order {
-        Order::Oldest => Some(id.checked_add(1)?..=*ids.end()),
-        Order::Newest => Some(*ids.start()..=id.checked_sub(1)?),
-    }
 }

@@ -4,14 +4,23 @@
 //! lock, so neither readers nor the appender wait for it. Only on a full disk, where nothing can be appended
 //! anyhow, the appender waits.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::error::Error;
-use super::index::Index;
+use super::index::Sealed;
 use super::log::{Log, Shared, Writer, unless_full};
 use super::read::entry_at;
-use super::rows::Key;
-use super::{Entry, Found, Limits, Position, Reclaimed, Write};
+use super::rows::{Counts, Key};
+use super::{Entry, Found, Limits, Position, Reclaimed, Write, seal};
+
+/// Files that are out of the index, and the entries that went with them.
+#[derive(Debug)]
+pub(super) struct Taken {
+    pub(super) files: Vec<Arc<Sealed>>,
+    pub(super) entries: Counts,
+}
 
 impl Log {
     /// Applies the limits: [`Log::plan`], then [`Log::unlink_before`].
@@ -33,17 +42,16 @@ impl Log {
             self.seal_if_older(older_than)?;
         }
         let index = self.shared.index.read();
-        let mut total: u64 = index.segments.values().map(|segment| segment.bytes).sum();
+        let mut total = index.bytes();
         let mut keep = 0;
-        let sealed = index.segments.len() - 1;
-        for (number, segment) in index.segments.iter().take(sealed) {
+        for file in index.archive.files() {
             let too_much = limits.max_bytes.is_some_and(|max| total > max);
-            let too_old = limits.older_than.is_some_and(|t| segment.last_write < t);
+            let too_old = limits.older_than.is_some_and(|t| file.last_write < t);
             if !too_much && !too_old {
                 break;
             }
-            total -= segment.bytes;
-            keep = number + 1;
+            total -= file.bytes;
+            keep = file.number() + 1;
         }
         Ok(Position {
             segment: keep,
@@ -76,7 +84,7 @@ impl Log {
     fn seal_if_older(&self, older_than: SystemTime) -> Result<(), Error> {
         let mut writer = self.shared.writer.lock();
         let index = self.shared.index.read();
-        let (_, active) = index.segments.last_key_value().expect("one is active");
+        let active = &index.active;
         let expired = !active.is_empty() && active.last_write < older_than;
         drop(index);
         if expired {
@@ -91,12 +99,16 @@ impl Shared {
     fn unlink(&self, number: u64) -> Result<Reclaimed, Error> {
         let taken = self.index.write().take_before(number);
         let reclaimed = Reclaimed {
-            segments: taken.len() as u64,
-            bytes: taken.iter().map(|segment| segment.bytes).sum(),
-            entries: Index::live(taken.iter()),
+            segments: taken.files.len() as u64,
+            bytes: taken.files.iter().map(|file| file.bytes).sum(),
+            entries: taken.entries,
         };
         let mut leftover = self.leftover.lock();
-        leftover.extend(taken.iter().map(|segment| segment.handle.path.clone()));
+        for file in &taken.files {
+            let segment = &file.handle.path;
+            // The segment first: one without a sidecar would be read as a whole to make it again.
+            leftover.extend([segment.clone(), seal::path_of(segment)]);
+        }
         while let Some(path) = leftover.first() {
             // In order, so that a tombstone never goes before what it hides.
             match self.files.remove(path) {
@@ -112,10 +124,9 @@ impl Shared {
     /// Writes the replacing entries of the files before `number` again; tells how many bytes that took.
     fn carry_forward(&self, number: u64) -> Result<u64, Error> {
         let mut writer = self.writer.lock();
-        let keys = self.index.read().replaced_before(number);
         let mut bytes = 0;
-        for key in keys {
-            if let Some(entry) = self.readable(key)? {
+        for key in self.replaced_before(number) {
+            if let Some(entry) = self.readable(key, number)? {
                 bytes += self.append_again(&mut writer, &entry)?;
             }
         }
@@ -128,10 +139,9 @@ impl Shared {
     /// held meanwhile, so that none of them comes after a newer version.
     fn unlink_then_carry(&self, number: u64) -> Result<Reclaimed, Error> {
         let mut writer = self.writer.lock();
-        let keys = self.index.read().replaced_before(number);
-        let mut entries = Vec::with_capacity(keys.len());
-        for key in keys {
-            entries.extend(self.readable(key)?);
+        let mut entries = Vec::new();
+        for key in self.replaced_before(number) {
+            entries.extend(self.readable(key, number)?);
         }
         let unlinked = self.unlink(number);
         let mut bytes = 0;
@@ -145,9 +155,16 @@ impl Shared {
         Ok(reclaimed)
     }
 
-    /// An entry; `None` for one that is damaged, which cannot be saved and goes with its file.
-    fn readable(&self, key: Key) -> Result<Option<Found>, Error> {
-        let Some(place) = self.index.read().get(key) else {
+    fn replaced_before(&self, number: u64) -> BTreeSet<Key> {
+        let archive = self.index.read().archive.clone();
+        archive.replaced_before(number)
+    }
+
+    /// An entry whose valid version stands before file `number`; `None` for one that is damaged, which cannot
+    /// be saved and goes with its file.
+    fn readable(&self, key: Key, number: u64) -> Result<Option<Found>, Error> {
+        let place = self.place(key);
+        let Some(place) = place.filter(|place| place.handle.number < number) else {
             return Ok(None);
         };
         match entry_at(&place) {

@@ -72,6 +72,12 @@ impl<'a> Scanner<'a> {
         }
     }
 
+    /// The meta of the frame that the last step gave.
+    pub(super) fn meta(&self, head: &Head, at: u64) -> &[u8] {
+        let start = usize::try_from(at - self.window_at).expect("it was read with its head");
+        &self.window[start + HEAD..start + head.head_len()]
+    }
+
     fn frame(&mut self) -> io::Result<Option<Head>> {
         let Some(head) = self.bytes(HEAD)?.and_then(parsed) else {
             return Ok(None);

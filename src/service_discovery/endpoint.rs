@@ -11,10 +11,14 @@ use std::sync::Arc;
 /// How an endpoint is spoken to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Scheme {
-    /// Without TLS.
+    /// Without TLS; HTTP/1.1.
     Http,
-    /// With TLS.
+    /// With TLS; HTTP/2 or HTTP/1.1, as the service says by ALPN (RFC 7301).
     Https,
+    /// HTTP/2 without TLS, with prior knowledge (RFC 9113 section 3.3).
+    H2c,
+    /// HTTP/2 with TLS, and nothing else.
+    H2,
 }
 
 impl Scheme {
@@ -24,15 +28,23 @@ impl Scheme {
         match self {
             Self::Http => "http",
             Self::Https => "https",
+            Self::H2c => "h2c",
+            Self::H2 => "h2",
         }
+    }
+
+    /// Whether TLS is spoken.
+    #[must_use]
+    pub const fn is_secure(self) -> bool {
+        matches!(self, Self::Https | Self::H2)
     }
 
     /// The port where none is written (RFC 9110 section 4.2).
     #[must_use]
     pub const fn default_port(self) -> u16 {
         match self {
-            Self::Http => 80,
-            Self::Https => 443,
+            Self::Http | Self::H2c => 80,
+            Self::Https | Self::H2 => 443,
         }
     }
 }
@@ -50,7 +62,7 @@ pub struct Endpoint {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidEndpoint {
     /// Another protocol.
-    #[error("`{text}`: the scheme `{scheme}` is not http or https")]
+    #[error("`{text}`: the scheme `{scheme}` is not http, https, h2c or h2")]
     Scheme {
         /// The whole text.
         text: String,
@@ -88,7 +100,7 @@ pub enum InvalidEndpoint {
 }
 
 impl Endpoint {
-    /// Whether TLS is spoken.
+    /// How it is spoken to.
     #[must_use]
     pub const fn scheme(&self) -> Scheme {
         self.scheme
@@ -170,7 +182,7 @@ impl FromStr for Endpoint {
 }
 
 fn scheme(name: &str, text: &str) -> Result<Scheme, InvalidEndpoint> {
-    [Scheme::Http, Scheme::Https]
+    [Scheme::Http, Scheme::Https, Scheme::H2c, Scheme::H2]
         .into_iter()
         .find(|scheme| name.eq_ignore_ascii_case(scheme.as_str()))
         .ok_or_else(|| InvalidEndpoint::Scheme {
@@ -227,6 +239,8 @@ mod tests {
             ("http://localhost:8081", "http://localhost:8081"),
             ("localhost:8083", "http://localhost:8083"),
             ("HTTPS://shop.example", "https://shop.example:443"),
+            ("h2c://shop.example", "h2c://shop.example:80"),
+            ("h2://shop.example", "h2://shop.example:443"),
             ("http://shop.example/", "http://shop.example:80"),
             ("http://10.0.0.1:1/base/v2/", "http://10.0.0.1:1/base/v2"),
             ("[::1]:80", "http://[::1]:80"),

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::given_up::GivenUp;
 use super::message::Key;
 use crate::record::{Coverage, SequenceRange};
 
@@ -53,15 +54,27 @@ pub(super) struct Ledger {
     lives: BTreeMap<u64, Life>,
     acknowledged: Key,
     unlinked: Key,
+    /// All that was ever dropped, acknowledged or not.
+    given_up: GivenUp,
+    /// What left the spool while the publisher held it: dropped as well, if a player turns out to lack it.
+    unsure: GivenUp,
 }
 
 impl Ledger {
-    /// The accounts as they were saved.
-    pub(super) fn restore(acknowledged: Key, unlinked: Key, dropped: &[Dropped]) -> Self {
+    /// The accounts as they were saved; `given_up` is what was dropped and is acknowledged.
+    pub(super) fn restore(
+        acknowledged: Key,
+        unlinked: Key,
+        dropped: &[Dropped],
+        given_up: &[Dropped],
+    ) -> Self {
         let mut ledger = Self {
             unlinked,
             ..Self::default()
         };
+        for range in given_up.iter().chain(dropped) {
+            ledger.given_up.add(*range);
+        }
         for (epoch, range) in dropped {
             ledger.reached((*epoch, range.last));
             if let Some(life) = ledger.lives.get_mut(epoch) {
@@ -136,18 +149,57 @@ impl Ledger {
         self.drop_before(Some((self.unlinked.0, self.unlinked.1.saturating_add(1))))
     }
 
+    /// What was dropped, ever.
+    pub(super) const fn given_up(&self) -> &GivenUp {
+        &self.given_up
+    }
+
     /// Everything before `key`, or everything there is, leaves the spool. What was not given out is dropped;
     /// tells which ranges.
     pub(super) fn unlink_before(&mut self, key: Option<Key>) -> Vec<Dropped> {
-        let last = match key {
+        for range in self.held_before(key) {
+            self.unsure.add(range);
+        }
+        self.unlinked = self.unlinked.max(self.last_before(key));
+        self.drop_before(key)
+    }
+
+    /// What the publisher holds of what lies before `key`, or of everything.
+    pub(super) fn held_before(&self, key: Option<Key>) -> Vec<Dropped> {
+        let last = self.last_before(key);
+        let lives = self.lives.range(..=last.0);
+        let held = lives.filter_map(|(epoch, life)| {
+            let end = if *epoch == last.0 { last.1 } else { u64::MAX };
+            let (first, last) = (life.acknowledged + 1, life.given_out.min(end));
+            (first <= last).then_some((*epoch, SequenceRange { first, last }))
+        });
+        held.collect()
+    }
+
+    fn last_before(&self, key: Option<Key>) -> Key {
+        match key {
             Some((epoch, seq)) => (epoch, seq.saturating_sub(1)),
             None => {
                 let last = self.lives.last_key_value();
                 last.map_or((0, 0), |(epoch, life)| (*epoch, life.highest))
             }
-        };
-        self.unlinked = self.unlinked.max(last);
-        self.drop_before(key)
+        }
+    }
+
+    /// Somebody lacks these numbers, which are not there: the dropped ranges they lie in, as far as these go, and how many
+    /// numbers were not counted as dropped before.
+    pub(super) fn lacked(&mut self, epoch: u64, range: SequenceRange) -> (Vec<SequenceRange>, u64) {
+        let unsure = self.unsure.within(epoch, range);
+        let new = unsure
+            .into_iter()
+            .map(|part| self.given_up.add((epoch, part)));
+        let new = new.sum();
+        (self.given_up.touching(epoch, range), new)
+    }
+
+    /// Numbers that held no copies and are counted elsewhere.
+    pub(super) fn never_there(&mut self, range: Dropped) {
+        self.given_up.add(range);
     }
 
     fn drop_before(&mut self, key: Option<Key>) -> Vec<Dropped> {
@@ -177,6 +229,9 @@ impl Ledger {
                 }
                 next = next.max(range.last.saturating_add(1));
             }
+        }
+        for range in &dropped {
+            self.given_up.add(*range);
         }
         dropped
     }
@@ -305,11 +360,20 @@ mod tests {
 
     #[test]
     fn restored_ledger_knows_what_it_knew() {
-        let ledger = Ledger::restore((5, 3), (7, 9), &[(5, range(4, 8)), (7, range(1, 9))]);
+        let ledger = Ledger::restore(
+            (5, 3),
+            (7, 9),
+            &[(5, range(4, 8)), (7, range(1, 9))],
+            &[(5, range(1, 2))],
+        );
         assert_eq!(
             ledger.dropped_between((5, 4), None),
             [(5, range(4, 8)), (7, range(1, 9))]
         );
         assert_eq!((ledger.acknowledged(), ledger.unlinked()), ((5, 3), (7, 9)));
+        assert_eq!(
+            ledger.given_up().all().collect::<Vec<_>>(),
+            [(5, range(1, 2)), (5, range(4, 8)), (7, range(1, 9))]
+        );
     }
 }

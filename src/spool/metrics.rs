@@ -15,10 +15,12 @@ pub struct Metrics {
     pub unsent: Gauge,
     /// Sequence numbers that were dropped here, by reason.
     pub dropped: Family<Reason, Counter>,
-    /// Failed reads, writes and syncs.
+    /// Failed reads, writes, syncs, and indexes of sealed files.
     pub disk_errors: Counter,
     /// Bytes of half written batches that were cut at opening.
     pub recovery_cut_bytes: Counter,
+    /// Sealed files whose index was made again at opening.
+    pub reindexed: Counter,
     /// Bytes that could not be read back.
     pub damaged_bytes: Counter,
 }
@@ -56,6 +58,11 @@ impl Metrics {
             "spool_recovery_cut_bytes",
             "Bytes of half written batches cut when the spool was opened",
             &self.recovery_cut_bytes,
+        );
+        registry.add(
+            "spool_reindexed",
+            "Sealed files whose index was missing, damaged or old and was made again at opening",
+            &self.reindexed,
         );
         registry.add(
             "spool_damaged_bytes",

@@ -16,6 +16,7 @@ mod error;
 mod metrics;
 mod message;
 mod tail;
+mod given_up;
 mod ledger;
 mod state;
 mod queue;
@@ -62,7 +63,7 @@ impl Config {
     /// The smallest `max_bytes`.
     pub const MIN_MAX_BYTES: u64 = 64 << 10;
 
-    /// The defaults: 4 GiB, 24 hours, files of 64 MiB or one hour, fsync once a second, 8 MiB in memory.
+    /// The defaults: 4 GiB, 24 hours, files of 64 MiB or one hour, fsync once a second, 4 MiB in memory.
     #[must_use]
     pub fn new(dir: impl Into<PathBuf>, node: NodeId) -> Self {
         Self {
@@ -73,7 +74,7 @@ impl Config {
             segment_bytes: 64 << 20,
             rotate_after: Duration::from_secs(3600),
             fsync: Fsync::Interval(Duration::from_secs(1)),
-            tail_bytes: 8 << 20,
+            tail_bytes: 4 << 20,
         }
     }
 }
@@ -81,7 +82,8 @@ impl Config {
 /// What a spool has of a range that was asked for again.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Resend {
-    /// What is there, in order. A gap message may start before the range or end behind it.
+    /// What is there, in order, and a gap for what a limit removed unsent. A gap message may start before the range
+    /// or end behind it.
     pub messages: Vec<Message>,
     /// Numbers that are gone for good.
     pub gone: Vec<SequenceRange>,

@@ -66,10 +66,11 @@ impl Shared {
         })?;
         report(&recovery, &metrics);
         let state = State::load(&config.dir)?;
-        let mut ledger = Ledger::restore(state.acknowledged, state.unlinked, &state.dropped());
+        let (dropped, given_up) = (state.dropped(), state.given_up());
+        let mut ledger = Ledger::restore(state.acknowledged, state.unlinked, &dropped, &given_up);
         let mut newest = state.epoch.max(state.acknowledged.0);
         // What was given out and then removed is in the log no more; the reader counts it.
-        let places = lives(&log)?.into_iter().chain(state.removed());
+        let places = lives(&log).into_iter().chain(state.removed());
         for last in places {
             newest = newest.max(last.0);
             if last >= state.acknowledged {
@@ -224,20 +225,39 @@ impl Shared {
             let seq = key(id).1;
             if count == max_messages || bytes >= Spool::MAX_RESEND_BYTES {
                 let first = seq.max(next);
-                push_range(&mut resend.gone, next, first - 1);
+                self.not_there(epoch.0, next, first - 1, &mut resend);
                 resend.rest = Some(SequenceRange { first, last });
                 return Ok(resend);
             }
             let Some(message) = self.read(kind, id)? else {
                 continue;
             };
-            push_range(&mut resend.gone, next, seq.saturating_sub(1));
+            self.not_there(epoch.0, next, seq.saturating_sub(1), &mut resend);
             next = message.last().0.saturating_add(1);
             bytes += message.payload.len();
             resend.messages.push(message);
         }
-        push_range(&mut resend.gone, next, last);
+        self.not_there(epoch.0, next, last, &mut resend);
         Ok(resend)
+    }
+
+    /// Numbers that are not in the log: dropped, which a gap says, or gone after they were sent. The gap covers all that was
+    /// dropped there, so that one answer settles a long outage.
+    fn not_there(&self, epoch: u64, first: u64, last: u64, resend: &mut Resend) {
+        if first > last {
+            return;
+        }
+        let lacked = SequenceRange { first, last };
+        let (dropped, new) = self.ledger.lock().lacked(epoch, lacked);
+        self.count_given_up(new);
+        let mut next = first;
+        for range in dropped {
+            push_range(&mut resend.gone, next, range.first.saturating_sub(1));
+            next = range.last.saturating_add(1);
+            let gap = Message::spool_limit(&self.node, epoch, range);
+            resend.messages.push(gap);
+        }
+        push_range(&mut resend.gone, next, last);
     }
 
     /// `first`, or the start of the gap message that covers it.
@@ -275,7 +295,7 @@ impl Shared {
         let known = self.ledger.lock().highest(epoch.0);
         let highest = match known {
             Some(highest) => Some(highest),
-            None => last_of(&self.log, epoch.0).ok().flatten(),
+            None => last_of(&self.log, epoch.0),
         };
         highest.map(Sequence)
     }
@@ -327,9 +347,10 @@ impl Shared {
                 .read_from(keep, 1)
                 .map_err(|error| self.count(error))?;
             let first = first.entries.first().map(|entry| key(entry.id));
+            self.set_gaps_apart(first);
             let dropped = self.ledger.lock().unlink_before(first);
             drop(writing);
-            self.count_dropped(&dropped)?;
+            self.count_dropped(&dropped);
             // Saved before the files go, so that a restart still tells players of the gap; but on a full disk
             // the files must go first.
             let saved = self.save_state();
@@ -343,7 +364,7 @@ impl Shared {
     }
 
     /// Counts dropped numbers, without those that were no copies but gaps and counted as such before.
-    pub(super) fn count_dropped(&self, dropped: &[Dropped]) -> Result<(), Error> {
+    pub(super) fn count_dropped(&self, dropped: &[Dropped]) {
         let mut numbers: u64 = dropped.iter().map(|(_, range)| range.count()).sum();
         for (epoch, range) in dropped {
             let inside = ids(*epoch, *range);
@@ -352,15 +373,35 @@ impl Shared {
                 let places = span_of(gap.meta).min(range.last - first + 1);
                 numbers = numbers.saturating_sub(places);
                 std::ops::ControlFlow::Continue(())
-            })?;
+            });
         }
+        self.count_given_up(numbers);
+    }
+
+    /// Gaps among what the publisher holds and is about to go: they are counted already.
+    fn set_gaps_apart(&self, before: Option<Key>) {
+        let held = self.ledger.lock().held_before(before);
+        for (epoch, range) in held {
+            let mut gaps = Vec::new();
+            self.log
+                .scan(GAP, ids(epoch, range), Order::Oldest, &mut |gap| {
+                    gaps.extend(SequenceRange::spanning(key(gap.id).1, span_of(gap.meta)));
+                    std::ops::ControlFlow::Continue(())
+                });
+            let mut ledger = self.ledger.lock();
+            for gap in gaps {
+                ledger.never_there((epoch, gap));
+            }
+        }
+    }
+
+    fn count_given_up(&self, numbers: u64) {
         if numbers > 0 {
             let reason = GapReason::SpoolLimit.as_str();
             let counter = self.metrics.dropped.get_or_create(&Reason { reason });
             counter.inc_by(numbers);
             tracing::error!(numbers, "spool over its limit: dropped the oldest unsent");
         }
-        Ok(())
     }
 
     /// Saves the acknowledged place where it moved.
@@ -403,7 +444,7 @@ impl Shared {
         let stats = self.log.stats();
         let bytes = i64::try_from(stats.bytes).unwrap_or(i64::MAX);
         self.metrics.bytes.set(bytes);
-        let failures = stats.sync_failures;
+        let failures = stats.sync_failures + stats.seal_failures;
         let counted = self
             .sync_failures
             .fetch_max(failures, atomic::Ordering::Relaxed);
@@ -420,6 +461,7 @@ fn push_range(into: &mut Vec<SequenceRange>, first: u64, last: u64) {
 
 fn report(recovery: &segment::Recovery, metrics: &Metrics) {
     metrics.recovery_cut_bytes.inc_by(recovery.cut_bytes);
+    metrics.reindexed.inc_by(recovery.reindexed);
     for damage in &recovery.damage {
         metrics.damaged_bytes.inc_by(damage.bytes);
         tracing::error!(
@@ -432,7 +474,7 @@ fn report(recovery: &segment::Recovery, metrics: &Metrics) {
 }
 
 /// The last place of every epoch in the log.
-fn lives(log: &Log) -> Result<Vec<Key>, Error> {
+fn lives(log: &Log) -> Vec<Key> {
     let mut lives = Vec::new();
     let mut from = Some(0);
     while let Some(epoch) = from {
@@ -444,12 +486,12 @@ fn lives(log: &Log) -> Result<Vec<Key>, Error> {
         let Some(epoch) = first.min() else {
             break;
         };
-        if let Some(last) = last_of(log, epoch)? {
+        if let Some(last) = last_of(log, epoch) {
             lives.push((epoch, last));
         }
         from = epoch.checked_add(1);
     }
-    Ok(lives)
+    lives
 }
 
 fn message_ids_from(epoch: u64) -> segment::Ids {
@@ -457,7 +499,7 @@ fn message_ids_from(epoch: u64) -> segment::Ids {
 }
 
 /// The last place of an epoch in the log.
-fn last_of(log: &Log, epoch: u64) -> Result<Option<u64>, Error> {
+fn last_of(log: &Log, epoch: u64) -> Option<u64> {
     let mut last = None;
     for kind in [ITEM, GAP] {
         log.scan(kind, ids(epoch, ALL), Order::Newest, &mut |header| {
@@ -465,7 +507,7 @@ fn last_of(log: &Log, epoch: u64) -> Result<Option<u64>, Error> {
             let end = first.saturating_add(span_of(header.meta).saturating_sub(1));
             last = last.max(Some(end));
             std::ops::ControlFlow::Break(())
-        })?;
+        });
     }
-    Ok(last)
+    last
 }

@@ -25,7 +25,7 @@ impl Reader {
         let expected = (epoch, seq + 1);
         let first = shared.first_from(expected);
         let dropped = shared.ledger.lock().take_back();
-        shared.count_dropped(&dropped)?;
+        shared.count_dropped(&dropped);
         let at = first.map_or_else(|| shared.log.end(), |(_, position)| position);
         Ok(Self {
             inner,

@@ -37,6 +37,9 @@ pub(super) struct State {
     pub(super) unlinked: Key,
     /// Epoch, first, last.
     dropped: Vec<(u64, u64, u64)>,
+    /// The same for all that was ever dropped, also where players were told.
+    #[serde(default)]
+    given_up: Vec<(u64, u64, u64)>,
     /// The largest number of every epoch that is not wholly acknowledged.
     #[serde(default)]
     lives: Vec<Key>,
@@ -54,17 +57,23 @@ impl State {
             acknowledged: ledger.acknowledged(),
             unlinked: ledger.unlinked(),
             dropped: newest.iter().map(|(e, r)| (*e, r.first, r.last)).collect(),
+            given_up: ledger
+                .given_up()
+                .all()
+                .map(|(epoch, range)| (epoch, range.first, range.last))
+                .collect(),
             lives: ledger.lives().collect(),
         }
     }
 
-    /// The dropped ranges that make sense.
+    /// The dropped ranges that make sense, of which players were not told.
     pub(super) fn dropped(&self) -> Vec<Dropped> {
-        let range = |&(epoch, first, last): &(u64, u64, u64)| {
-            let whole = 0 < first && first <= last && last < u64::MAX;
-            whole.then_some((epoch, SequenceRange { first, last }))
-        };
-        self.dropped.iter().filter_map(range).collect()
+        sensible(&self.dropped)
+    }
+
+    /// All dropped ranges that make sense.
+    pub(super) fn given_up(&self) -> Vec<Dropped> {
+        sensible(&self.given_up)
     }
 
     /// Whether another node wrote what is here.
@@ -125,6 +134,14 @@ impl State {
             .and_then(|()| fs::File::open(dir)?.sync_all())
             .map_err(|source| failed("write", path, source))
     }
+}
+
+fn sensible(ranges: &[(u64, u64, u64)]) -> Vec<Dropped> {
+    let range = |&(epoch, first, last): &(u64, u64, u64)| {
+        let whole = 0 < first && first <= last && last < u64::MAX;
+        whole.then_some((epoch, SequenceRange { first, last }))
+    };
+    ranges.iter().filter_map(range).collect()
 }
 
 fn failed(action: &'static str, path: PathBuf, source: io::Error) -> Error {

@@ -215,7 +215,7 @@ fn over_the_limit_the_oldest_unsent_go_counted_and_leave_a_gap() {
     assert_eq!(spool.stats().unsent, kept.len() as u64);
     assert!(spool.stats().bytes <= 64 << 10);
     let range = spool.range(epoch, range(1, 200), 1000).unwrap();
-    assert_eq!(range.messages, read[1..]);
+    assert!(range.messages == read, "the gap and what is left");
 }
 
 #[test]
@@ -407,10 +407,14 @@ fn range_tells_what_is_there_what_is_gone_and_what_is_left() {
     assert!((2..=90).contains(&oldest), "{oldest} {first_kept}");
 
     let all = spool.range(epoch, range(1, 500), 1000).unwrap();
-    assert_eq!(all.gone, [range(1, oldest - 1)]);
-    assert_eq!(all.rest, None);
+    assert_eq!((all.gone.len(), all.rest), (0, None));
+    // What was never sent is not gone but dropped, which the gap in its place says.
+    assert_eq!(
+        (all.messages[0].seq.0, all.messages[0].span),
+        (1, oldest - 1)
+    );
     let expected = (oldest..=101).chain([111, 112]);
-    assert_eq!(seqs(&all.messages), Vec::from_iter(expected));
+    assert_eq!(seqs(&all.messages[1..]), Vec::from_iter(expected));
 
     // The gap message covers numbers that it does not start at.
     let inside = spool.range(epoch, range(105, 106), 10).unwrap();
@@ -424,6 +428,65 @@ fn range_tells_what_is_there_what_is_gone_and_what_is_left() {
     assert_eq!(ahead, super::Resend::default());
     let unknown = spool.range(Epoch(5), range(1, 9), 10).unwrap();
     assert_eq!(unknown.gone, [range(1, 9)]);
+}
+
+#[test]
+fn who_asks_late_hears_what_was_dropped_and_what_is_gone_also_after_a_restart() {
+    let bench = Bench::small();
+    let spool = bench.open();
+    let epoch = spool.epoch();
+    fill(&spool, 1..=5);
+    let sent = drain(&mut spool.reader().unwrap());
+    assert_eq!(sent.len(), 5);
+    spool.acknowledge(epoch, Sequence(5));
+    fill(&spool, 6..=10);
+    let later = SystemTime::now() + Duration::from_secs(25 * 3600);
+    spool.expire(later).unwrap();
+    fill(&spool, 11..=11);
+    // The gap has been published, to nobody, and nothing waits any more.
+    spool.acknowledge(epoch, Sequence(11));
+    assert_eq!((bench.dropped(), spool.stats().unsent), (5, 0));
+    let ask = |spool: &Spool| {
+        let resend = spool.range(epoch, range(2, 11), 100).unwrap();
+        assert_eq!(resend.gone, [range(2, 5)]);
+        let told: Vec<_> = resend.messages.iter().map(|m| (m.seq.0, m.span)).collect();
+        assert_eq!(told, [(6, 5), (11, 1)]);
+        assert_eq!(resend.messages[0].subject, Subject::Gap);
+    };
+    ask(&spool);
+    let part = spool.range(epoch, range(7, 8), 100).unwrap();
+    assert_eq!((part.messages[0].seq.0, part.messages[0].span), (6, 5));
+    assert!(part.gone.is_empty());
+    drop(spool);
+    ask(&bench.open());
+}
+
+#[test]
+fn what_left_the_spool_in_the_publishers_hands_is_dropped_when_somebody_lacks_it() {
+    let bench = Bench::small();
+    let spool = bench.open();
+    let epoch = spool.epoch();
+    fill(&spool, 1..=5);
+    spool.append(&[gap(epoch, 6, 10)]).unwrap();
+    fill(&spool, 16..=20);
+    let mut reader = spool.reader().unwrap();
+    assert_eq!(drain(&mut reader).len(), 11);
+    let later = SystemTime::now() + Duration::from_secs(25 * 3600);
+    spool.expire(later).unwrap();
+    // The publisher may yet bring them to somebody.
+    assert_eq!(bench.dropped(), 0);
+    spool.acknowledge(epoch, Sequence(20));
+    for _ in 0..2 {
+        let resend = spool.range(epoch, range(3, 18), 100).unwrap();
+        assert_eq!((resend.gone.len(), resend.messages.len()), (0, 1));
+        let told = &resend.messages[0];
+        assert_eq!(
+            (told.seq.0, told.span, &told.subject),
+            (3, 16, &Subject::Gap)
+        );
+        // 3 to 5 and 16 to 18: what lies between was never a copy, and is counted where the gap was made.
+        assert_eq!(bench.dropped(), 6);
+    }
 }
 
 #[test]
@@ -523,6 +586,7 @@ fn metrics_show_what_happened() {
         "qproxy_spool_disk_errors_total 0".to_owned(),
         "qproxy_spool_recovery_cut_bytes_total 0".to_owned(),
         "qproxy_spool_damaged_bytes_total 0".to_owned(),
+        "qproxy_spool_reindexed_total 0".to_owned(),
     ] {
         assert!(page.contains(&line), "{line} is not in\n{page}");
     }

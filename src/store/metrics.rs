@@ -10,6 +10,8 @@ pub struct Metrics {
     pieces: Counter,
     duplicates: Counter,
     pub(super) unreadable: Counter,
+    pub(super) reindexed: Counter,
+    pub(super) disk_failures: Counter,
     pub(super) expired: Family<Reason, Counter>,
     pub(super) expired_bytes: Counter,
     errors: Family<Reason, Counter>,
@@ -33,6 +35,16 @@ impl Metrics {
             "store_unreadable",
             "Stored summaries and coverages that could not be read and were skipped.",
             &self.unreadable,
+        );
+        registry.add(
+            "store_reindexed",
+            "Sealed files whose index was missing, damaged or old and was made again at opening.",
+            &self.reindexed,
+        );
+        registry.add(
+            "store_disk_failures",
+            "Syncs and indexes of sealed files that failed and are tried again.",
+            &self.disk_failures,
         );
         registry.add(
             "store_expired",

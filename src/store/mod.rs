@@ -45,13 +45,47 @@ pub struct Settled {
     pub coverage: Coverage,
 }
 
+/// What a player has settled of one recorder epoch since its last commit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct News {
+    /// The recorder.
+    pub node: NodeId,
+    /// Its life.
+    pub epoch: Epoch,
+    /// What arrived.
+    pub arrived: Coverage,
+    /// What the recorder said it dropped.
+    pub dropped: Coverage,
+    /// What nobody has any more.
+    pub lost: Coverage,
+}
+
+impl News {
+    /// No news of this life yet.
+    #[must_use]
+    pub fn of(node: NodeId, epoch: Epoch) -> Self {
+        Self {
+            node,
+            epoch,
+            arrived: Coverage::default(),
+            dropped: Coverage::default(),
+            lost: Coverage::default(),
+        }
+    }
+}
+
 /// What is committed at once.
 #[derive(Debug, Clone, Default)]
 pub struct Batch {
     /// What arrived, in order.
     pub arrivals: Vec<Arrival>,
-    /// The new coverage of each epoch that the batch touches; replaces the old.
+    /// The new coverage of each epoch that the batch touches. A store with one writer puts it in the place of the old.
     pub settled: Vec<Settled>,
+    /// What is new in each of these. A store that several players fill adds it to what is there, so that none undoes what
+    /// another one settled.
+    pub news: Vec<News>,
+    /// Lives whose coverage is of no more use.
+    pub forgotten: Vec<(NodeId, Epoch)>,
 }
 
 /// What a commit did.
@@ -106,6 +140,10 @@ pub trait Store: Send + Sync + 'static {
 
     /// Up to `limit` records with this fingerprint, in the order in which their source saw them.
     async fn lookup(&self, fingerprint: Fingerprint, limit: usize) -> Result<Vec<RecordId>, Error>;
+
+    /// Up to `limit` of the newest records with this fingerprint, whichever source saw them, largest id first.
+    /// Of requests that overlapped, newer may be the one that began later or the one that ended later.
+    async fn newest(&self, fingerprint: Fingerprint, limit: usize) -> Result<Vec<RecordId>, Error>;
 
     /// One chunk of a body; `None` where it has not arrived or is gone.
     async fn chunk(&self, id: RecordId, side: Side, index: u32) -> Result<Option<Bytes>, Error>;

@@ -18,8 +18,8 @@ struct Stored {
 }
 
 /// Node and epoch as one text, which sorts as they do.
-pub(super) fn name(settled: &Settled) -> String {
-    format!("{} {:016x}", settled.node, settled.epoch.0)
+pub(super) fn name(node: &NodeId, epoch: Epoch) -> String {
+    format!("{node} {:016x}", epoch.0)
 }
 
 pub(super) fn encode(coverage: &Coverage) -> Vec<u8> {
@@ -62,10 +62,17 @@ mod tests {
             coverage: Coverage::restore(7, &above, 2, 1),
         };
         let bytes = encode(&settled.coverage);
-        assert_eq!(decode(&name(&settled), &bytes), Some(settled.clone()));
+        assert_eq!(
+            decode(&name(&settled.node, settled.epoch), &bytes),
+            Some(settled.clone())
+        );
         assert_eq!(decode("az1", &bytes), None);
         for end in 0..bytes.len() {
-            assert_eq!(decode(&name(&settled), &bytes[..end]), None, "{end}");
+            assert_eq!(
+                decode(&name(&settled.node, settled.epoch), &bytes[..end]),
+                None,
+                "{end}"
+            );
         }
     }
 }

@@ -4,13 +4,13 @@
 //! recorder can make grow has a limit: lives, ranges per life, gaps that are watched. Past a limit an item is
 //! still stored; only its place is not noted, so it counts as missing and is asked for again later.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use crate::record::{Coverage, Epoch, Gap, NodeId, Observation, SequenceRange};
-use crate::store::Settled;
+use crate::store::{News, Settled};
 
 /// Limits of the ledger.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,6 +35,9 @@ impl Default for LedgerConfig {
 
 /// Gaps watched per life; more are looked at when these are closed.
 const MAX_GAPS: usize = 256;
+
+/// Lives to be forgotten that wait for a commit; of more the coverage stays until the next start.
+const MAX_FORGOTTEN: usize = 1024;
 
 /// One life of one recorder.
 #[derive(Debug, Default)]
@@ -71,8 +74,29 @@ pub(super) struct Overdue {
 pub(super) struct Ledger {
     config: LedgerConfig,
     nodes: BTreeMap<NodeId, BTreeMap<Epoch, Life>>,
-    /// Lives whose coverage changed since the last [`Ledger::take_changed`].
-    changed: HashSet<(NodeId, Epoch)>,
+    /// What changed since the last [`Ledger::take_changed`].
+    changed: HashMap<(NodeId, Epoch), News>,
+    /// Lives that a limit removed, and whose coverage is of no more use.
+    forgotten: Vec<(NodeId, Epoch)>,
+}
+
+/// What is to be committed of a ledger.
+#[derive(Debug, Default)]
+pub(super) struct Changed {
+    /// The coverage of each life that changed.
+    pub(super) settled: Vec<Settled>,
+    /// What changed in it.
+    pub(super) news: Vec<News>,
+    /// Lives that are known no more.
+    pub(super) forgotten: Vec<(NodeId, Epoch)>,
+}
+
+/// What became of numbers.
+#[derive(Debug, Clone, Copy)]
+enum Fate {
+    Arrived,
+    Dropped,
+    Lost,
 }
 
 impl Ledger {
@@ -81,11 +105,15 @@ impl Ledger {
         let mut ledger = Self {
             config,
             nodes: BTreeMap::new(),
-            changed: HashSet::new(),
+            changed: HashMap::new(),
+            forgotten: Vec::new(),
         };
         for settled in stored {
             if let Some(life) = ledger.life(&settled.node, settled.epoch) {
                 life.coverage = settled.coverage;
+            } else if ledger.nodes.contains_key(&settled.node) {
+                // Older than all that are kept of its recorder.
+                ledger.forgotten.push((settled.node, settled.epoch));
             }
         }
         ledger
@@ -99,30 +127,23 @@ impl Ledger {
         range: SequenceRange,
         now: Instant,
     ) -> Noted {
-        self.settle(node, epoch, range, now, Coverage::observe)
+        self.settle(node, epoch, range, now, Fate::Arrived)
     }
 
     /// Notes a gap item: numbers that the recorder dropped.
     pub(super) fn told_dropped(&mut self, gap: &Gap, range: SequenceRange, now: Instant) -> Noted {
-        let drop = |coverage: &mut Coverage, range| match coverage.observe_dropped(range) {
-            0 => Observation::Duplicate,
-            new => Observation::New(new),
-        };
-        self.settle(&gap.origin.node, gap.origin.epoch, range, now, drop)
+        self.settle(
+            &gap.origin.node,
+            gap.origin.epoch,
+            range,
+            now,
+            Fate::Dropped,
+        )
     }
 
     /// Notes numbers that the recorder does not have any more; tells how many were still missing.
     pub(super) fn told_lost(&mut self, node: &NodeId, epoch: Epoch, range: SequenceRange) -> u64 {
-        let max_ranges = self.config.max_ranges;
-        let Some(life) = self.life(node, epoch) else {
-            return 0;
-        };
-        if !fits(&life.coverage, range, max_ranges) {
-            return 0;
-        }
-        let lost = life.coverage.observe_lost(range);
-        self.changed.insert((node.clone(), epoch));
-        lost
+        self.note(node, epoch, range, Fate::Lost).unwrap_or(0)
     }
 
     /// Notes how far a recorder says it has published.
@@ -132,44 +153,74 @@ impl Ledger {
         }
     }
 
-    /// Takes over what other players of the same group have committed.
-    pub(super) fn merge(&mut self, stored: &[Settled]) {
-        let max_ranges = self.config.max_ranges;
+    /// Takes over what the store has, which other players may have added to, or which may have lost something; what is
+    /// not committed yet is kept.
+    pub(super) fn merge(&mut self, stored: Vec<Settled>) {
         for settled in stored {
-            let Some(life) = self.life(&settled.node, settled.epoch) else {
-                continue;
-            };
-            let theirs = &settled.coverage;
-            let below = SequenceRange::spanning(1, theirs.watermark());
-            let mut merged = Coverage::restore(
-                life.coverage.watermark(),
-                life.coverage.above(),
-                life.coverage.dropped().max(theirs.dropped()),
-                life.coverage.lost().max(theirs.lost()),
-            );
-            for range in below.into_iter().chain(theirs.above().iter().copied()) {
-                if fits(&merged, range, max_ranges) {
-                    merged.observe(range);
+            let Settled {
+                node,
+                epoch,
+                mut coverage,
+            } = settled;
+            if let Some(news) = self.changed.get(&(node.clone(), epoch)) {
+                for range in news.dropped.ranges() {
+                    coverage.observe_dropped(range);
+                }
+                for range in news.lost.ranges() {
+                    coverage.observe_lost(range);
+                }
+                for range in news.arrived.ranges() {
+                    coverage.observe(range);
                 }
             }
-            life.coverage = merged;
+            if let Some(life) = self.life(&node, epoch) {
+                life.coverage = coverage;
+            }
         }
     }
 
-    /// The coverage of each life that changed since the last call.
-    pub(super) fn take_changed(&mut self) -> Vec<Settled> {
-        let changed: Vec<_> = self.changed.drain().collect();
+    /// [`Ledger::merge`] where the store may have lost whole lives: what it does not have is not settled.
+    pub(super) fn reload(&mut self, stored: Vec<Settled>) {
+        for lives in self.nodes.values_mut() {
+            for life in lives.values_mut() {
+                life.coverage = Coverage::default();
+            }
+        }
+        let there: HashSet<_> = stored.iter().map(|s| (s.node.clone(), s.epoch)).collect();
+        let pending = self.changed.keys().filter(|key| !there.contains(*key));
+        let pending: Vec<_> = pending.cloned().collect();
+        let empty = pending.into_iter().map(|(node, epoch)| Settled {
+            node,
+            epoch,
+            coverage: Coverage::default(),
+        });
+        self.merge(empty.chain(stored).collect());
+    }
+
+    /// What changed since the last call.
+    pub(super) fn take_changed(&mut self) -> Changed {
+        let mut changed = Changed {
+            forgotten: std::mem::take(&mut self.forgotten),
+            ..Changed::default()
+        };
+        for ((node, epoch), news) in self.changed.drain() {
+            let lives = self.nodes.get(&node);
+            let Some(life) = lives.and_then(|lives| lives.get(&epoch)) else {
+                continue;
+            };
+            changed.settled.push(Settled {
+                node,
+                epoch,
+                coverage: life.coverage.clone(),
+            });
+            changed.news.push(news);
+        }
         changed
-            .into_iter()
-            .filter_map(|(node, epoch)| {
-                let coverage = self.nodes.get(&node)?.get(&epoch)?.coverage.clone();
-                Some(Settled {
-                    node,
-                    epoch,
-                    coverage,
-                })
-            })
-            .collect()
+    }
+
+    /// Whether there is something to be committed that no arrival brings along.
+    pub(super) fn has_forgotten(&self) -> bool {
+        !self.forgotten.is_empty()
     }
 
     /// Looks at all gaps again and gives those that have been there for `delay`, newest first per life.
@@ -210,25 +261,53 @@ impl Ledger {
         epoch: Epoch,
         range: SequenceRange,
         now: Instant,
-        observe: impl FnOnce(&mut Coverage, SequenceRange) -> Observation,
+        fate: Fate,
     ) -> Noted {
+        if let Some(life) = self.life(node, epoch) {
+            life.last_arrival = Some(now);
+        }
+        match self.note(node, epoch, range, fate) {
+            None => Noted::Unaccounted,
+            Some(0) => Noted::Duplicate,
+            Some(_) => Noted::New,
+        }
+    }
+
+    /// Settles a range, and keeps what is new of it for the next commit; tells how many numbers that is, `None` where a
+    /// limit is reached.
+    fn note(
+        &mut self,
+        node: &NodeId,
+        epoch: Epoch,
+        range: SequenceRange,
+        fate: Fate,
+    ) -> Option<u64> {
         let max_ranges = self.config.max_ranges;
-        let Some(life) = self.life(node, epoch) else {
-            return Noted::Unaccounted;
-        };
-        life.last_arrival = Some(now);
+        let life = self.life(node, epoch)?;
         if !fits(&life.coverage, range, max_ranges) {
-            return Noted::Unaccounted;
+            return None;
         }
-        match observe(&mut life.coverage, range) {
-            Observation::Duplicate => Noted::Duplicate,
-            Observation::New(_) => {
-                if !self.changed.contains(&(node.clone(), epoch)) {
-                    self.changed.insert((node.clone(), epoch));
-                }
-                Noted::New
-            }
+        let news = if range.first > life.coverage.highest() {
+            // As nearly always: all of it is new.
+            Vec::new()
+        } else {
+            life.coverage.unsettled(range)
+        };
+        let new = life.note(range, fate);
+        if new > 0 {
+            let whole = news.is_empty().then_some(range);
+            let all = whole.into_iter().chain(news);
+            let key = (node.clone(), epoch);
+            let changed = self.changed.entry(key);
+            let changed = changed.or_insert_with(|| News::of(node.clone(), epoch));
+            let part = match fate {
+                Fate::Arrived => &mut changed.arrived,
+                Fate::Dropped => &mut changed.dropped,
+                Fate::Lost => &mut changed.lost,
+            };
+            all.for_each(|range| _ = part.observe(range));
         }
+        Some(new)
     }
 
     /// The life, made if it is new and within the limits.
@@ -247,13 +326,29 @@ impl Ledger {
                 return None;
             }
             lives.remove(&oldest);
-            self.changed.remove(&(node.clone(), oldest));
+            let key = (node.clone(), oldest);
+            self.changed.remove(&key);
+            if self.forgotten.len() < MAX_FORGOTTEN {
+                self.forgotten.push(key);
+            }
         }
         Some(lives.entry(epoch).or_default())
     }
 }
 
 impl Life {
+    /// Settles a range; tells how many of its numbers were not settled before.
+    fn note(&mut self, range: SequenceRange, fate: Fate) -> u64 {
+        match fate {
+            Fate::Arrived => match self.coverage.observe(range) {
+                Observation::New(new) => new,
+                Observation::Duplicate => 0,
+            },
+            Fate::Dropped => self.coverage.observe_dropped(range),
+            Fate::Lost => self.coverage.observe_lost(range),
+        }
+    }
+
     /// The largest number known to exist.
     pub(super) fn highest(&self) -> u64 {
         self.announced.max(self.coverage.highest())
@@ -452,6 +547,56 @@ mod tests {
     }
 
     #[test]
+    fn what_the_store_lost_is_missing_again_and_what_waits_for_a_commit_is_not() {
+        let now = Instant::now();
+        let mut ledger = ledger();
+        arrive(&mut ledger, 1..=10, now);
+        let committed = ledger.take_changed().settled;
+        arrive(&mut ledger, [11, 12], now);
+        ledger.reload(committed.clone());
+        let coverage = |ledger: &Ledger| ledger.lives().next().unwrap().2.coverage.clone();
+        assert_eq!(coverage(&ledger), Coverage::restore(12, &[], 0, 0));
+        ledger.reload(Vec::new());
+        assert_eq!(
+            coverage(&ledger),
+            Coverage::restore(0, &[range(11, 12)], 0, 0)
+        );
+        overdue(&mut ledger, now);
+        assert_eq!(overdue(&mut ledger, now + DELAY), [range(1, 10)]);
+        assert_eq!(
+            ledger.take_changed().news[0].arrived.above(),
+            [range(11, 12)]
+        );
+    }
+
+    #[test]
+    fn coverage_of_lives_past_the_limit_is_forgotten_once() {
+        let now = Instant::now();
+        let config = LedgerConfig {
+            max_epochs_per_node: 2,
+            ..LedgerConfig::default()
+        };
+        let mut ledger = Ledger::new(config, Vec::new());
+        for epoch in 1..=3 {
+            ledger.arrived(&node("rec"), Epoch(epoch), range(1, 1), now);
+        }
+        let changed = ledger.take_changed();
+        assert_eq!(changed.forgotten, [(node("rec"), Epoch(1))]);
+        assert_eq!(changed.settled.len(), 2);
+        assert!(!ledger.has_forgotten());
+        // What an earlier process left behind goes as well.
+        let mut stored = changed.settled;
+        stored.sort_by_key(|settled| std::cmp::Reverse(settled.epoch));
+        stored.push(Settled {
+            node: node("rec"),
+            epoch: Epoch(1),
+            coverage: Coverage::default(),
+        });
+        let mut ledger = Ledger::new(config, stored);
+        assert_eq!(ledger.take_changed().forgotten, [(node("rec"), Epoch(1))]);
+    }
+
+    #[test]
     fn what_was_dropped_or_lost_is_settled_and_counted() {
         let now = Instant::now();
         let mut ledger = ledger();
@@ -467,22 +612,34 @@ mod tests {
         };
         assert_eq!(ledger.told_dropped(&gap, range(2, 4), now), Noted::New);
         assert_eq!(ledger.told_lost(&node("rec"), EPOCH, range(4, 9)), 5);
-        let [settled] = &ledger.take_changed()[..] else {
+        let changed = ledger.take_changed();
+        let [settled] = &changed.settled[..] else {
             panic!("one life changed");
         };
+        let news = &changed.news[0];
+        let ranges = |part: &Coverage| part.ranges().collect::<Vec<_>>();
+        assert_eq!(
+            [&news.arrived, &news.dropped, &news.lost].map(ranges),
+            [
+                vec![range(1, 1), range(10, 10)],
+                vec![range(2, 4)],
+                vec![range(5, 9)]
+            ],
+            "each number in one part only"
+        );
         let coverage = &settled.coverage;
         assert_eq!(
             (coverage.watermark(), coverage.dropped(), coverage.lost()),
             (10, 3, 5)
         );
-        assert!(ledger.take_changed().is_empty());
+        assert!(ledger.take_changed().settled.is_empty());
     }
 
     #[test]
     fn goes_on_from_what_is_stored() {
         let mut before = ledger();
         arrive(&mut before, [1, 2, 3, 7], Instant::now());
-        let mut ledger = Ledger::new(LedgerConfig::default(), before.take_changed());
+        let mut ledger = Ledger::new(LedgerConfig::default(), before.take_changed().settled);
         let noted = ledger.arrived(&node("rec"), EPOCH, range(2, 2), Instant::now());
         assert_eq!(noted, Noted::Duplicate);
         let (_, _, life) = ledger.lives().next().unwrap();
@@ -495,7 +652,7 @@ mod tests {
         let (mut one, mut other) = (ledger(), ledger());
         arrive(&mut one, [1, 3, 5], now);
         arrive(&mut other, [2, 4, 6], now);
-        one.merge(&other.take_changed());
+        one.merge(other.take_changed().settled);
         let (_, _, life) = one.lives().next().unwrap();
         assert_eq!((life.coverage.watermark(), life.missing()), (6, 0));
     }

@@ -49,6 +49,7 @@ pub(super) fn exchange(node: &str, epoch: u64, seq: u64) -> Item {
             informational: Vec::new(),
         }),
         outcome: Outcome::Ok,
+        flow: crate::record::Flow::default(),
         redactions: Vec::new(),
     })))
 }

@@ -98,6 +98,10 @@ impl Store for Memory {
         Ok(Vec::new())
     }
 
+    async fn newest(&self, _: Fingerprint, _: usize) -> Result<Vec<RecordId>, store::Error> {
+        Ok(Vec::new())
+    }
+
     async fn chunk(
         &self,
         _: RecordId,
@@ -391,6 +395,7 @@ fn exchange(seq: u64, target: &str, status: u16) -> Exchange {
             informational: Vec::new(),
         }),
         outcome: Outcome::Ok,
+        flow: qproxy::record::Flow::default(),
         redactions: Vec::new(),
     }
 }

@@ -143,7 +143,7 @@ fn the_default_file_works_on_this_machine_alone() {
 
 /// The keys that the reader knows under `path`, learnt from what it says about a key that it cannot know.
 fn known_keys(path: &[&str]) -> Vec<String> {
-    let list = |key: &str| path.len() > 1 && matches!(key, "include" | "exclude");
+    let list = |key: &str| path.len() > 1 && matches!(key, "include" | "exclude" | "routes");
     let mut text = "{\"no-such-key-anywhere\": 0}".to_owned();
     for key in path.iter().rev() {
         let value = if list(key) { format!("[{text}]") } else { text };
@@ -242,6 +242,57 @@ fn what_a_mode_does_not_use_is_told() {
         r#"{{"mode": "Playback", "http": {{"downstream": "http://a:1"}}, "tcp": {tcp}}}"#
     ));
     assert_eq!(settings.unused, ["http.downstream", "tcp"]);
+}
+
+#[test]
+fn routes_name_their_requests_and_their_service() {
+    let settings = good(
+        r#"{ "mode": "Forward", "http": { "downstream": "http://a:1", "service": "shop", "forwarded": "x-forwarded",
+            "routes": [
+                { "host": "*.Admin.test", "downstream": ["h2c://b:2", "http://c"] , "service": "admin" },
+                { "path": "/orders", "downstream": "https://d" } ] } }"#,
+    );
+    let http = settings.http.unwrap();
+    assert_eq!(http.forwarded, config::Forwarded::XForwarded);
+    let [admin, orders] = &*http.routes else {
+        panic!("{:?}", http.routes)
+    };
+    assert_eq!(
+        (admin.host.as_deref(), &*admin.path),
+        (Some("*.admin.test"), "/")
+    );
+    assert_eq!(admin.downstream, ["h2c://b:2", "http://c:80"]);
+    assert_eq!(&*admin.service, "admin");
+    assert_eq!((orders.host.as_deref(), &*orders.path), (None, "/orders"));
+    assert_eq!(
+        (&*orders.downstream, &*orders.service),
+        (&["https://d:443".to_owned()][..], "shop")
+    );
+    for (route, key) in [
+        (r#"{ "downstream": "http://a" }"#, "http.routes[0]"),
+        (
+            r#"{ "host": "a:1", "downstream": "http://a" }"#,
+            "http.routes[0].host",
+        ),
+        (
+            r#"{ "path": "x", "downstream": "http://a" }"#,
+            "http.routes[0].path",
+        ),
+        (r#"{ "path": "/x" }"#, "http.routes[0].downstream"),
+        (
+            r#"{ "path": "/x", "downstream": "a" }"#,
+            "http.routes[0].downstream",
+        ),
+        (
+            r#"{ "path": "/x", "downstream": "http://a", "service": "" }"#,
+            "http.routes[0].service",
+        ),
+    ] {
+        let said = bad(&format!(
+            r#"{{ "mode": "Forward", "http": {{ "downstream": "http://a", "routes": [{route}] }} }}"#
+        ));
+        assert!(said.contains(key), "{route}: {said}");
+    }
 }
 
 #[test]

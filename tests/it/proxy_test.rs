@@ -8,12 +8,18 @@
 
 #[path = "support/origin.rs"]
 mod origin;
+#[path = "support/http2.rs"]
+mod http2_support;
 
 mod bodies;
 mod edge;
 mod failures;
+mod framing;
 mod http;
+mod http2;
+mod interim;
 mod lifecycle;
+mod routes;
 mod tcp;
 mod tls;
 

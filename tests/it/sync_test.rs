@@ -269,6 +269,7 @@ fn exchange(epoch: Epoch, seq: u64, body: usize, ids: &IdSource) -> Item {
             informational: Vec::new(),
         }),
         outcome: Outcome::Ok,
+        flow: qproxy::record::Flow::default(),
         redactions: Vec::new(),
     })))
 }
@@ -333,6 +334,14 @@ impl Store for Moody {
         limit: usize,
     ) -> Result<Vec<RecordId>, store::Error> {
         self.inner.lookup(fingerprint, limit).await
+    }
+
+    async fn newest(
+        &self,
+        fingerprint: Fingerprint,
+        limit: usize,
+    ) -> Result<Vec<RecordId>, store::Error> {
+        self.inner.newest(fingerprint, limit).await
     }
 
     async fn chunk(

@@ -7,6 +7,7 @@
 
 mod head;
 mod refusal;
+mod timing;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -171,7 +172,7 @@ impl Answerer {
                 refusal.log();
                 Given {
                     how: refusal.kind(),
-                    response: refusal.response(&parts.method),
+                    response: refusal.response(parts),
                     delay: Duration::ZERO,
                 }
             }
@@ -285,8 +286,16 @@ impl Answerer {
 
     fn body(&self, exchange: &Exchange, recorded: &Recorded) -> AnswerBody {
         let whole = recorded.body.chunks == 0 && !recorded.body.truncated;
+        if whole && recorded.body.bytes == 0 && recorded.trailers.is_empty() {
+            // Ends with its head, as gRPC wants where the status stands there.
+            return Empty::new().map_err(|never| match never {}).boxed_unsync();
+        }
+        let pace = match self.config.delay {
+            Delay::AsRecorded => &*exchange.flow.pace,
+            Delay::None | Delay::Fixed(_) => &[],
+        };
         let declared = recorded.headers.first("content-length").is_some();
-        if whole && declared && recorded.trailers.is_empty() {
+        if whole && declared && pace.is_empty() && recorded.trailers.is_empty() {
             let body = Full::new(recorded.body.inline.clone());
             return body.map_err(|never| match never {}).boxed_unsync();
         }
@@ -298,8 +307,9 @@ impl Answerer {
             patience: Duration::ZERO,
         };
         let metrics = self.metrics.clone();
-        let frames = stored
-            .stream()
+        let first_byte_us = exchange.timing.first_byte_us.unwrap_or(0);
+        let pieces = timing::paced(stored.stream(), pace, first_byte_us, self.config.max_delay);
+        let frames = pieces
             .map_ok(Frame::data)
             .chain(ending(exchange, &recorded.body, recorded))
             .or_else(move |error| {

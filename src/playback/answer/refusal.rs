@@ -3,14 +3,16 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Response, StatusCode, header};
-use http_body_util::{BodyExt as _, Full};
+use http::request::Parts;
+use http::{HeaderValue, Method, Response, StatusCode, Version, header};
+use http_body_util::{BodyExt as _, Empty, Full};
 use serde_json::json;
 
 use super::AnswerBody;
 use crate::playback::link::SendError;
 use crate::playback::miss::Explanation;
 use crate::playback::{Error, described};
+use crate::record::Grpc;
 
 /// Why a request was not answered from a record.
 pub(super) enum Refusal {
@@ -71,8 +73,54 @@ impl Refusal {
         }
     }
 
+    /// The code that a gRPC client is told.
+    const fn grpc_status(&self) -> u32 {
+        match self {
+            Self::Miss(_) => 5,
+            Self::BodyTooLarge(_) => 8,
+            Self::BodyTimeout(_) | Self::PassThrough(SendError::Timeout) => 4,
+            Self::BodyBroken(_) => 1,
+            Self::Status(_) => 13,
+            Self::Store(_) | Self::PassThrough(_) => 14,
+        }
+    }
+
+    /// The answer to whoever asked: a gRPC client takes a status, everyone else a text.
+    pub(super) fn response(&self, asked: &Parts) -> Response<AnswerBody> {
+        let kind = asked.headers.get(header::CONTENT_TYPE);
+        let grpc = kind.is_some_and(|kind| Grpc::is_content_type(kind.as_bytes()));
+        if grpc && asked.version == Version::HTTP_2 {
+            self.grpc()
+        } else {
+            self.json(&asked.method)
+        }
+    }
+
+    /// Trailers alone, as gRPC calls a response that is nothing but a status.
+    fn grpc(&self) -> Response<AnswerBody> {
+        let message = match self {
+            Self::Miss(_) => "no recorded call fits this one",
+            Self::BodyTooLarge(_) => {
+                "no recorded call fits, and the request is too large to be passed on"
+            }
+            Self::BodyTimeout(_) => "the request did not arrive in time",
+            Self::BodyBroken(_) => "the request broke off",
+            Self::Status(_) => "the recorded status is none",
+            Self::Store(_) => "the records cannot be read",
+            Self::PassThrough(_) => "the service behind did not answer",
+        };
+        let body = Empty::new().map_err(|never| match never {});
+        let mut response = Response::new(body.boxed_unsync());
+        let headers = response.headers_mut();
+        let kind = HeaderValue::from_static("application/grpc");
+        headers.insert(header::CONTENT_TYPE, kind);
+        headers.insert("grpc-status", self.grpc_status().into());
+        headers.insert("grpc-message", HeaderValue::from_static(message));
+        response
+    }
+
     /// The answer, in JSON; without content for HEAD.
-    pub(super) fn response(&self, method: &Method) -> Response<AnswerBody> {
+    fn json(&self, method: &Method) -> Response<AnswerBody> {
         let text = match self {
             Self::Miss(explanation) => serde_json::to_string_pretty(explanation),
             Self::BodyTooLarge(limit) => serde_json::to_string_pretty(&json!({

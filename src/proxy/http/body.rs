@@ -1,19 +1,21 @@
 //! Bodies that pass: each frame goes on as it comes, and a copy of it to the tee.
 
+use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::Full;
 use hyper::body::Incoming;
+use parking_lot::Mutex;
 use tokio::time::Sleep;
 
 use super::super::{Error, Metrics};
-use super::upstream::{Busy, Site};
+use super::upstream::{Busy, Seat, Site};
 use super::{BoxBody, BoxError};
 use crate::capture::{RequestTee, ResponseTee};
 use crate::record::Outcome;
@@ -23,7 +25,15 @@ use crate::record::Outcome;
 pub(super) struct Progress {
     frames: AtomicU64,
     waiting: AtomicBool,
+    broken: AtomicBool,
+    /// The client waits to be told to go on (`Expect: 100-continue`), and was not.
+    held: AtomicBool,
+    releasing: Mutex<Option<Waker>>,
 }
+
+/// How long an upstream has to say that it wants the content; then it is sent as well (RFC 9110 section
+/// 10.1.1), since few servers say so.
+const EXPECT_PATIENCE: Duration = Duration::from_secs(1);
 
 impl Progress {
     /// Grows with each frame.
@@ -35,11 +45,34 @@ impl Progress {
     pub(super) fn waits_for_client(&self) -> bool {
         self.waiting.load(Relaxed)
     }
+
+    /// The content is wanted.
+    pub(super) fn release(&self) {
+        if self.held.swap(false, Relaxed)
+            && let Some(body) = self.releasing.lock().take()
+        {
+            body.wake();
+        }
+    }
+
+    /// Whether the client still waits to be told to go on.
+    pub(super) fn is_held(&self) -> bool {
+        self.held.load(Relaxed)
+    }
+
+    /// Whether the client broke off, or sent what is no content.
+    pub(super) fn is_broken(&self) -> bool {
+        self.broken.load(Relaxed)
+    }
 }
 
 /// A request's content on its way to the upstream.
 pub(super) struct RequestBody {
     incoming: Option<Incoming>,
+    /// What has passed once and is to pass again first; already counted and copied.
+    again: VecDeque<Bytes>,
+    /// Until when the content is kept back.
+    expect: Option<Pin<Box<Sleep>>>,
     tee: Option<RequestTee>,
     metrics: Arc<Metrics>,
     progress: Arc<Progress>,
@@ -54,6 +87,8 @@ impl RequestBody {
     ) -> Self {
         Self {
             incoming: Some(incoming),
+            again: VecDeque::new(),
+            expect: None,
             tee,
             metrics,
             progress,
@@ -64,10 +99,39 @@ impl RequestBody {
     pub(super) fn none(metrics: Arc<Metrics>) -> Self {
         Self {
             incoming: None,
+            again: VecDeque::new(),
+            expect: None,
             tee: None,
             metrics,
             progress: Arc::default(),
         }
+    }
+
+    /// The same content, with what was taken of it put back in front.
+    pub(super) fn preceded_by(mut self, taken: Vec<Bytes>) -> Self {
+        for bytes in taken.into_iter().rev() {
+            self.again.push_front(bytes);
+        }
+        self
+    }
+
+    /// The same content, kept back until the upstream says that it wants it, or has had the time to.
+    pub(super) fn expected(mut self) -> Self {
+        self.progress.held.store(true, Relaxed);
+        self.expect = Some(Box::pin(tokio::time::sleep(EXPECT_PATIENCE)));
+        self
+    }
+
+    fn poll_expect(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if let Some(timer) = &mut self.expect {
+            if self.progress.is_held() && timer.as_mut().poll(cx).is_pending() {
+                *self.progress.releasing.lock() = Some(cx.waker().clone());
+                return Poll::Pending;
+            }
+            self.progress.held.store(false, Relaxed);
+            self.expect = None;
+        }
+        Poll::Ready(())
     }
 
     fn see(&mut self, frame: &Frame<Bytes>) {
@@ -92,6 +156,10 @@ impl Body for RequestBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let this = self.get_mut();
+        if let Some(bytes) = this.again.pop_front() {
+            return Poll::Ready(Some(Ok(Frame::data(bytes))));
+        }
+        ready!(this.poll_expect(cx));
         let Some(incoming) = &mut this.incoming else {
             return Poll::Ready(None);
         };
@@ -112,17 +180,24 @@ impl Body for RequestBody {
                 }
             }
             // A tee that is dropped tells that the content broke off.
-            Poll::Ready(Some(Err(_))) => drop(this.tee.take()),
+            Poll::Ready(Some(Err(_))) => {
+                this.progress.broken.store(true, Relaxed);
+                drop(this.tee.take());
+            }
             Poll::Pending => {}
         }
         polled
     }
 
     fn is_end_stream(&self) -> bool {
-        self.incoming.as_ref().is_none_or(Body::is_end_stream)
+        self.again.is_empty() && self.incoming.as_ref().is_none_or(Body::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
+        if !self.again.is_empty() {
+            // The length stands in the head already, where the client gave one.
+            return SizeHint::default();
+        }
         match &self.incoming {
             Some(incoming) => incoming.size_hint(),
             None => SizeHint::with_exact(0),
@@ -159,11 +234,25 @@ impl Drop for Meter {
     }
 }
 
+/// What a response's content comes on.
+pub(super) enum Way {
+    /// An HTTP/1.1 connection that this body drives.
+    Own(Busy),
+    /// A stream of a shared connection, whose place is kept until the end.
+    Shared {
+        /// Given back when it is dropped.
+        _seat: Seat,
+    },
+    /// A connection that has a task.
+    Driven,
+    /// All has come.
+    Done,
+}
+
 /// A response's content on its way from the upstream.
 pub(super) struct UpstreamBody {
     incoming: Incoming,
-    /// The connection it comes on, where this body drives it.
-    busy: Option<Busy>,
+    way: Way,
     site: Arc<Site>,
     tee: Option<ResponseTee>,
     meter: Meter,
@@ -175,7 +264,7 @@ pub(super) struct UpstreamBody {
 impl UpstreamBody {
     pub(super) fn new(
         incoming: Incoming,
-        busy: Option<Busy>,
+        way: Way,
         site: Arc<Site>,
         tee: Option<ResponseTee>,
         meter: Meter,
@@ -183,7 +272,7 @@ impl UpstreamBody {
     ) -> Self {
         let mut body = Self {
             incoming,
-            busy,
+            way,
             site,
             tee,
             meter,
@@ -202,7 +291,7 @@ impl UpstreamBody {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let Some(busy) = &mut self.busy else {
+        let Way::Own(busy) = &mut self.way else {
             return Pin::new(&mut self.incoming).poll_frame(cx);
         };
         // The body is fed by the driver alone, which runs right here: only its socket has to wake us.
@@ -218,7 +307,7 @@ impl UpstreamBody {
 
     /// All has come: the connection can serve the next request, once it has taken all of this one.
     fn complete(&mut self, cx: &mut Context<'_>) {
-        if let Some(busy) = self.busy.take() {
+        if let Way::Own(busy) = std::mem::replace(&mut self.way, Way::Done) {
             busy.answered(&self.site, self.pause, cx);
         }
         if let Some(tee) = self.tee.take() {
@@ -229,7 +318,7 @@ impl UpstreamBody {
     /// Records the failure at once and reports it at the next poll: an error makes hyper drop what it has
     /// not flushed, and the client should get what did come.
     fn fail(&mut self, error: Error, cx: &Context<'_>) {
-        self.busy = None;
+        self.way = Way::Done;
         if let Some(failure) = error.upstream_failure() {
             self.meter.metrics.upstream_failed(failure);
         }

@@ -6,26 +6,32 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use http::StatusCode;
 use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
 use http::request::Parts;
 use http_body::Body;
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::{Request, Response};
+use hyper::{Request, Response, Version};
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
 use super::super::drain::Drain;
 use super::super::{Error, Metrics, Side};
-use super::body::{Meter, Progress, Reply, RequestBody, UpstreamBody};
+use super::body::{Meter, Progress, Reply, RequestBody, UpstreamBody, Way};
 use super::head::{self, Route, Use};
-use super::upstream::{self, Busy, Site, Source, Upstreams};
-use super::{Client, Config, Forwarded, Host, upgrade};
+use super::interim::Hints;
+use super::loan;
+use super::upstream::{Busy, Carrier, Seat, Site, Source, Upstreams};
+use super::{Client, Config, Forwarded, Host, Route as Service, upgrade};
 use crate::capture::{Capture, Tee};
-use crate::record::Outcome;
+use crate::record::{Grpc, Outcome};
 use crate::service_discovery::Pool;
 
 /// What stands behind a listener that forwards.
 pub(super) struct Forwarder {
-    pub(super) upstreams: Upstreams,
+    upstreams: Upstreams,
+    /// The services with requests of their own.
+    routes: Vec<(Service, Upstreams)>,
     /// One count to share per request instead of one for each of two dozen counters.
     pub(super) metrics: Arc<Metrics>,
     pub(super) drain: Drain,
@@ -43,8 +49,25 @@ pub(super) struct Forwarder {
 /// A request that was sent, and what came of it.
 struct Answered {
     site: Arc<Site>,
-    connection: upstream::Connection,
+    carrier: Carrier,
     response: Response<Incoming>,
+}
+
+/// A request that was not answered.
+struct Failed {
+    error: Error,
+    /// The request, where it can be sent again and has its content.
+    again: Option<Request<RequestBody>>,
+    sight: Sight,
+}
+
+/// What the upstream has seen of a failed request.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Sight {
+    /// Perhaps all of it.
+    Unknown,
+    /// Nothing, as it says itself: every request can be sent again.
+    Nothing,
 }
 
 impl Forwarder {
@@ -55,10 +78,16 @@ impl Forwarder {
         metrics: Metrics,
         drain: Drain,
     ) -> Result<Self, Error> {
+        let upstreams = |pool| Upstreams::new(config, pool, metrics.clone(), drain.clone());
+        let mut routes = Vec::new();
+        for route in &config.routes {
+            routes.push((route.clone(), upstreams(Arc::clone(&route.pool))?));
+        }
         Ok(Self {
-            upstreams: Upstreams::new(config, pool, metrics.clone())?,
-            metrics: Arc::new(metrics),
-            drain,
+            upstreams: upstreams(pool)?,
+            routes,
+            metrics: Arc::new(metrics.clone()),
+            drain: drain.clone(),
             capture,
             host: config.host,
             forwarded: config.forwarded,
@@ -76,25 +105,40 @@ impl Forwarder {
 
     /// Looks after idle connections, for ever.
     pub(super) async fn sweep(&self) {
-        self.upstreams.sweep().await;
+        let routed = self.routes.iter().map(|(_, upstreams)| upstreams);
+        let all = routed.chain([&self.upstreams]).map(Upstreams::sweep);
+        futures_util::future::join_all(all).await;
     }
 
-    /// Serves one request; every failure becomes a response that says what failed.
+    /// Serves one request, whose head is `sent` as it came over HTTP/1.1; every failure becomes a response that says what failed.
     pub(super) async fn forward(
         self: &Arc<Self>,
         request: Request<Incoming>,
+        sent: Option<Bytes>,
         client: &Client,
     ) -> Response<Reply> {
         let mut meter = Meter::new(Arc::clone(&self.metrics));
-        let (parts, body) = request.into_parts();
-        let tee = self.capture.begin(&client.connection, &parts);
-        let kind = match head::check(&parts) {
-            Ok(kind) => kind,
-            Err(error) => return self.refuse(&error, tee, meter),
+        let (mut parts, body) = request.into_parts();
+        let normal = match parts.version {
+            Version::HTTP_2 => head::from_http2(&mut parts),
+            _ => Ok(()),
         };
-        if kind == Use::Upgrade {
+        let fits = |(route, _): &(Service, Upstreams)| route.takes(&parts);
+        let at = self.routes.iter().position(fits);
+        let (upstreams, route) = match at.map(|at| (at, &self.routes[at])) {
+            Some((at, (route, upstreams))) => (upstreams, Some((at, &route.service))),
+            None => (&self.upstreams, None),
+        };
+        let (sent, connection) = (sent.as_deref(), client.connection(route));
+        let tee = self.capture.begin_as_sent(connection, &parts, sent);
+        let asker = Asker::of(&parts);
+        let kind = match normal.and_then(|()| head::check(&parts)) {
+            Ok(kind) => kind,
+            Err(error) => return self.refuse(&error, asker, tee, meter),
+        };
+        if kind == Use::Upgrade && upstreams.upgrades() {
             let request = Request::from_parts(parts, body);
-            return upgrade::forward(self, request, tee, meter, client).await;
+            return upgrade::forward(self, upstreams, request, tee, meter, client).await;
         }
         let request_tee = tee
             .as_ref()
@@ -105,13 +149,27 @@ impl Forwarder {
             RequestBody::none(Arc::clone(&self.metrics))
         } else {
             let progress = Arc::clone(&progress);
-            RequestBody::new(body, request_tee, Arc::clone(&self.metrics), progress)
+            let body = RequestBody::new(body, request_tee, Arc::clone(&self.metrics), progress);
+            match head::expects_continue(&parts) {
+                true => body.expected(),
+                false => body,
+            }
         };
-        match self.exchange(parts, body, &progress, client.address).await {
+        let hints = Hints {
+            progress: Arc::clone(&progress),
+            desk: (client
+                .desk
+                .as_ref()
+                .filter(|_| parts.version == Version::HTTP_11))
+            .cloned(),
+            tee: tee.as_ref().map(Tee::interims),
+        };
+        let exchange = self.exchange(upstreams, parts, body, &hints, client.address);
+        match exchange.await {
             Ok(answered) => {
                 let Answered {
                     site,
-                    connection,
+                    carrier,
                     response,
                 } = answered;
                 let (mut head, incoming) = response.into_parts();
@@ -119,15 +177,18 @@ impl Forwarder {
                 meter.answered(head.status);
                 let tee = tee.and_then(|t| t.respond(head.status, &head.headers, Some(&site.name)));
                 let pause = self.body_timeout;
-                let busy = Busy {
-                    connection,
-                    progress,
-                    drain: self.drain.clone(),
+                let way = match carrier {
+                    Carrier::Own(connection) => Way::Own(Busy {
+                        connection,
+                        progress,
+                        drain: self.drain.clone(),
+                    }),
+                    Carrier::Shared(seat) => Way::Shared { _seat: seat },
                 };
-                let body = UpstreamBody::new(incoming, Some(busy), site, tee, meter, pause);
+                let body = UpstreamBody::new(incoming, way, site, tee, meter, pause);
                 Response::from_parts(head, Reply::Upstream(Box::new(body)))
             }
-            Err(error) => self.refuse(&error, tee, meter),
+            Err(error) => self.refuse(&error, asker, tee, meter),
         }
     }
 
@@ -150,59 +211,113 @@ impl Forwarder {
         head::to_upstream(parts, kind, &route)
     }
 
-    /// Sends a request; once more on a fresh connection where a kept one turned out to be closed and the
-    /// request can be repeated (RFC 9110 section 9.2.2).
+    /// Sends a request; once more where a kept connection turned out to be closed and the request can be
+    /// repeated (RFC 9110 section 9.2.2), or where the upstream says that it has not looked at it.
     async fn exchange(
         &self,
+        upstreams: &Upstreams,
         mut parts: Parts,
         body: RequestBody,
-        progress: &Arc<Progress>,
+        hints: &Hints,
         client: SocketAddr,
     ) -> Result<Answered, Error> {
-        let (site, connection, source) = self.upstreams.connection().await?;
+        let (site, carrier, source) = upstreams.connection().await?;
         let repeatable =
             source == Source::Reused && parts.method.is_idempotent() && body.is_end_stream();
         self.rewrite(&mut parts, Use::Exchange, &site, client)?;
         let spare = repeatable.then(|| copy(&parts));
         let request = Request::from_parts(parts, body);
         let again = Arc::clone(&site);
-        let (error, unsent) = match self.send(site, connection, request, progress).await {
+        let failed = match self.send(site, carrier, request, hints).await {
             Ok(answered) => return Ok(answered),
-            Err(failed) => failed,
+            Err(failed) => *failed,
         };
-        if source == Source::Fresh || !matches!(error, Error::Reset { .. }) {
-            return Err(error);
-        }
+        let stale = source == Source::Reused && matches!(failed.error, Error::Reset { .. });
         let none = |parts| Request::from_parts(parts, RequestBody::none(Arc::clone(&self.metrics)));
-        let Some(request) = unsent.or_else(|| spare.map(none)) else {
-            return Err(error);
+        let request = match (failed.again, spare) {
+            (Some(request), _) if stale || failed.sight == Sight::Nothing => request,
+            (None, Some(parts)) if stale => none(parts),
+            _ => return Err(failed.error),
         };
         self.metrics.retries.inc();
-        let connection = self.upstreams.fresh(&again).await?;
-        let sent = self.send(again, connection, request, progress).await;
-        sent.map_err(|(error, _)| error)
+        let (carrier, _) = upstreams.another(&again).await?;
+        let sent = self.send(again, carrier, request, hints).await;
+        sent.map_err(|failed| failed.error)
     }
 
     async fn send(
         &self,
         site: Arc<Site>,
-        mut connection: upstream::Connection,
-        request: Request<RequestBody>,
-        progress: &Progress,
-    ) -> Result<Answered, (Error, Option<Request<RequestBody>>)> {
+        carrier: Carrier,
+        mut request: Request<RequestBody>,
+        hints: &Hints,
+    ) -> Result<Answered, Box<Failed>> {
+        let progress = &*hints.progress;
+        let mut connection = match carrier {
+            Carrier::Own(connection) => connection,
+            Carrier::Shared(seat) => {
+                // The library tells nothing of interim responses over HTTP/2.
+                progress.release();
+                return self.share(site, seat, request, progress).await;
+            }
+        };
+        hints.attach(&mut request);
         let response = connection.send(request);
         let response = within(self.response_timeout, progress, response).await;
         match response {
             Some(Ok(response)) => Ok(Answered {
                 site,
-                connection,
+                carrier: Carrier::Own(connection),
                 response,
             }),
-            Some(Err(refused)) => {
-                let error = Error::from_exchange(refused.error, &site.name);
-                Err((error, refused.unsent))
+            Some(Err(refused)) => Err(Box::new(Failed {
+                error: Error::from_exchange(refused.error, &site.name),
+                again: refused.unsent,
+                sight: Sight::Unknown,
+            })),
+            None => Err(Failed::only(no_answer(progress, &site.name))),
+        }
+    }
+
+    /// Sends a request on a stream of a shared connection.
+    async fn share(
+        &self,
+        site: Arc<Site>,
+        mut seat: Seat,
+        request: Request<RequestBody>,
+        progress: &Progress,
+    ) -> Result<Answered, Box<Failed>> {
+        let (parts, body) = request.into_parts();
+        let mut sent = copy(&parts);
+        head::to_http2(&mut sent, site.scheme()).map_err(Failed::only)?;
+        let (lent, lender) = loan::lend(body);
+        let response = seat.send(Request::from_parts(sent, lent));
+        match within(self.response_timeout, progress, response).await {
+            Some(Ok(response)) => {
+                lender.settle();
+                let carrier = Carrier::Shared(seat);
+                Ok(Answered {
+                    site,
+                    carrier,
+                    response,
+                })
             }
-            None => Err((no_answer(progress, &site.name), None)),
+            Some(Err(returned)) if returned.unprocessed => {
+                let body = lender.take_back();
+                Err(Box::new(Failed {
+                    error: Error::from_exchange(returned.error, &site.name),
+                    again: body.map(|body| Request::from_parts(parts, body)),
+                    sight: Sight::Nothing,
+                }))
+            }
+            Some(Err(returned)) if progress.is_broken() => {
+                Err(Failed::only(Error::RequestBody(returned.error)))
+            }
+            Some(Err(returned)) => Err(Failed::only(Error::from_exchange(
+                returned.error,
+                &site.name,
+            ))),
+            None => Err(Failed::only(no_answer(progress, &site.name))),
         }
     }
 
@@ -210,6 +325,7 @@ impl Forwarder {
     pub(super) fn refuse(
         &self,
         error: &Error,
+        asker: Asker,
         tee: Option<Tee>,
         mut meter: Meter,
     ) -> Response<Reply> {
@@ -219,17 +335,33 @@ impl Forwarder {
         } else {
             tracing::debug!(error = error.chain(), "request refused");
         }
-        let status = error.status();
-        let content = message(error);
+        let content = match asker {
+            Asker::Http => message(error),
+            Asker::Grpc => Bytes::new(),
+        };
         let mut response = Response::new(Reply::Own(Full::new(content.clone())));
+        let status = match asker {
+            Asker::Http => error.status(),
+            // What went wrong with a call is in its trailers, which here are the only head there is.
+            Asker::Grpc => StatusCode::OK,
+        };
         *response.status_mut() = status;
         let headers = response.headers_mut();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        headers.insert(CONTENT_LENGTH, HeaderValue::from(content.len()));
-        if error.side() == Side::Client {
+        match asker {
+            Asker::Http => {
+                headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+                headers.insert(CONTENT_LENGTH, HeaderValue::from(content.len()));
+            }
+            Asker::Grpc => {
+                headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+                headers.insert("grpc-status", error.grpc_status().into());
+                headers.insert("grpc-message", grpc_message(error));
+            }
+        }
+        if asker == Asker::Http && error.side() == Side::Client {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
-        meter.answered(status);
+        meter.answered(error.status());
         if let Some(tee) = tee {
             if error.outcome() == Outcome::ClientClosed {
                 tee.end(error.outcome(), error.upstream());
@@ -250,6 +382,17 @@ impl Forwarder {
         } else {
             tracing::warn!(error = error.chain(), "upstream failed");
         }
+    }
+}
+
+impl Failed {
+    /// A failure after which nothing is sent again.
+    fn only(error: Error) -> Box<Self> {
+        Box::new(Self {
+            error,
+            again: None,
+            sight: Sight::Unknown,
+        })
     }
 }
 
@@ -294,6 +437,35 @@ fn copy(parts: &Parts) -> Parts {
     copy.version = parts.version;
     copy.headers = parts.headers.clone();
     copy
+}
+
+/// Who is answered, which decides what an error looks like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Asker {
+    /// Takes a status and a text.
+    Http,
+    /// Takes a `grpc-status` in trailers.
+    Grpc,
+}
+
+impl Asker {
+    fn of(parts: &Parts) -> Self {
+        let kind = parts.headers.get(CONTENT_TYPE);
+        let grpc = kind.is_some_and(|kind| Grpc::is_content_type(kind.as_bytes()));
+        if grpc && parts.version == Version::HTTP_2 {
+            Self::Grpc
+        } else {
+            Self::Http
+        }
+    }
+}
+
+/// What a `grpc-message` has to escape: a percent sign, and what is not printable ASCII.
+const GRPC_ESCAPED: &AsciiSet = &CONTROLS.add(b'%');
+
+fn grpc_message(error: &Error) -> HeaderValue {
+    let text = utf8_percent_encode(&error.chain(), GRPC_ESCAPED).to_string();
+    HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("the call failed"))
 }
 
 fn message(error: &Error) -> Bytes {

@@ -1,9 +1,15 @@
 //! What a reverse proxy does to heads: drop hop-by-hop fields, find the target, name the host. Pure.
+//!
+//! HTTP/2 requests are brought to the form of HTTP/1.1 first (RFC 9113 section 8.3.1), which is also how they
+//! are recorded, and into theirs again where the upstream speaks HTTP/2.
 
 use std::net::IpAddr;
 
-use http::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderName, TE, TRANSFER_ENCODING, UPGRADE};
-use http::uri::{PathAndQuery, Uri};
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, FORWARDED, HOST, HeaderName, TE, TRANSFER_ENCODING,
+    UPGRADE,
+};
+use http::uri::{Authority, PathAndQuery, Uri};
 use http::{HeaderMap, HeaderValue, Method, Version};
 
 use super::super::Error;
@@ -32,6 +38,78 @@ pub(super) struct Route<'a> {
     pub(super) forwarded: Forwarded,
     pub(super) client: IpAddr,
     pub(super) scheme: &'static str,
+}
+
+/// Makes of a request that came over HTTP/2 one with a path for a target, a `Host`, and one `Cookie`.
+pub(super) fn from_http2(head: &mut http::request::Parts) -> Result<(), Error> {
+    if head.method == Method::CONNECT {
+        return Ok(());
+    }
+    if let Some(authority) = head.uri.authority() {
+        let authority = authority.as_str();
+        let differs =
+            |host: &HeaderValue| !host.as_bytes().eq_ignore_ascii_case(authority.as_bytes());
+        if head.headers.get_all(HOST).iter().any(differs) {
+            return Err(Error::Request(
+                "the request's :authority and Host differ (RFC 9113 section 8.3.1)",
+            ));
+        }
+        let host = HeaderValue::from_str(authority)
+            .map_err(|_| Error::Request("the target's authority is no host"))?;
+        head.headers.insert(HOST, host);
+    }
+    let path = head.uri.path_and_query().cloned();
+    head.uri = Uri::from(path.unwrap_or(PathAndQuery::from_static("/")));
+    join_cookies(&mut head.headers)
+}
+
+/// A request as HTTP/1.1 has it, as far as that can be done: for who answers and asks nobody.
+pub(super) fn normal<B>(request: http::Request<B>) -> http::Request<B> {
+    if request.version() != Version::HTTP_2 {
+        return request;
+    }
+    let (mut parts, body) = request.into_parts();
+    if let Err(error) = from_http2(&mut parts) {
+        tracing::debug!(%error, "a request keeps its form");
+    }
+    http::Request::from_parts(parts, body)
+}
+
+/// HTTP/2 may send the cookies of a request one by one (RFC 9113 section 8.2.3).
+fn join_cookies(headers: &mut HeaderMap) -> Result<(), Error> {
+    let mut cookies = headers.get_all(COOKIE).iter();
+    let (Some(first), Some(second)) = (cookies.next(), cookies.next()) else {
+        return Ok(());
+    };
+    let mut joined = first.as_bytes().to_vec();
+    for cookie in std::iter::once(second).chain(cookies) {
+        joined.extend_from_slice(b"; ");
+        joined.extend_from_slice(cookie.as_bytes());
+    }
+    let joined = HeaderValue::from_bytes(&joined)
+        .map_err(|_| Error::Request("the request's cookies make no field"))?;
+    headers.insert(COOKIE, joined);
+    Ok(())
+}
+
+/// Makes of an upstream's request one for HTTP/2: the host becomes `:authority`, and `TE` needs no
+/// `Connection` (RFC 9113 sections 8.2.2 and 8.3.1).
+pub(super) fn to_http2(
+    head: &mut http::request::Parts,
+    scheme: http::uri::Scheme,
+) -> Result<(), Error> {
+    let host = head.headers.remove(HOST);
+    let authority = host.and_then(|host| Authority::try_from(host.as_bytes()).ok());
+    let authority = authority.ok_or(Error::Request("the request's Host is no host"))?;
+    let path = head.uri.path_and_query().cloned();
+    let mut target = http::uri::Parts::default();
+    target.scheme = Some(scheme);
+    target.authority = Some(authority);
+    target.path_and_query = Some(path.unwrap_or(PathAndQuery::from_static("/")));
+    head.uri = Uri::from_parts(target).map_err(|_| Error::Request("the target is no path"))?;
+    head.headers.remove(CONNECTION);
+    head.version = Version::HTTP_2;
+    Ok(())
 }
 
 /// Refuses what no server has to take.
@@ -71,8 +149,10 @@ pub(super) fn to_upstream(
     kind: Use,
     route: &Route<'_>,
 ) -> Result<(), Error> {
-    if route.forwarded == Forwarded::On {
-        forwarded(&mut head.headers, route)?;
+    match route.forwarded {
+        Forwarded::Off => {}
+        Forwarded::On => x_forwarded(&mut head.headers, route)?,
+        Forwarded::Standard => forwarded(&mut head.headers, route)?,
     }
     // RFC 9112 section 3.2.2: the authority of an absolute target replaces Host.
     let absolute = head
@@ -127,6 +207,20 @@ pub(super) fn to_client(head: &mut http::response::Parts, kind: Use) {
         head.headers.insert(UPGRADE, upgrade);
     }
     head.version = Version::HTTP_11;
+}
+
+/// What a client is told of an interim response (RFC 9110 section 15.2).
+pub(super) fn interim(headers: &HeaderMap) -> HeaderMap {
+    let mut headers = headers.clone();
+    headers.remove(CONTENT_LENGTH);
+    strip(&mut headers);
+    headers
+}
+
+/// Whether the client waits for 100 before it sends its content (RFC 9110 section 10.1.1).
+pub(super) fn expects_continue(head: &http::request::Parts) -> bool {
+    let expect = head.headers.get(EXPECT);
+    head.version == Version::HTTP_11 && expect.is_some_and(|expect| lists(expect, "100-continue"))
 }
 
 /// Removes what concerns one hop only (RFC 9110 section 7.6.1), and what `Connection` names.
@@ -190,7 +284,23 @@ fn target(uri: &Uri, prefix: &str) -> Result<Uri, Error> {
     Ok(Uri::from(path))
 }
 
+/// Adds an element to `Forwarded` (RFC 7239 section 4).
 fn forwarded(headers: &mut HeaderMap, route: &Route<'_>) -> Result<(), Error> {
+    let client = match route.client {
+        IpAddr::V4(address) => address.to_string(),
+        IpAddr::V6(address) => format!("\"[{address}]\""),
+    };
+    let host = headers.get(HOST).and_then(|host| host.to_str().ok());
+    let host = host.filter(|host| !host.contains(['"', '\\']));
+    let host = host.map_or_else(String::new, |host| format!(";host=\"{host}\""));
+    let element = format!("for={client}{host};proto={}", route.scheme);
+    let element = HeaderValue::try_from(element)
+        .map_err(|_| Error::Request("the request's Host makes no field"))?;
+    headers.append(FORWARDED, element);
+    Ok(())
+}
+
+fn x_forwarded(headers: &mut HeaderMap, route: &Route<'_>) -> Result<(), Error> {
     let value = |text: String| {
         HeaderValue::try_from(text).map_err(|_| Error::Request("X-Forwarded-For is no list"))
     };
@@ -300,6 +410,44 @@ mod tests {
     }
 
     #[test]
+    fn http2_requests_take_the_form_of_http1_and_back() {
+        let mut request = head(
+            "https://shop.test/a?b",
+            &[
+                ("cookie", "a=1"),
+                ("x", "1"),
+                ("cookie", "b=2"),
+                ("te", "trailers"),
+            ],
+        );
+        request.version = Version::HTTP_2;
+        from_http2(&mut request).unwrap();
+        assert_eq!(request.uri.to_string(), "/a?b");
+        assert_eq!(request.headers["host"], "shop.test");
+        assert_eq!(request.headers["cookie"], "a=1; b=2");
+        assert_eq!(request.headers.get_all("cookie").iter().count(), 1);
+        assert_eq!(check(&request).unwrap(), Use::Exchange);
+        to_upstream(&mut request, Use::Exchange, &route("/base")).unwrap();
+        to_http2(&mut request, http::uri::Scheme::HTTP).unwrap();
+        assert_eq!(request.uri.to_string(), "http://shop.test/base/a?b");
+        assert_eq!(names_of(&request.headers), ["cookie", "te", "x"]);
+    }
+
+    #[test]
+    fn http2_requests_whose_host_is_in_doubt_are_refused() {
+        let mut request = head("https://shop.test/", &[("host", "other.test")]);
+        assert!(from_http2(&mut request).is_err());
+        let mut request = head("https://shop.test/", &[("host", "SHOP.test")]);
+        assert!(from_http2(&mut request).is_ok());
+        let mut request = head("/", &[("host", "a b")]);
+        assert!(to_http2(&mut request, http::uri::Scheme::HTTP).is_err());
+        let mut request = head("*", &[("host", "a")]);
+        request.method = Method::OPTIONS;
+        to_http2(&mut request, http::uri::Scheme::HTTP).unwrap();
+        assert_eq!(request.uri.path(), "*");
+    }
+
+    #[test]
     fn refuses_bad_hosts_and_connect() {
         assert!(check(&head("/", &[])).is_err());
         assert!(check(&head("/", &[("host", "a"), ("host", "a")])).is_err());
@@ -325,5 +473,17 @@ mod tests {
         assert_eq!(request.headers["x-forwarded-for"], "10.0.0.1, 127.0.0.1");
         assert_eq!(request.headers["x-forwarded-host"], "a");
         assert_eq!(request.headers["x-forwarded-proto"], "http");
+        let mut request = head("/", &[("host", "a:1"), ("forwarded", "for=10.0.0.1")]);
+        let standard = Route {
+            forwarded: Forwarded::Standard,
+            client: std::net::Ipv6Addr::LOCALHOST.into(),
+            ..route("")
+        };
+        to_upstream(&mut request, Use::Exchange, &standard).unwrap();
+        let told: Vec<_> = request.headers.get_all("forwarded").iter().collect();
+        assert_eq!(
+            told,
+            ["for=10.0.0.1", "for=\"[::1]\";host=\"a:1\";proto=http"]
+        );
     }
 }

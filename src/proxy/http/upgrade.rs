@@ -14,25 +14,27 @@ use tokio::io::copy_bidirectional;
 
 use super::super::Error;
 use super::Client;
-use super::body::{Meter, Progress, Reply, RequestBody, UpstreamBody};
-use super::forward::{Forwarder, no_answer, within};
+use super::body::{Meter, Progress, Reply, RequestBody, UpstreamBody, Way};
+use super::forward::{Asker, Forwarder, no_answer, within};
 use super::head::{self, Use};
-use super::upstream::Site;
+use super::upstream::{Site, Upstreams};
 use crate::capture::Tee;
 use crate::record::Outcome;
 
 /// Serves a request that asks for another protocol.
 pub(super) async fn forward(
     forwarder: &Arc<Forwarder>,
+    upstreams: &Upstreams,
     mut request: Request<Incoming>,
     tee: Option<Tee>,
     mut meter: Meter,
     client: &Client,
 ) -> Response<Reply> {
     let client_side = hyper::upgrade::on(&mut request);
-    let (site, mut response) = match send(forwarder, request, tee.as_ref(), client.address).await {
+    let sent = send(forwarder, upstreams, request, tee.as_ref(), client.address);
+    let (site, mut response) = match sent.await {
         Ok(answered) => answered,
-        Err(error) => return forwarder.refuse(&error, tee, meter),
+        Err(error) => return forwarder.refuse(&error, Asker::Http, tee, meter),
     };
     let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
     let upstream_side = hyper::upgrade::on(&mut response);
@@ -47,7 +49,7 @@ pub(super) async fn forward(
     let tee = tee.and_then(|tee| tee.respond(head.status, &head.headers, Some(&site.name)));
     if !switched {
         let pause = forwarder.body_timeout;
-        let body = UpstreamBody::new(incoming, None, site, tee, meter, pause);
+        let body = UpstreamBody::new(incoming, Way::Driven, site, tee, meter, pause);
         return Response::from_parts(head, Reply::Upstream(Box::new(body)));
     }
     if let Some(tee) = tee {
@@ -71,11 +73,12 @@ pub(super) async fn forward(
 
 async fn send(
     forwarder: &Arc<Forwarder>,
+    upstreams: &Upstreams,
     request: Request<Incoming>,
     tee: Option<&Tee>,
     client: SocketAddr,
 ) -> Result<(Arc<Site>, Response<Incoming>), Error> {
-    let (site, connection) = forwarder.upstreams.upgradable().await?;
+    let (site, connection) = upstreams.upgradable().await?;
     let (mut parts, body) = request.into_parts();
     let progress: Arc<Progress> = Arc::default();
     let body = if body.is_end_stream() {

@@ -11,16 +11,15 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::net::TcpStream;
-
+use super::dial::{Dialer, Offer};
 use super::drain::{Drain, Running};
 use super::entry::{Entry, Opened, Speaks};
-use super::listener::{Accepted, Listener, next_connection, tune};
+use super::listener::{Accepted, Listener, next_connection};
 use super::stream::Stream;
 use super::{Error, Metrics, ProxyProtocol, tls};
 use crate::capture::{Capture, Connection};
 use crate::record::{Outcome, Protocol};
-use crate::service_discovery::{InUse, Member, Pool, Scheme};
+use crate::service_discovery::{InUse, Pool};
 
 /// What a listener is and how much it takes.
 #[derive(Debug, Clone)]
@@ -98,7 +97,7 @@ pub struct Bound {
 struct Server {
     config: Config,
     entry: Entry,
-    downstream_tls: Option<tls::Client>,
+    dialer: Dialer,
     pool: Arc<Pool>,
     capture: Capture,
     metrics: Metrics,
@@ -119,14 +118,12 @@ pub fn bind(
     let limit = config.handshake_timeout;
     let tls = config.tls.as_ref();
     let tls = tls.map(|files| tls::Server::new(files, &config.client_auth, &[], limit));
-    let secure = |member: &Arc<Member>| member.endpoint().scheme() == Scheme::Https;
-    let downstream_tls = pool.members().iter().any(secure);
     let trust = tls::Trust {
         ca: config.upstream_ca.as_ref(),
         identity: config.upstream_identity.as_ref(),
         verify: config.upstream_verify,
     };
-    let downstream_tls = downstream_tls.then(|| tls::Client::new(trust, &[]));
+    let dialer = Dialer::new(&pool, trust)?;
     Ok(Bound {
         listener: Listener::bind(config.listen)?,
         server: Server {
@@ -137,7 +134,7 @@ pub fn bind(
                 header_timeout: limit,
                 first_byte_timeout: limit,
             },
-            downstream_tls: downstream_tls.transpose()?,
+            dialer,
             config,
             pool,
             capture,
@@ -245,10 +242,10 @@ impl Server {
             let member = self.pool.pick(Instant::now());
             let name: Arc<str> = member.endpoint().authority().into();
             let in_use = member.in_use();
-            let opened =
-                tokio::time::timeout(self.config.connect_timeout, self.open(member, &name));
+            let dialed = self.dialer.dial(member.endpoint(), &name, Offer::Raw);
+            let opened = tokio::time::timeout(self.config.connect_timeout, dialed);
             let error = match opened.await {
-                Ok(Ok(stream)) => {
+                Ok(Ok((stream, _))) => {
                     self.pool.connected(member);
                     self.metrics.upstream_connections.inc();
                     return Ok((stream, name, in_use));
@@ -264,30 +261,6 @@ impl Server {
             if tries == 0 {
                 return Err(error);
             }
-        }
-    }
-
-    async fn open(&self, member: &Member, name: &Arc<str>) -> Result<Stream, Error> {
-        let endpoint = member.endpoint();
-        let host = &**endpoint.host();
-        let upstream = || Arc::clone(name);
-        let socket = TcpStream::connect((host, endpoint.port()))
-            .await
-            .map_err(|source| Error::Connect {
-                upstream: upstream(),
-                source,
-            })?;
-        tune(&socket);
-        match (&self.downstream_tls, endpoint.scheme()) {
-            (Some(tls), Scheme::Https) => {
-                tls.connect(host, socket)
-                    .await
-                    .map_err(|source| Error::Handshake {
-                        upstream: upstream(),
-                        source,
-                    })
-            }
-            _ => Ok(Stream::Plain(socket)),
         }
     }
 }

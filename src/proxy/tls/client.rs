@@ -17,11 +17,15 @@ use super::{Trust, Verify, pem};
 
 /// Begins TLS with upstreams.
 #[derive(Clone)]
-pub(in super::super) struct Client(TlsConnector);
+pub(in super::super) struct Client {
+    config: Arc<ClientConfig>,
+    connector: TlsConnector,
+}
 
 impl Client {
-    /// Trusts what the operating system trusts, only the authorities in `trust.ca`, or everybody.
-    pub(in super::super) fn new(trust: Trust<'_>, alpn: &[&[u8]]) -> Result<Self, Error> {
+    /// Trusts what the operating system trusts, only the authorities in `trust.ca`, or everybody; offers no
+    /// protocol by name.
+    pub(in super::super) fn new(trust: Trust<'_>) -> Result<Self, Error> {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()
@@ -43,7 +47,7 @@ impl Client {
                 builder.with_root_certificates(pem::authorities("CA certificate", path)?)
             }
         };
-        let mut config = match trust.identity {
+        let config = match trust.identity {
             None => builder.with_no_client_auth(),
             Some(files) => {
                 let what = ["upstream client certificate", "upstream client key"];
@@ -53,8 +57,20 @@ impl Client {
                     .map_err(Error::UpstreamTls)?
             }
         };
+        Ok(Self::of(config))
+    }
+
+    /// The same, but offering these protocols (RFC 7301).
+    pub(in super::super) fn offering(&self, alpn: &[&[u8]]) -> Self {
+        let mut config = ClientConfig::clone(&self.config);
         config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
-        Ok(Self(TlsConnector::from(Arc::new(config))))
+        Self::of(config)
+    }
+
+    fn of(config: ClientConfig) -> Self {
+        let config = Arc::new(config);
+        let connector = TlsConnector::from(Arc::clone(&config));
+        Self { config, connector }
     }
 
     /// The handshake with an upstream, whose certificate has to be for `host`.
@@ -65,7 +81,7 @@ impl Client {
     ) -> io::Result<Stream> {
         let name = ServerName::try_from(host.to_owned())
             .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
-        let stream = self.0.connect(name, socket).await?;
+        let stream = self.connector.connect(name, socket).await?;
         Ok(Stream::Tls(Box::new(TlsStream::Client(stream))))
     }
 }

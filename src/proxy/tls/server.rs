@@ -12,6 +12,7 @@ use arc_swap::ArcSwap;
 use rustls::crypto::aws_lc_rs;
 use rustls::server::WebPkiClientVerifier;
 use rustls::{ProtocolVersion, ServerConfig, ServerConnection};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsAcceptor, TlsStream};
 
@@ -22,6 +23,10 @@ use crate::record::TlsFacts;
 
 /// How often the files are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
+
+/// How long a client that was refused may take to close, and what it may send meanwhile, in bytes.
+const FAREWELL: Duration = Duration::from_secs(1);
+const FAREWELL_BYTES: u64 = 64 << 10;
 
 /// Ends TLS for clients. Cheap to clone; all clones are one.
 #[derive(Clone)]
@@ -105,13 +110,31 @@ impl Server {
         socket: TcpStream,
     ) -> io::Result<(Stream, TlsFacts)> {
         let acceptor = TlsAcceptor::from(self.0.current.load_full());
-        let handshake = tokio::time::timeout(self.0.timeout, acceptor.accept(socket));
-        let stream = handshake.await.map_err(|_| {
-            io::Error::new(io::ErrorKind::TimedOut, "the handshake took too long")
-        })??;
+        let handshake = acceptor.accept(socket).into_fallible();
+        let handshake = tokio::time::timeout(self.0.timeout, handshake);
+        let stream = match handshake.await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err((error, socket))) => {
+                let _ = tokio::time::timeout(FAREWELL, farewell(socket)).await;
+                return Err(error);
+            }
+            Err(_) => {
+                let error = io::ErrorKind::TimedOut;
+                return Err(io::Error::new(error, "the handshake took too long"));
+            }
+        };
         let facts = facts(stream.get_ref().1);
         Ok((Stream::Tls(Box::new(TlsStream::Server(stream))), facts))
     }
+}
+
+/// A client that was told in an alert why it is refused may have sent its first request meanwhile: closing with
+/// that unread would reset the connection, and the alert with it.
+async fn farewell(mut socket: TcpStream) -> io::Result<()> {
+    socket.shutdown().await?;
+    let mut rest = socket.take(FAREWELL_BYTES);
+    tokio::io::copy(&mut rest, &mut tokio::io::sink()).await?;
+    Ok(())
 }
 
 impl Recipe {

@@ -14,6 +14,7 @@ use crate::record::{
 };
 
 use super::VERSION;
+use super::flow::{self, GrpcForm, PaceForm};
 
 /// The key whose value cannot be.
 type Illegal = &'static str;
@@ -140,6 +141,10 @@ pub(super) struct ExchangeForm<'a> {
     outcome: OutcomeForm<'a>,
     #[serde(borrow, default)]
     redactions: Vec<&'a str>,
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    grpc: Option<Box<GrpcForm<'a>>>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pace: PaceForm,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -283,6 +288,8 @@ impl<'a> From<&'a Exchange> for ExchangeForm<'a> {
             }),
             outcome: (&exchange.outcome).into(),
             redactions: exchange.redactions.iter().map(AsRef::as_ref).collect(),
+            grpc: flow::grpc_form(&exchange.flow),
+            pace: flow::pace_form(&exchange.flow),
         }
     }
 }
@@ -448,6 +455,7 @@ pub(super) fn exchange(form: ExchangeForm<'_>, message: &Bytes) -> Result<Item, 
             trailers: headers_of(trailers, message),
         },
         response: response.transpose()?,
+        flow: flow::flow(form.grpc, form.pace),
         outcome: outcome(&form.outcome)?,
         redactions: form.redactions.into_iter().map(Arc::from).collect(),
     }))))

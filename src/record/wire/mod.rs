@@ -7,6 +7,7 @@
 
 mod extent;
 mod form;
+mod flow;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};

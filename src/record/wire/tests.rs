@@ -3,9 +3,9 @@ use proptest::prelude::{any, prop, prop_assert, prop_assert_eq, proptest};
 
 use super::*;
 use crate::record::{
-    Body, BodyChunk, ConnectionId, Direction, Epoch, Exchange, Gap, GapReason, Headers, IdSource,
-    NodeId, Origin, Outcome, Protocol, Record, Request, Response, Segment, SegmentBatch, Sequence,
-    Side, Stream, Timing, TlsFacts, UpstreamFailure,
+    Beat, Body, BodyChunk, ConnectionId, Direction, Epoch, Exchange, Flow, Gap, GapReason, Grpc,
+    Headers, IdSource, Message, Messages, NodeId, Origin, Outcome, Protocol, Record, Request,
+    Response, Segment, SegmentBatch, Sequence, Side, Stream, Timing, TlsFacts, UpstreamFailure,
 };
 
 fn origin(seq: u64) -> Origin {
@@ -21,6 +21,29 @@ fn headers() -> Headers {
         .into_iter()
         .map(|(n, v)| (Bytes::from(n), Bytes::from(v)))
         .collect()
+}
+
+fn flow() -> Flow {
+    Flow {
+        grpc: Some(Box::new(Grpc {
+            service: "shop.Orders".into(),
+            method: "Place".into(),
+            status: Some(5),
+            message: "none left".into(),
+            request: Messages {
+                count: 300,
+                broken: true,
+                first: vec![Message {
+                    offset: 9,
+                    bytes: 1 << 31,
+                    compressed: true,
+                    at_us: 7,
+                }],
+            },
+            response: Messages::default(),
+        })),
+        pace: vec![Beat { at_us: 1, bytes: 2 }, Beat { at_us: 3, bytes: 4 }],
+    }
 }
 
 fn items() -> Vec<Item> {
@@ -66,6 +89,7 @@ fn items() -> Vec<Item> {
             trailers: headers(),
             informational: vec![(103, headers())],
         }),
+        flow: flow(),
         outcome: Outcome::UpstreamFailed(UpstreamFailure::Reset, "gone".into()),
         redactions: vec!["header:authorization".into()],
     };
@@ -95,6 +119,7 @@ fn items() -> Vec<Item> {
         Item::Record(Record::Exchange(Box::new(exchange.clone()))),
         Item::Record(Record::Exchange(Box::new(Exchange {
             response: None,
+            flow: Flow::default(),
             tls: None,
             ..exchange
         }))),

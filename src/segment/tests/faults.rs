@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 use parking_lot::Mutex;
 
 use super::super::files::{Disk, File, Files};
+use super::super::map::Map;
 use super::super::{Config, Error, Fsync, Limits, Log, Position};
 use super::{all_ids, config, files, insert, payload, replace, ten};
 
@@ -63,6 +64,13 @@ impl Files for FaultyDisk {
             return Err(io::Error::from_raw_os_error(28));
         }
         Ok(self.wrap(Disk.create(path)?))
+    }
+    fn map(&self, path: &Path) -> io::Result<Map> {
+        eio(self.0.lock().read)?;
+        Disk.map(path)
+    }
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        Disk.link(from, to)
     }
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         Disk.rename(from, to)
@@ -400,4 +408,74 @@ fn active_file_that_cannot_be_read_is_left_alone_and_a_new_one_begun() {
     assert_eq!(all_ids(&log, 1), [1, 2]);
     let run = log.read_from(Position::default(), 1000).unwrap();
     assert_eq!((run.entries.len(), run.skipped), (2, 0));
+}
+
+#[test]
+fn sidecar_that_cannot_be_written_stays_in_memory_is_counted_and_tried_again() {
+    for faults in [
+        Faults {
+            create: true,
+            ..Faults::default()
+        },
+        Faults {
+            room: Some(300),
+            ..Faults::default()
+        },
+        Faults {
+            write: true,
+            ..Faults::default()
+        },
+        Faults {
+            sync: true,
+            ..Faults::default()
+        },
+    ] {
+        let bench = Bench::new();
+        // Long, so that only the sealing itself syncs.
+        let log = bench.open(Fsync::Interval(Duration::from_secs(3600)));
+        {
+            // The log's own thread must not be the one that seals.
+            let _held = log.shared.sealing.lock();
+            for id in 1..=7 {
+                log.append(&[insert(id, &[7; 1000])]).unwrap();
+            }
+            bench.set(faults);
+        }
+        log.shared.seal_pending();
+        assert!(log.stats().seal_failures >= 1);
+        assert_eq!(super::sidecars(bench.dir.path()).len(), 0);
+        let archive = log.shared.index.read().archive.clone();
+        assert_eq!(archive.unpacked(), 0, "packed all the same");
+        assert_eq!(all_ids(&log, 1), Vec::from_iter(1..=7));
+        assert_eq!(payload(&log, 1, 1).unwrap(), [7; 1000]);
+        bench.set(Faults::default());
+        log.shared.seal_pending();
+        assert_eq!(super::sidecars(bench.dir.path()).len(), 2);
+        assert_eq!(log.stats().bytes, super::bytes_on_disk(bench.dir.path()));
+        drop(log);
+        let (log, recovery) = bench.open_with(config(bench.dir.path()));
+        assert_eq!(recovery.reindexed, 0);
+        assert_eq!(all_ids(&log, 1), Vec::from_iter(1..=7));
+    }
+}
+
+#[test]
+fn full_disk_at_opening_keeps_a_rebuilt_index_in_memory() {
+    let bench = Bench::new();
+    let log = bench.open(Fsync::Never);
+    ten(&log, 1);
+    drop(log);
+    for path in super::sidecars(bench.dir.path()) {
+        std::fs::remove_file(path).unwrap();
+    }
+    bench.set(Faults {
+        room: Some(0),
+        ..Faults::default()
+    });
+    let (log, recovery) = bench.open_with(config(bench.dir.path()));
+    assert_eq!((recovery.reindexed, log.stats().seal_failures), (3, 3));
+    assert_eq!(all_ids(&log, 1), Vec::from_iter(1..=10));
+    bench.set(Faults::default());
+    log.shared.seal_pending();
+    assert_eq!(super::sidecars(bench.dir.path()).len(), 3);
 }

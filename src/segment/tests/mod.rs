@@ -1,8 +1,11 @@
 //! Tests of the log as a whole.
 
+mod backup;
 mod faults;
 mod kill;
 mod model;
+mod power;
+mod sidecars;
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -56,13 +59,37 @@ fn all_ids(log: &Log, kind: u8) -> Vec<u128> {
     log.ids(kind, 0..=u128::MAX, Order::Oldest, usize::MAX)
 }
 
+fn find(log: &Log, kind: u8, fingerprint: u128) -> Vec<u128> {
+    let oldest = log.find(kind, fingerprint, Order::Oldest, usize::MAX);
+    let mut newest = log.find(kind, fingerprint, Order::Newest, usize::MAX);
+    newest.reverse();
+    assert_eq!(oldest, newest);
+    oldest
+}
+
 /// The segment files, oldest first.
 fn files(dir: &Path) -> Vec<PathBuf> {
+    with_extension(dir, "seg")
+}
+
+fn sidecars(dir: &Path) -> Vec<PathBuf> {
+    with_extension(dir, "idx")
+}
+
+fn with_extension(dir: &Path, wanted: &str) -> Vec<PathBuf> {
     let names = std::fs::read_dir(dir).unwrap();
     let mut paths: Vec<PathBuf> = names.map(|entry| entry.unwrap().path()).collect();
-    paths.retain(|path| path.extension().is_some_and(|extension| extension == "seg"));
+    paths.retain(|path| {
+        path.extension()
+            .is_some_and(|extension| extension == wanted)
+    });
     paths.sort();
     paths
+}
+
+fn bytes_on_disk(dir: &Path) -> u64 {
+    let all = files(dir).into_iter().chain(sidecars(dir));
+    all.map(|path| path.metadata().unwrap().len()).sum()
 }
 
 /// Changes one byte.
@@ -89,8 +116,8 @@ fn entry_reads_back_after_reopen() {
     let found = log.get(1, 5).unwrap().unwrap();
     assert_eq!(&found.meta[..], b"meta");
     assert_eq!(&found.payload[..], b"payload");
-    assert_eq!((log.find(1, 2), log.find(1, 1)), (vec![5], vec![]));
-    assert_eq!(log.find(2, 2), []);
+    assert_eq!((find(&log, 1, 2), find(&log, 1, 1)), (vec![5], vec![]));
+    assert_eq!(find(&log, 2, 2), []);
     assert!(log.contains(1, 5) && !log.contains(2, 5));
 }
 
@@ -123,7 +150,7 @@ fn deleted_stays_deleted_until_replaced() {
         assert!(!log.contains(1, 1));
         assert_eq!(log.append(&[insert(1, b"again")]).unwrap().known, [0]);
         assert_eq!(all_ids(log, 1), Vec::from_iter(2..=10));
-        assert_eq!(log.find(1, 1), [4, 7, 10]);
+        assert_eq!(find(log, 1, 1), [4, 7, 10]);
         assert_eq!(log.stats().entries[&1], 9);
     };
     check(&log);
@@ -169,7 +196,11 @@ fn retention_unlinks_whole_files_oldest_first_and_hides_them_at_once() {
     let dir = tempfile::tempdir().unwrap();
     let log = open(dir.path());
     ten(&log, 1);
-    assert_eq!(files(dir.path()).len(), 4);
+    log.shared.seal_pending();
+    assert_eq!(
+        (files(dir.path()).len(), sidecars(dir.path()).len()),
+        (4, 3)
+    );
     let before = log.stats();
     let limits = Limits {
         max_bytes: Some(before.bytes - 1),
@@ -178,11 +209,11 @@ fn retention_unlinks_whole_files_oldest_first_and_hides_them_at_once() {
     let reclaimed = log.retain(&limits).unwrap();
     assert_eq!((reclaimed.segments, reclaimed.entries[&1]), (1, 3));
     assert_eq!(all_ids(&log, 1), Vec::from_iter(4..=10));
-    assert_eq!(files(dir.path()).len(), 3);
-    let on_disk: u64 = files(dir.path())
-        .iter()
-        .map(|f| f.metadata().unwrap().len())
-        .sum();
+    assert_eq!(
+        (files(dir.path()).len(), sidecars(dir.path()).len()),
+        (3, 2)
+    );
+    let on_disk = bytes_on_disk(dir.path());
     assert_eq!(log.stats().bytes, on_disk);
     assert_eq!(before.bytes - reclaimed.bytes, on_disk);
     let everything = Limits {
@@ -253,7 +284,7 @@ fn scan_merges_files_in_both_orders_and_stops_when_told() {
                 false => ControlFlow::Continue(()),
             }
         };
-        log.scan(1, range, order, &mut visit).unwrap();
+        log.scan(1, range, order, &mut visit);
         seen
     };
     assert_eq!(
@@ -272,7 +303,7 @@ fn scan_merges_files_in_both_orders_and_stops_when_told() {
         Vec::from_iter(590..600)
     );
     assert!(!log.contains(1, 589) && log.get(1, 589).unwrap().is_none());
-    assert_eq!(log.find(1, 1), [592, 595, 598]);
+    assert_eq!(find(&log, 1, 1), [592, 595, 598]);
     assert_eq!(log.append(&[insert(5, b"")]).unwrap().known, [0]);
 }
 
@@ -382,27 +413,38 @@ fn damage_in_a_sealed_file_costs_only_what_is_damaged_and_is_told() {
     assert_eq!(ids, [1, 3, 4, 5, 6, 7, 8, 9, 10]);
     assert_eq!(run.skipped, 1064);
     drop(log);
-    // In a head: what is behind it in this file.
+    // In a head: that entry too, for its sidecar knows where the others are.
     flip(&sealed, second + 20);
     let (log, recovery) = Log::open(config(dir.path())).unwrap();
-    let damage = &recovery.damage[0];
-    assert_eq!(
-        (damage.offset, damage.bytes),
-        (second as u64, length - second as u64)
-    );
-    assert_eq!((&damage.path, recovery.damage.len()), (&sealed, 1));
-    assert_eq!(all_ids(&log, 1), [1, 4, 5, 6, 7, 8, 9, 10]);
+    assert_eq!((recovery.damage, recovery.reindexed), (vec![], 0));
+    assert!(matches!(log.get(1, 2), Err(Error::Damaged { .. })));
+    assert_eq!(all_ids(&log, 1), Vec::from_iter(1..=10));
+    assert!((3..=10).all(|id| payload(&log, 1, id).is_some()));
+    drop(log);
+    // Without its sidecar: what is behind it in this file. It is told each time.
+    std::fs::remove_file(&sidecars(dir.path())[0]).unwrap();
+    for reindexed in [1, 0] {
+        let (log, recovery) = Log::open(config(dir.path())).unwrap();
+        let damage = &recovery.damage[0];
+        assert_eq!(
+            (damage.offset, damage.bytes),
+            (second as u64, length - second as u64)
+        );
+        assert_eq!((&damage.path, recovery.damage.len()), (&sealed, 1));
+        assert_eq!(recovery.reindexed, reindexed);
+        assert_eq!(all_ids(&log, 1), [1, 4, 5, 6, 7, 8, 9, 10]);
+    }
     assert_eq!(
         sealed.metadata().unwrap().len(),
         length,
         "nothing is deleted"
     );
-    drop(log);
     // In the file's header: the file is set aside.
     flip(&sealed, 3);
     let (log, recovery) = Log::open(config(dir.path())).unwrap();
     assert_eq!(recovery.damage[0].path.metadata().unwrap().len(), length);
     assert_eq!(all_ids(&log, 1), Vec::from_iter(4..=10));
+    assert_eq!(sidecars(dir.path()).len(), 2, "its sidecar went");
 }
 
 #[test]

@@ -12,16 +12,16 @@ use proptest::prelude::{Just, ProptestConfig, Strategy, any, prop_oneof, proptes
 use super::super::{Entry, Limits, Log, Order, Position, Write};
 use super::{config, files, open};
 
-const IDS: u128 = 24;
-const KINDS: u8 = 2;
+pub(super) const IDS: u128 = 24;
+pub(super) const KINDS: u8 = 2;
 
 #[derive(Debug, Clone)]
-struct Put {
-    kind: u8,
-    id: u128,
-    write: Write,
-    fingerprint: u128,
-    content: Vec<u8>,
+pub(super) struct Put {
+    pub(super) kind: u8,
+    pub(super) id: u128,
+    pub(super) write: Write,
+    pub(super) fingerprint: u128,
+    pub(super) content: Vec<u8>,
 }
 
 #[derive(Debug, Clone)]
@@ -29,7 +29,11 @@ enum Step {
     Append(Vec<Put>),
     Delete(u8, u128),
     Seal,
+    /// Write the sidecars that are waiting now, not whenever the log's thread gets to it.
+    Pack,
     Reopen,
+    /// Remove a sidecar, at this share of the list, or change a byte in it at the other share.
+    Spoil(f64, Option<f64>),
     Retain(u64),
     /// Cut the active file at this share of its length.
     Cut(f64),
@@ -37,7 +41,7 @@ enum Step {
     Flip(f64),
 }
 
-fn puts() -> impl Strategy<Value = Put> {
+pub(super) fn puts() -> impl Strategy<Value = Put> {
     let content = (any::<u8>(), 0_usize..700).prop_map(|(byte, length)| vec![byte; length]);
     let write = prop_oneof![3 => Just(Write::Insert), 1 => Just(Write::Replace)];
     (0..KINDS, 0..IDS, write, 0_u128..4, content).prop_map(
@@ -56,17 +60,19 @@ fn steps() -> impl Strategy<Value = Step> {
         10 => vec(puts(), 1..6).prop_map(Step::Append),
         3 => (0..KINDS, 0..IDS).prop_map(|(kind, id)| Step::Delete(kind, id)),
         1 => Just(Step::Seal),
+        1 => Just(Step::Pack),
         2 => Just(Step::Reopen),
+        2 => (0.0..1.0, proptest::option::of(0.0..1.0)).prop_map(|(s, b)| Step::Spoil(s, b)),
         1 => (0_u64..20_000).prop_map(Step::Retain),
         2 => (0.0..1.0).prop_map(Step::Cut),
         2 => (0.0..1.0).prop_map(Step::Flip),
     ]
 }
 
-type Key = (u8, u128);
+pub(super) type Key = (u8, u128);
 
 #[derive(Debug, Clone)]
-enum Change {
+pub(super) enum Change {
     Put(Put),
     Delete(Key),
 }
@@ -83,16 +89,16 @@ struct Model {
 }
 
 /// What the batches come to.
-#[derive(Debug, Default)]
-struct State {
-    entries: BTreeMap<Key, Put>,
+#[derive(Debug, Default, Clone)]
+pub(super) struct State {
+    pub(super) entries: BTreeMap<Key, Put>,
     deleted: BTreeSet<Key>,
     /// Where the valid version of a replacing entry is.
     replaced: BTreeMap<Key, u64>,
 }
 
 impl State {
-    fn play(&mut self, change: &Change, segment: u64) {
+    pub(super) fn play(&mut self, change: &Change, segment: u64) {
         match change {
             Change::Put(put) => {
                 let key = (put.kind, put.id);
@@ -133,7 +139,7 @@ impl Model {
     }
 }
 
-fn entry(put: &Put) -> Entry<'_> {
+pub(super) fn entry(put: &Put) -> Entry<'_> {
     Entry {
         kind: put.kind,
         write: put.write,
@@ -173,6 +179,8 @@ impl World {
                 }
             }
             Step::Seal => self.log().seal().unwrap(),
+            Step::Pack => self.log().shared.seal_pending(),
+            Step::Spoil(which, byte) => self.spoil(*which, *byte),
             Step::Reopen => self.crash(|_, _| None),
             Step::Retain(max_bytes) => self.retain(*max_bytes),
             Step::Cut(share) => self.crash(|path, length| {
@@ -231,6 +239,25 @@ impl World {
         self.log = Some(log);
     }
 
+    fn spoil(&mut self, which: f64, byte: Option<f64>) {
+        self.log = None;
+        let sidecars = super::sidecars(self.dir.path());
+        let spoilt = sidecars.len().min(1);
+        if spoilt == 1 {
+            let path = &sidecars[usize::try_from(at(which, sidecars.len() as u64)).unwrap()];
+            match byte {
+                None => std::fs::remove_file(path).unwrap(),
+                Some(share) => {
+                    let byte = at(share, path.metadata().unwrap().len());
+                    super::flip(path, usize::try_from(byte).unwrap());
+                }
+            }
+        }
+        let (log, recovery) = Log::open(config(self.dir.path())).unwrap();
+        assert_eq!(recovery.reindexed, spoilt as u64);
+        self.log = Some(log);
+    }
+
     fn retain(&mut self, max_bytes: u64) {
         let limits = Limits {
             max_bytes: Some(max_bytes),
@@ -275,8 +302,7 @@ impl World {
                 assert_eq!((header.id, header.meta), (expected.id, expected.meta));
                 assert_eq!(header.fingerprint, expected.fingerprint);
                 std::ops::ControlFlow::Continue(())
-            })
-            .unwrap();
+            });
             assert!(next.next().is_none());
             for id in 0..IDS {
                 let found = log
@@ -292,7 +318,7 @@ impl World {
             for fingerprint in 1..4 {
                 let with = puts.iter().filter(|put| put.fingerprint == fingerprint);
                 let expected: Vec<u128> = with.map(|put| put.id).collect();
-                assert_eq!(log.find(kind, fingerprint), expected);
+                assert_eq!(super::find(log, kind, fingerprint), expected);
             }
             let counted = log.stats().entries.get(&kind).copied().unwrap_or_default();
             assert_eq!(counted, ids.len() as u64);

@@ -29,7 +29,7 @@ use super::{Batch, Error, Expired, Metrics, Page, Query, Receipt, Settled, Stats
 use crate::record::{Fingerprint, Record, RecordId, SegmentBatch, Side};
 use crate::segment::{self, Log};
 
-pub use crate::segment::Fsync;
+pub use crate::segment::{Backup, Fsync};
 
 /// Kinds of entries in the log.
 mod kind {
@@ -98,6 +98,8 @@ struct Open {
     hidden_before_ms: AtomicU64,
     /// How many records are hidden, but still in a file; counted anew whenever retention runs.
     hidden: AtomicU64,
+    /// Failures of the log's own thread that are counted already.
+    disk_failures: AtomicU64,
     orders: Mutex<Orders>,
 }
 
@@ -121,6 +123,13 @@ impl Embedded {
                 "cut off a batch that was not written whole"
             );
         }
+        if recovery.reindexed > 0 {
+            tracing::warn!(
+                files = recovery.reindexed,
+                "made the index of sealed files again"
+            );
+        }
+        metrics.reindexed.inc_by(recovery.reindexed);
         for damage in &recovery.damage {
             let (path, offset) = (damage.path.display(), damage.offset);
             tracing::error!(%path, offset, bytes = damage.bytes, "a part of the store cannot be read");
@@ -131,6 +140,7 @@ impl Embedded {
             metrics: metrics.clone(),
             hidden_before_ms: AtomicU64::new(0),
             hidden: AtomicU64::new(0),
+            disk_failures: AtomicU64::new(0),
             orders: Mutex::default(),
         };
         let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
@@ -142,6 +152,18 @@ impl Embedded {
             metrics,
             config,
         })))
+    }
+
+    /// Makes `dir` a store of its own that holds what this one holds at one moment, without copying it: the files
+    /// get a second name, and take no more room until they expire here. `dir` is made, or is there and empty, and
+    /// lies on the same file system.
+    ///
+    /// # Errors
+    /// [`Error::Io`] where `dir` holds something, cannot be used or lies elsewhere, [`Error::Full`],
+    /// [`Error::Closed`]; then `dir` is left without any file of ours.
+    pub async fn backup(&self, dir: PathBuf) -> Result<Backup, Error> {
+        self.blocking(move |open| open.log.backup(&dir).map_err(|e| open.failed(e)))
+            .await
     }
 
     /// Runs what blocks on a thread for it, and counts its failure.
@@ -181,11 +203,16 @@ impl Store for Embedded {
 
     async fn list(&self, query: &Query) -> Result<Page, Error> {
         let query = query.clone();
-        self.blocking(move |open| open.page(&query)).await
+        self.blocking(move |open| Ok(open.page(&query))).await
     }
 
     async fn lookup(&self, fingerprint: Fingerprint, limit: usize) -> Result<Vec<RecordId>, Error> {
-        self.blocking(move |open| open.find(fingerprint, limit))
+        self.blocking(move |open| Ok(open.find(fingerprint, limit)))
+            .await
+    }
+
+    async fn newest(&self, fingerprint: Fingerprint, limit: usize) -> Result<Vec<RecordId>, Error> {
+        self.blocking(move |open| Ok(open.newest(fingerprint, limit)))
             .await
     }
 
@@ -206,7 +233,7 @@ impl Store for Embedded {
     }
 
     async fn stats(&self) -> Result<Stats, Error> {
-        self.blocking(Open::stats).await
+        self.blocking(|open| Ok(open.stats())).await
     }
 
     async fn close(&self) -> Result<(), Error> {
@@ -266,6 +293,11 @@ fn failure(config: &Config, error: segment::Error) -> Error {
             action: "append the batch",
             path: config.path.clone(),
             source: std::io::Error::new(std::io::ErrorKind::InvalidInput, error),
+        },
+        segment::Error::NotEmpty { ref path } => Error::Io {
+            action: "back up into a directory that holds something",
+            path: path.clone(),
+            source: std::io::Error::new(std::io::ErrorKind::DirectoryNotEmpty, error),
         },
         segment::Error::Locked { .. } | segment::Error::SegmentBytes(_) => Error::Io {
             action: "use the directory",

@@ -8,7 +8,6 @@ use super::write::{chunk_id, segments_id};
 use super::{Open, kind};
 use crate::record::{Item, Record, RecordId, SegmentBatch, Side, wire};
 use crate::segment::{self, Header};
-use crate::store::query::behind;
 use crate::store::settled;
 use crate::store::stored::Stored;
 use crate::store::{Cursor, Error, Order, Page, Query, Settled};
@@ -78,7 +77,7 @@ impl Open {
         let mut settled = Vec::with_capacity(ids.len());
         for id in ids {
             let found = match self.log.get(kind::COVERAGE, id) {
-                // It may have been replaced, and thus moved, but it is never deleted.
+                // It was deleted meanwhile.
                 Ok(None) => continue,
                 Ok(found) => found,
                 Err(segment::Error::Damaged { .. }) => None,
@@ -100,14 +99,14 @@ impl Open {
         Ok(settled)
     }
 
-    pub(super) fn page(&self, query: &Query) -> Result<Page, Error> {
+    pub(super) fn page(&self, query: &Query) -> Page {
         let mut page = Page {
             items: Vec::new(),
             next: None,
         };
         if query.limit == 0 {
             page.next = query.cursor;
-            return Ok(page);
+            return page;
         }
         let mut looked_at = 0;
         let mut last = None;
@@ -134,42 +133,23 @@ impl Open {
             ControlFlow::Continue(())
         };
         if let Some(ids) = query.ids(self.first_visible()) {
-            self.scan_past_damage(ids, query.order, visit)?;
+            self.scan(ids, query.order, visit);
         }
-        Ok(page)
+        page
     }
 
-    /// Scans records; where a head cannot be read, goes on behind it.
-    pub(super) fn scan_past_damage(
+    /// Scans what is kept beside records.
+    pub(super) fn scan(
         &self,
-        mut ids: segment::Ids,
+        ids: segment::Ids,
         order: Order,
         visit: &mut dyn FnMut(Header<'_>) -> ControlFlow<()>,
-    ) -> Result<(), Error> {
-        let in_log = match order {
+    ) {
+        let order = match order {
             Order::NewestFirst => segment::Order::Newest,
             Order::OldestFirst => segment::Order::Oldest,
         };
-        loop {
-            let mut last = None;
-            let mut note = |header: Header<'_>| {
-                last = Some(header.id);
-                visit(header)
-            };
-            match self.log.scan(kind::RECORD, ids.clone(), in_log, &mut note) {
-                Ok(()) => return Ok(()),
-                Err(segment::Error::Damaged { .. }) => self.metrics.unreadable.inc(),
-                Err(error) => return Err(self.failed(error)),
-            };
-            let rest = last.map_or(Some(ids.clone()), |last| behind(&ids, last, order));
-            let Some(rest) = rest else { return Ok(()) };
-            // The first of the rest is the one that cannot be read.
-            let damaged = self.log.ids(kind::RECORD, rest.clone(), in_log, 1);
-            let Some(rest) = damaged.first().and_then(|id| behind(&rest, *id, order)) else {
-                return Ok(());
-            };
-            ids = rest;
-        }
+        self.log.scan(kind::RECORD, ids, order, visit);
     }
 }
 

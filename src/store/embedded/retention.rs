@@ -17,6 +17,7 @@ const COUNT_STEP: usize = 4096;
 
 impl Open {
     pub(super) fn expire(&self, now_us: i64) -> Result<Expired, Error> {
+        self.count_failures();
         let visible = self.first_visible();
         self.hide_old(now_us);
         let aged = self.count(visible, self.first_visible());
@@ -38,12 +39,12 @@ impl Open {
         })
     }
 
-    pub(super) fn stats(&self) -> Result<Stats, Error> {
+    pub(super) fn stats(&self) -> Stats {
         let stats = self.log.stats();
         let records = stats.entries.get(&kind::RECORD).copied().unwrap_or(0);
         let mut oldest_us = None;
         let ids = self.first_visible()..=u128::MAX;
-        self.scan_past_damage(ids, Order::OldestFirst, &mut |header| {
+        self.scan(ids, Order::OldestFirst, &mut |header| {
             let summary = Stored::read(header.meta)
                 .and_then(|stored| stored.summary(RecordId::from_u128(header.id)));
             match summary {
@@ -53,12 +54,21 @@ impl Open {
                 }
                 Err(_) => ControlFlow::Continue(()),
             }
-        })?;
-        Ok(Stats {
+        });
+        Stats {
             records: records.saturating_sub(self.hidden.load(Relaxed)),
             bytes: stats.bytes,
             oldest_us,
-        })
+        }
+    }
+
+    /// What the log's own thread could not do is only in its statistics.
+    fn count_failures(&self) {
+        let stats = self.log.stats();
+        let failures = stats.sync_failures + stats.seal_failures;
+        let counted = self.disk_failures.fetch_max(failures, Relaxed);
+        let news = failures.saturating_sub(counted);
+        self.metrics.disk_failures.inc_by(news);
     }
 
     /// Hides what is too old; what is hidden stays so.

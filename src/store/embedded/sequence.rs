@@ -12,7 +12,6 @@ use super::write::searchable;
 use super::{Open, kind};
 use crate::record::{Epoch, Fingerprint, NodeId, RecordId, Sequence};
 use crate::segment::{self, Header};
-use crate::store::Error;
 use crate::store::stored::Stored;
 
 /// So many records are remembered over all fingerprints; past it the memory starts anew.
@@ -49,14 +48,16 @@ impl Orders {
 }
 
 impl Open {
-    pub(super) fn find(&self, print: Fingerprint, limit: usize) -> Result<Vec<RecordId>, Error> {
+    pub(super) fn find(&self, print: Fingerprint, limit: usize) -> Vec<RecordId> {
         let print = searchable(print.0);
-        let mut ids = self.log.find(kind::RECORD, print);
+        let mut ids = self
+            .log
+            .find(kind::RECORD, print, segment::Order::Oldest, usize::MAX);
         let first_visible = self.first_visible();
         ids.drain(..ids.partition_point(|id| *id < first_visible));
         if ids.len() < 2 {
             ids.truncate(limit);
-            return Ok(ids.into_iter().map(RecordId::from_u128).collect());
+            return ids.into_iter().map(RecordId::from_u128).collect();
         }
         let known = self
             .orders
@@ -68,43 +69,48 @@ impl Open {
         let ordered = if known.ids == ids {
             known
         } else {
-            let ordered = Arc::new(self.order(ids, &known)?);
+            let ordered = Arc::new(self.order(ids, &known));
             self.orders.lock().remember(print, Arc::clone(&ordered));
             ordered
         };
         let first = ordered.places.iter().take(limit);
-        Ok(first.map(|(.., id)| RecordId::from_u128(*id)).collect())
+        first.map(|(.., id)| RecordId::from_u128(*id)).collect()
+    }
+
+    /// The largest ids first.
+    pub(super) fn newest(&self, print: Fingerprint, limit: usize) -> Vec<RecordId> {
+        let print = searchable(print.0);
+        let order = segment::Order::Newest;
+        let ids = self.log.find(kind::RECORD, print, order, limit);
+        let first_visible = self.first_visible();
+        let visible = ids.into_iter().take_while(|id| *id >= first_visible);
+        visible.map(RecordId::from_u128).collect()
     }
 
     /// Puts ids in order, with what is known of some of them.
-    fn order(&self, ids: Vec<u128>, known: &Ordered) -> Result<Ordered, Error> {
+    fn order(&self, ids: Vec<u128>, known: &Ordered) -> Ordered {
         let kept = known.places.iter();
         let kept = kept.filter(|(.., id)| ids.binary_search(id).is_ok());
         let mut places: Vec<Place> = kept.cloned().collect();
         for id in ids.iter().filter(|id| known.ids.binary_search(id).is_err()) {
             // What cannot be read has no place.
-            places.extend(self.place(*id)?);
+            places.extend(self.place(*id));
         }
         // The old ones are in order already, which this sort makes use of.
         places.sort();
-        Ok(Ordered { ids, places })
+        Ordered { ids, places }
     }
 
-    fn place(&self, id: u128) -> Result<Option<Place>, Error> {
+    fn place(&self, id: u128) -> Option<Place> {
         let mut place = None;
         let mut read = |header: Header<'_>| {
             let origin = Stored::read(header.meta).and_then(|stored| stored.origin());
             place = origin.ok().map(|o| (o.node, o.epoch, o.seq, id));
             ControlFlow::Break(())
         };
-        let ids = id..=id;
-        match self
-            .log
-            .scan(kind::RECORD, ids, segment::Order::Oldest, &mut read)
-        {
-            Ok(()) | Err(segment::Error::Damaged { .. }) => Ok(place),
-            Err(error) => Err(self.failed(error)),
-        }
+        let order = segment::Order::Oldest;
+        self.log.scan(kind::RECORD, id..=id, order, &mut read);
+        place
     }
 }
 

@@ -2,7 +2,9 @@
 
 use std::fs;
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 
@@ -38,19 +40,22 @@ impl Bench for Directory {
     }
 
     async fn spoil(&self, _id: RecordId, marker: &str) {
-        for file in fs::read_dir(self.0.path()).unwrap() {
-            let path = file.unwrap().path();
-            let bytes = fs::read(&path).unwrap();
-            let marker = marker.as_bytes();
-            let Some(at) = bytes.windows(marker.len()).position(|w| w == marker) else {
-                continue;
-            };
-            let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
-            file.write_at(b"X", at as u64).unwrap();
-            return;
-        }
-        panic!("nothing holds the marker");
+        let files = fs::read_dir(self.0.path()).unwrap();
+        let mut paths = files.map(|file| file.unwrap().path());
+        assert!(paths.any(|path| spoil(&path, marker)));
     }
+}
+
+/// Changes one byte where a file holds the marker first; tells whether it does.
+fn spoil(path: &Path, marker: &str) -> bool {
+    let bytes = fs::read(path).unwrap();
+    let marker = marker.as_bytes();
+    let at = bytes.windows(marker.len()).position(|w| w == marker);
+    if let Some(at) = at {
+        let file = fs::OpenOptions::new().write(true).open(path).unwrap();
+        file.write_at(b"X", at as u64).unwrap();
+    }
+    at.is_some()
 }
 
 contract!(async { Directory::new() });
@@ -98,7 +103,7 @@ async fn what_age_hides_stays_hidden_and_uncounted_after_a_restart() {
     let records = [source.exchange(1, -2 * day), source.exchange(2, 0)];
     let ids = records.clone().map(|record| record.id);
     let mut batch = contract::batch(records.map(contract::exchange));
-    batch.settled = vec![source.settled(2, &[])];
+    contract::settle(&mut batch, vec![source.settled(2, &[])]);
     let settled = batch.settled.clone();
     store.put(batch).await.unwrap();
     assert_eq!(store.stats().await.unwrap().records, 2);
@@ -112,36 +117,115 @@ async fn what_age_hides_stays_hidden_and_uncounted_after_a_restart() {
 }
 
 #[tokio::test]
-async fn a_listing_goes_on_behind_a_head_that_cannot_be_read() {
-    for order in [Order::NewestFirst, Order::OldestFirst] {
-        let directory = Directory::new();
-        let store = Embedded::open(directory.config(), Metrics::default()).unwrap();
-        let source = Source::new();
-        let mut records: Vec<_> = (1..=5).map(|seq| source.exchange(seq, 0)).collect();
-        let mut expected: Vec<_> = records.iter().map(|record| record.id).collect();
-        for damaged in [0, 2, 4] {
-            records[damaged].service = format!("the damaged one is number {damaged}").into();
-        }
-        store
-            .put(contract::batch(records.into_iter().map(contract::exchange)))
-            .await
-            .unwrap();
-        for damaged in [4, 2, 0] {
-            // The first place that holds the name is the meta, which stands before the payload.
-            let id = expected.remove(damaged);
-            directory
-                .spoil(id, &format!("the damaged one is number {damaged}"))
-                .await;
-        }
-        if order == Order::NewestFirst {
-            expected.reverse();
-        }
+async fn a_record_that_cannot_be_read_is_listed_and_named_and_the_rest_is_read() {
+    let directory = Directory::new();
+    let config = Config {
+        // Each put goes to a file of its own, and those before it are sealed.
+        rotate_after: Duration::ZERO,
+        ..directory.config()
+    };
+    let open = || Embedded::open(config.clone(), Metrics::default()).unwrap();
+    let store = open();
+    let source = Source::new();
+    let mut records: Vec<_> = (1..=5).map(|seq| source.exchange(seq, 0)).collect();
+    let ids: Vec<_> = records.iter().map(|record| record.id).collect();
+    let next = records.pop().unwrap();
+    for damaged in [0, 2] {
+        records[damaged].service = format!("the damaged one is number {damaged}").into();
+    }
+    for records in [records, vec![next]] {
+        let batch = contract::batch(records.into_iter().map(contract::exchange));
+        store.put(batch).await.unwrap();
+    }
+    store.close().await.unwrap();
+    drop(store);
+    for damaged in [2, 0] {
+        // The first place that holds the name is the meta in the segment, which stands before the payload.
+        let path = directory.0.path().join("0000000000000001.seg");
+        spoil(&path, &format!("the damaged one is number {damaged}"));
+    }
+    let store = open();
+    for (order, forward) in [(Order::OldestFirst, true), (Order::NewestFirst, false)] {
         let query = Query {
             order,
             ..Query::default()
         };
-        assert_eq!(contract::ids(&store, &query).await, expected);
+        let mut listed = contract::ids(&store, &query).await;
+        if !forward {
+            listed.reverse();
+        }
+        assert_eq!(listed, ids);
     }
+    for (at, id) in ids.iter().enumerate() {
+        match store.get(*id).await {
+            Ok(record) => assert_eq!(record.unwrap().id(), *id),
+            Err(Error::Corrupt { key, .. }) => {
+                assert!([0, 2].contains(&at));
+                assert_eq!(key, id.to_string());
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_backup_is_a_store_of_its_own() {
+    let directory = Directory::new();
+    let config = Config {
+        path: directory.0.path().join("store"),
+        ..directory.config()
+    };
+    let copy = directory.0.path().join("copy");
+    let store = Embedded::open(config.clone(), Metrics::default()).unwrap();
+    let source = Source::new();
+    let records: Vec<_> = (1..=5).map(|seq| source.exchange(seq, 0)).collect();
+    let ids: Vec<_> = records.iter().map(|record| record.id).collect();
+    let mut batch = contract::batch(records.into_iter().map(contract::exchange));
+    batch.settled = vec![source.settled(5, &[])];
+    let settled = batch.settled.clone();
+    store.put(batch).await.unwrap();
+    assert_eq!(store.backup(copy.clone()).await.unwrap().segments, 1);
+    assert!(store.delete(ids[0]).await.unwrap());
+    let error = store.backup(copy.clone()).await.unwrap_err();
+    let text = format!("{error}: {}", std::error::Error::source(&error).unwrap());
+    assert!(text.contains("copy is not empty"), "{text}");
+    let restored = Config {
+        path: copy,
+        ..config
+    };
+    let restored = Embedded::open(restored, Metrics::default()).unwrap();
+    let oldest = Query {
+        order: Order::OldestFirst,
+        ..Query::default()
+    };
+    assert_eq!(contract::ids(&restored, &oldest).await, ids);
+    assert_eq!(restored.settled().await.unwrap(), settled);
+    restored.close().await.unwrap();
+    let error = restored.backup(directory.0.path().join("2")).await;
+    assert!(matches!(error, Err(Error::Closed)));
+}
+
+#[tokio::test]
+async fn an_index_that_was_made_again_is_counted() {
+    let directory = Directory::new();
+    let config = Config {
+        rotate_after: Duration::ZERO,
+        ..directory.config()
+    };
+    let metrics = Metrics::default();
+    let open = || Embedded::open(config.clone(), metrics.clone()).unwrap();
+    let store = open();
+    let source = Source::new();
+    for seq in 1..=3 {
+        let one = contract::exchange(source.exchange(seq, 0));
+        store.put(contract::batch([one])).await.unwrap();
+    }
+    let listed = contract::ids(&store, &Query::default()).await;
+    drop(store);
+    fs::remove_file(directory.0.path().join("0000000000000001.idx")).unwrap();
+    let store = open();
+    assert_eq!(metrics.reindexed.get(), 1);
+    assert_eq!(contract::ids(&store, &Query::default()).await, listed);
 }
 
 #[tokio::test]
@@ -157,6 +241,7 @@ async fn a_damaged_coverage_is_skipped_and_the_rest_is_read() {
     let batch = Batch {
         arrivals: Vec::new(),
         settled: settled.to_vec(),
+        ..Batch::default()
     };
     store.put(batch).await.unwrap();
     directory.spoil(RecordId::from_u128(0), "rec-damaged").await;

@@ -65,6 +65,11 @@ impl Open {
         };
         let entries: Vec<Entry<'_>> = rows.iter().enumerate().map(entry).collect();
         let appended = self.log.append(&entries).map_err(|e| self.failed(e))?;
+        for (node, epoch) in &batch.forgotten {
+            let id = coverage_id(&settled::name(node, *epoch));
+            let deleted = self.log.delete(kind::COVERAGE, id);
+            deleted.map_err(|e| self.failed(e))?;
+        }
         let mut receipt = Receipt {
             duplicates: appended.known.len() as u64,
             ..Receipt::default()
@@ -116,11 +121,15 @@ impl Open {
     }
 }
 
+fn coverage_id(name: &str) -> u128 {
+    XxHash3_128::oneshot(name.as_bytes())
+}
+
 fn coverage_row(settled: &Settled) -> Row {
-    let name = settled::name(settled);
+    let name = settled::name(&settled.node, settled.epoch);
     Row {
         kind: kind::COVERAGE,
-        id: XxHash3_128::oneshot(name.as_bytes()),
+        id: coverage_id(&name),
         fingerprint: 0,
         payload: settled::encode(&settled.coverage).into(),
         meta: name.into_bytes(),

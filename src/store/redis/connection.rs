@@ -9,8 +9,8 @@ use redis::aio::{ConnectionLike, ConnectionManager, ConnectionManagerConfig};
 use redis::cluster::ClusterClientBuilder;
 use redis::cluster_async::ClusterConnection;
 use redis::{
-    Cmd, ConnectionInfo, IntoConnectionInfo, Pipeline, RedisError, RedisFuture, TlsCertificates,
-    Value,
+    Cmd, ConnectionInfo, ErrorKind, IntoConnectionInfo, Pipeline, RedisError, RedisFuture,
+    TlsCertificates, Value,
 };
 
 use super::{Config, InvalidConfig};
@@ -155,6 +155,14 @@ impl ConnectionLike for Door {
             Self::Cluster(connection) => connection.get_db(),
         }
     }
+}
+
+/// Whether it is of no use to try again with the same settings.
+pub(super) fn refuses(error: &RedisError) -> bool {
+    let code = |code: Option<&str>| matches!(code, Some("WRONGPASS" | "NOAUTH" | "NOPERM"));
+    error.kind() == ErrorKind::AuthenticationFailed
+        || error.kind() == ErrorKind::InvalidClientConfig
+        || code(error.code())
 }
 
 /// What a failure means to the caller: out of room, or out of reach.

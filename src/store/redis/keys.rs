@@ -163,6 +163,11 @@ pub(super) fn source_member(origin: &Origin, id: RecordId) -> String {
     format!("{node} {epoch:016x} {seq:016x} {:032x}", id.as_u128())
 }
 
+/// The node in what [`source_member`] wrote.
+pub(super) fn source_node(member: &str) -> Option<&str> {
+    Some(member.split_once(' ')?.0)
+}
+
 /// The id in what [`source_member`] wrote.
 pub(super) fn split_source_member(member: &str) -> Option<RecordId> {
     id_from_hex(member.rsplit_once(' ')?.1.as_bytes())

@@ -17,7 +17,9 @@
 //! name a record that is gone (evicted, expired by key); readers skip it.
 
 mod connection;
+mod coverage;
 mod keys;
+mod patient;
 mod read;
 mod retention;
 mod write;
@@ -28,12 +30,13 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use redis::{Cmd, FromRedisValue, Pipeline, RedisError, pipe};
 
-use self::connection::{Door, failure};
+use self::connection::{Door, failure, refuses};
 use self::keys::Keys;
 use super::{Batch, Error, Expired, Metrics, Page, Query, Receipt, Settled, Stats, Store};
 use crate::record::{Fingerprint, Record, RecordId, SegmentBatch, Side};
 
 pub use self::connection::Server;
+pub use self::patient::Patient;
 
 /// The version of the schema above.
 const SCHEMA: u32 = 1;
@@ -103,9 +106,12 @@ pub enum OpenError {
     /// The config is at fault.
     #[error(transparent)]
     Config(#[from] InvalidConfig),
-    /// Redis is.
+    /// Redis is away, or what is there cannot be read.
     #[error(transparent)]
     Store(#[from] Error),
+    /// Redis is there and will not let us in.
+    #[error(transparent)]
+    Refused(Error),
 }
 
 /// A store in Redis.
@@ -128,7 +134,7 @@ impl Redis {
     /// Connects, and finds out how the store there is cut into shards, or says so if it is new.
     ///
     /// # Errors
-    /// [`OpenError`] where the config is not usable, Redis cannot be reached, or a newer program wrote there.
+    /// [`OpenError`] where the config is not usable, Redis cannot be reached or refuses us, or a newer program wrote there.
     pub async fn open(config: Config, metrics: Metrics) -> Result<Self, OpenError> {
         let legal = |b: u8| b.is_ascii_alphanumeric() || b"_-.:".contains(&b);
         if !(1..=64).contains(&config.prefix.len()) || !config.prefix.bytes().all(legal) {
@@ -137,7 +143,10 @@ impl Redis {
         let address = config.server.to_string();
         let door = Door::open(&config).await;
         let mut store = Self {
-            door: door.map_err(|error| failure(&address, error))?,
+            door: door.map_err(|error| match refuses(&error) {
+                true => OpenError::Refused(failure(&address, error)),
+                false => OpenError::Store(failure(&address, error)),
+            })?,
             keys: Keys::new(&config.prefix, config.server.usual_shards()),
             address,
             config,
@@ -204,6 +213,10 @@ impl Store for Redis {
 
     async fn lookup(&self, fingerprint: Fingerprint, limit: usize) -> Result<Vec<RecordId>, Error> {
         self.counted(self.find(fingerprint, limit).await)
+    }
+
+    async fn newest(&self, fingerprint: Fingerprint, limit: usize) -> Result<Vec<RecordId>, Error> {
+        self.counted(self.find_newest(fingerprint, limit).await)
     }
 
     async fn chunk(&self, id: RecordId, side: Side, index: u32) -> Result<Option<Bytes>, Error> {

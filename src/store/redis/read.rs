@@ -8,12 +8,11 @@ use futures_util::future::try_join_all;
 use redis::{cmd, pipe};
 
 use super::Redis;
-use super::keys::{Piece, Shard, hour, split_entry, split_source_member};
+use super::keys::{Piece, Shard, hour, source_node, split_entry, split_source_member};
 use crate::record::{Fingerprint, Item, Record, RecordId, SegmentBatch, Side, wire};
 use crate::store::query::behind;
-use crate::store::settled;
 use crate::store::stored::Stored;
-use crate::store::{Cursor, Error, Order, Page, Query, Settled, Summary};
+use crate::store::{Cursor, Error, Order, Page, Query, Summary};
 
 /// Entries fetched at once from one shard's listing, at most.
 const FETCH: usize = 1024;
@@ -85,15 +84,6 @@ impl Redis {
         Ok(Some(item))
     }
 
-    pub(super) async fn read_settled(&self) -> Result<Vec<Settled>, Error> {
-        let key = self.keys.coverage();
-        let all: BTreeMap<String, Vec<u8>> = self.ask(cmd("HGETALL").arg(&key)).await?;
-        let read = |(name, bytes): (String, Vec<u8>)| {
-            settled::decode(&name, &bytes).ok_or_else(|| misplaced(format!("{key} {name}")))
-        };
-        all.into_iter().map(read).collect()
-    }
-
     pub(super) async fn find(
         &self,
         print: Fingerprint,
@@ -116,6 +106,54 @@ impl Redis {
                 break;
             }
         }
+        Ok(found)
+    }
+
+    /// The list stands by node, then by time: of each node the last ones are looked at.
+    pub(super) async fn find_newest(
+        &self,
+        print: Fingerprint,
+        limit: usize,
+    ) -> Result<Vec<RecordId>, Error> {
+        let key = self.keys.fingerprint(print);
+        let mut found = Vec::new();
+        let mut before = "+".to_owned();
+        let mut of_node = (String::new(), 0);
+        loop {
+            let wanted = limit.saturating_sub(of_node.1).clamp(1, FETCH);
+            let mut range = cmd("ZRANGE");
+            range
+                .arg(&key)
+                .arg(&before)
+                .arg("-")
+                .arg("BYLEX")
+                .arg("REV");
+            range.arg("LIMIT").arg(0).arg(wanted);
+            let members: Vec<String> = self.ask(&range).await?;
+            let Some(node) = members.first().and_then(|first| source_node(first)) else {
+                break;
+            };
+            if of_node.0 != node {
+                of_node = (node.to_owned(), 0);
+            }
+            // What follows of another node comes again, when it is that node's turn.
+            let same = members
+                .into_iter()
+                .take_while(|member| source_node(member).is_some_and(|node| node == of_node.0));
+            let same: Vec<String> = same.collect();
+            let last = same.last().cloned().unwrap_or_default();
+            let living = self.living(&key, same).await?;
+            of_node.1 += living.len();
+            found.extend(living);
+            before = if of_node.1 < limit {
+                format!("({last}")
+            } else {
+                // Behind this one stand all of the node's.
+                format!("({} ", of_node.0)
+            };
+        }
+        found.sort_unstable_by(|a, b| b.cmp(a));
+        found.truncate(limit);
         Ok(found)
     }
 

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::{Config, InvalidConfig, Keys, OpenError, Redis, Server};
-use crate::record::{Fingerprint, RecordId, Side};
+use crate::record::{Coverage, Fingerprint, RecordId, SequenceRange, Side};
 use crate::store::contract::{self, Bench, Retention, Source, contract};
-use crate::store::{Batch, Error, Metrics, Query, Store};
+use crate::store::{Batch, Error, Metrics, News, Query, Store};
 
 #[path = "../../../tests/it/support/redis.rs"]
 mod servers;
@@ -84,7 +84,7 @@ fn one(source: &Source) -> (RecordId, Batch) {
     let id = exchange.id;
     let mut batch = contract::batch([contract::exchange(exchange)]);
     batch.arrivals[0].fingerprint = Some(Fingerprint(1));
-    batch.settled = vec![source.settled(1, &[])];
+    contract::settle(&mut batch, vec![source.settled(1, &[])]);
     (id, batch)
 }
 
@@ -199,6 +199,126 @@ async fn a_batch_that_broke_off_is_repaired_by_putting_it_again() {
     assert_eq!(contract::ids(&*store, &Query::default()).await, [id]);
     assert_eq!(store.lookup(Fingerprint(1), 9).await.unwrap(), [id]);
     assert_eq!(store.settled().await.unwrap(), batch.settled);
+}
+
+/// What one player settled: arrived, dropped, lost, each as ranges.
+type Told<'a> = [&'a [(u64, u64)]; 3];
+
+fn news(source: &Source, told: Told<'_>) -> News {
+    let life = source.settled(0, &[]);
+    let [arrived, dropped, lost] = told.map(|ranges| {
+        let mut coverage = Coverage::default();
+        for (first, last) in ranges {
+            let (first, last) = (*first, *last);
+            coverage.observe(SequenceRange { first, last });
+        }
+        coverage
+    });
+    News {
+        arrived,
+        dropped,
+        lost,
+        ..News::of(life.node, life.epoch)
+    }
+}
+
+#[tokio::test]
+async fn players_of_one_store_add_to_each_others_coverage() {
+    let server = RedisServer::start(&[]).await;
+    let players = [open(single(&server)).await, open(single(&server)).await];
+    let source = Source::new();
+    let commits: [(usize, Told<'_>); 6] = [
+        (0, [&[(1, 3), (8, 9)], &[], &[]]),
+        (1, [&[(6, 6)], &[(4, 5)], &[]]),
+        // Both hear of the same drop, and one of them of more of it.
+        (0, [&[], &[(4, 5)], &[]]),
+        (1, [&[(12, 12)], &[(9, 10)], &[]]),
+        (0, [&[(20, 30)], &[], &[(11, 11), (6, 7)]]),
+        // As after an answer that was lost: the same again.
+        (0, [&[(20, 30)], &[], &[(11, 11), (6, 7)]]),
+    ];
+    for (player, told) in commits {
+        let batch = Batch {
+            news: vec![news(&source, told)],
+            ..Batch::default()
+        };
+        players[player].put(batch).await.unwrap();
+    }
+    for player in &players {
+        let settled = player.settled().await.unwrap();
+        let above = [SequenceRange {
+            first: 20,
+            last: 30,
+        }];
+        // Dropped: 4, 5, 10; lost: 7, 11.
+        assert_eq!(settled[0].coverage, Coverage::restore(12, &above, 3, 2));
+    }
+}
+
+#[tokio::test]
+async fn coverage_of_any_shape_is_added_as_a_model_does() {
+    let server = RedisServer::start(&[]).await;
+    let store = open(single(&server)).await;
+    let mut seed = 7_u64;
+    let mut random = move |below: u64| {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (seed >> 33) % below
+    };
+    for epoch in 1..=20 {
+        let source = Source::named("az1", epoch);
+        let mut model = Coverage::default();
+        for _ in 0..20 {
+            let first = 1 + random(60);
+            let range = (first, first + random(6));
+            let (first, last) = range;
+            let range_of_model = SequenceRange { first, last };
+            let told: Told<'_> = match random(3) {
+                0 => {
+                    model.observe_dropped(range_of_model);
+                    [&[], &[range], &[]]
+                }
+                1 => {
+                    model.observe_lost(range_of_model);
+                    [&[], &[], &[range]]
+                }
+                _ => {
+                    model.observe(range_of_model);
+                    [&[range], &[], &[]]
+                }
+            };
+            let batch = Batch {
+                news: vec![news(&source, told)],
+                ..Batch::default()
+            };
+            store.put(batch).await.unwrap();
+        }
+        let settled = store.settled().await.unwrap();
+        let life = settled.iter().find(|life| life.epoch.0 == epoch).unwrap();
+        assert_eq!(life.coverage, model, "epoch {epoch}");
+    }
+}
+
+#[tokio::test]
+async fn coverage_that_cannot_be_read_begins_anew() {
+    let server = RedisServer::start(&[]).await;
+    let metrics = Metrics::default();
+    let store = Redis::open(single(&server), metrics.clone()).await.unwrap();
+    let source = Source::named("az1", 1);
+    let key = Keys::new("qproxy", 1).coverage();
+    let name = "az1 0000000000000001";
+    for spoiled in ["nonsense", "\u{5}"] {
+        server.command::<()>(&["HSET", &key, name, spoiled]).await;
+        assert_eq!(store.settled().await.unwrap(), []);
+        let batch = Batch {
+            news: vec![news(&source, [&[(3, 4)], &[], &[]])],
+            ..Batch::default()
+        };
+        store.put(batch).await.unwrap();
+        let above = [SequenceRange { first: 3, last: 4 }];
+        let settled = store.settled().await.unwrap();
+        assert_eq!(settled[0].coverage, Coverage::restore(0, &above, 0, 0));
+    }
+    assert_eq!(metrics.unreadable.get(), 2);
 }
 
 #[tokio::test]
@@ -348,11 +468,14 @@ async fn speaks_tls_as_an_acl_user() {
     let (id, batch) = one(&Source::new());
     store.put(batch).await.unwrap();
     assert!(store.get(id).await.unwrap().is_some());
-    for refused in [config("wrong", authority), config("secret", None)] {
-        let opened = Redis::open(refused, Metrics::default()).await;
-        assert!(matches!(
-            opened,
-            Err(OpenError::Store(Error::Unavailable { .. }))
-        ));
-    }
+    let opened = Redis::open(config("wrong", authority), Metrics::default()).await;
+    assert!(
+        matches!(opened, Err(OpenError::Refused(Error::Unavailable { .. }))),
+        "{opened:?}"
+    );
+    let opened = Redis::open(config("secret", None), Metrics::default()).await;
+    assert!(
+        matches!(opened, Err(OpenError::Store(Error::Unavailable { .. }))),
+        "{opened:?}"
+    );
 }

@@ -8,7 +8,6 @@ use redis::{Pipeline, Value, pipe};
 use super::Redis;
 use super::keys::{Keys, Piece, Shard, entry, hour, source_member};
 use crate::record::{Item, Record, RecordId};
-use crate::store::settled;
 use crate::store::stored;
 use crate::store::{Arrival, Batch, Error, Receipt, Summary};
 
@@ -77,13 +76,13 @@ impl Redis {
             for (_, part) in prints {
                 all.append(part);
             }
-            self.add_coverage(&mut all, batch);
+            self.add_coverage(&mut all.pipeline, batch);
             return self.send(all).await;
         }
         let receipts = try_join_all(data.into_values().map(|part| self.send(part))).await?;
         try_join_all(prints.into_values().map(|part| self.send(part))).await?;
         let mut last = Part::new();
-        self.add_coverage(&mut last, batch);
+        self.add_coverage(&mut last.pipeline, batch);
         self.send(last).await?;
         Ok(receipts
             .into_iter()
@@ -92,16 +91,6 @@ impl Redis {
                 pieces: sum.pieces + one.pieces,
                 duplicates: sum.duplicates + one.duplicates,
             }))
-    }
-
-    fn add_coverage(&self, part: &mut Part, batch: &Batch) {
-        for settled in &batch.settled {
-            let command = part.pipeline.cmd("HSET").arg(self.keys.coverage());
-            command
-                .arg(settled::name(settled))
-                .arg(settled::encode(&settled.coverage))
-                .ignore();
-        }
     }
 
     /// Index keys live an hour longer than what they name.

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt};
+use qproxy_mqtt::client::Event;
 use qproxy_mqtt::{MqttClient, QoS};
+use tokio::sync::broadcast;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
@@ -32,6 +34,7 @@ type Delivery = (Outbound, Result<(), qproxy_mqtt::Error>);
 pub(super) struct Running {
     publisher: Publisher,
     client: MqttClient,
+    events: broadcast::Receiver<Event>,
     reader: spool::Reader,
     cache: TopicCache,
     pending: VecDeque<Outbound>,
@@ -70,6 +73,7 @@ impl Running {
             flow: Flow::new(publisher.config.flow),
             pause: publisher.config.first_pause,
             publisher,
+            events: client.events(),
             client,
             reader,
             pending: VecDeque::new(),
@@ -93,9 +97,12 @@ impl Running {
             self.tell_head(now);
             let eager = self.in_flight.len() < self.publisher.config.eager_messages;
             let lingers = !eager && now < self.linger_until;
-            let may_read = self.pending.is_empty() && now >= self.read_at && !lingers;
+            // Without a connection it stays in the spool, where it is safe from our end and counted if it goes.
+            let connected = self.client.is_connected();
+            let wants_more = connected && self.pending.is_empty();
+            let may_read = wants_more && now >= self.read_at && !lingers;
             let may_repair = self.repairs.is_empty();
-            let wake = self.next_wake(now, may_read);
+            let wake = self.next_wake(now, wants_more && !may_read);
             tokio::select! {
                 biased;
                 () = shutdown.cancelled() => return Ok(()),
@@ -108,6 +115,7 @@ impl Running {
                 batch = self.reader.next_batch(self.publisher.config.read_bytes), if may_read => {
                     self.read(batch);
                 }
+                true = something_happened(&mut self.events), if !connected => {}
                 () = sleep_until(wake) => {}
             }
         }
@@ -390,15 +398,15 @@ impl Running {
         };
     }
 
-    /// When there is something to do without anybody saying so.
-    fn next_wake(&self, now: Instant, may_read: bool) -> Instant {
+    /// When there is something to do without anybody saying so; `reads_later` where only time keeps it from reading.
+    fn next_wake(&self, now: Instant, reads_later: bool) -> Instant {
         let config = &self.publisher.config;
         let mut wake = if now < self.head_due {
             self.head_due
         } else {
             (self.head_due + config.head_idle).min(now + config.head_interval)
         };
-        if !may_read && self.pending.is_empty() {
+        if reads_later {
             wake = wake.min(self.linger_until.max(self.read_at));
         }
         // With the window full only a delivery makes room, and that wakes us by itself.
@@ -433,6 +441,14 @@ impl Running {
         self.head_due = Instant::now();
         self.tell_head(self.head_due);
     }
+}
+
+/// Waits until the connection may have changed; `false` where it never will again.
+async fn something_happened(events: &mut broadcast::Receiver<Event>) -> bool {
+    !matches!(
+        events.recv().await,
+        Err(broadcast::error::RecvError::Closed)
+    )
 }
 
 #[cfg(test)]
@@ -476,9 +492,9 @@ mod tests {
         let now = Instant::now();
         running.head_due = now + Duration::from_secs(1);
         running.repairs.push_back(outbound());
-        assert!(running.next_wake(now, true) <= now);
+        assert!(running.next_wake(now, false) <= now);
         running.in_flight.push(Box::pin(std::future::pending()));
-        assert_eq!(running.next_wake(now, true), running.head_due);
+        assert_eq!(running.next_wake(now, false), running.head_due);
     }
 
     #[tokio::test]

@@ -7,7 +7,6 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::record::{Epoch, NodeId, SequenceRange};
-use crate::store::Batch;
 
 use super::super::metrics::reason;
 use super::super::notice::{self, Ack, ResendAnswer};
@@ -15,19 +14,14 @@ use super::super::repair::{Key, Request};
 use super::super::status::LifeStatus;
 
 use super::super::error::chain;
-use super::driver::Running;
+use super::driver::{Running, with};
 
 impl Running {
     /// Looks for gaps, asks for them, acknowledges what moved, shows the state.
     pub(super) async fn tick(&mut self, shutdown: &CancellationToken) {
         let now = Instant::now();
         if self.accounts {
-            if self.subscriber.config.scope.group.is_some() {
-                match self.subscriber.store.settled().await {
-                    Ok(stored) => self.ledger.merge(&stored),
-                    Err(error) => self.subscriber.refused(&error),
-                }
-            }
+            self.look_into_the_store().await;
             let overdue = self
                 .ledger
                 .overdue(self.subscriber.config.repair.gap_delay, now);
@@ -42,6 +36,21 @@ impl Running {
             self.acknowledge(now);
         }
         self.show();
+    }
+
+    /// Takes over what others of the group have settled, or what is left after the store was away.
+    async fn look_into_the_store(&mut self) {
+        if self.subscriber.config.scope.group.is_none() && !self.store_was_away {
+            return;
+        }
+        match self.subscriber.store.settled().await {
+            Ok(stored) if self.store_was_away => {
+                self.ledger.reload(stored);
+                self.store_was_away = false;
+            }
+            Ok(stored) => self.ledger.merge(stored),
+            Err(error) => self.subscriber.refused(&error),
+        }
     }
 
     pub(super) fn ask(&self, request: Request) {
@@ -84,15 +93,12 @@ impl Running {
         }
     }
 
-    /// Losses are committed by themselves: nothing may arrive for a long time.
+    /// Losses, and what a limit made us forget, are committed by themselves: nothing may arrive for a long time.
     pub(super) async fn write_losses(&mut self, shutdown: &CancellationToken) {
-        if self.lost_written {
+        if self.lost_written && !self.ledger.has_forgotten() {
             return;
         }
-        let batch = Batch {
-            arrivals: Vec::new(),
-            settled: self.ledger.take_changed(),
-        };
+        let batch = with(self.ledger.take_changed(), Vec::new());
         self.lost_written = self.commit(batch, &[], shutdown).await;
     }
 

@@ -16,7 +16,7 @@ use crate::store::{self, Arrival, Batch, Receipt};
 
 use super::super::error::Error;
 use super::super::intake::{Intake, Malformed, kind};
-use super::super::ledger::{Ledger, Noted};
+use super::super::ledger::{Changed, Ledger, Noted};
 use super::super::metrics::reason;
 use super::super::notice::{self, Head, ResendAnswer};
 use super::super::repair::{Key, Repair};
@@ -41,6 +41,8 @@ pub(super) struct Running {
     pub(super) since_ack: usize,
     pub(super) idle_ack_due: Instant,
     pub(super) lost_written: bool,
+    /// Since then it may have lost what it had.
+    pub(super) store_was_away: bool,
 }
 
 /// What came of reading a batch of messages.
@@ -71,6 +73,7 @@ impl Running {
             since_ack: 0,
             idle_ack_due: Instant::now(),
             lost_written: true,
+            store_was_away: false,
         }
     }
 
@@ -151,8 +154,7 @@ impl Running {
         let arrivals: Vec<_> = arrivals.collect();
         // What changed is taken only to be committed; without arrivals it waits for the next commit.
         if !arrivals.is_empty() {
-            let settled = self.ledger.take_changed();
-            let batch = Batch { arrivals, settled };
+            let batch = with(self.ledger.take_changed(), arrivals);
             if !self.commit(batch, messages, shutdown).await {
                 return false;
             }
@@ -241,7 +243,12 @@ impl Running {
         messages: &[qproxy_mqtt::Message],
         shutdown: &CancellationToken,
     ) -> bool {
-        let settled = batch.settled.clone();
+        let accounts = Batch {
+            arrivals: Vec::new(),
+            settled: batch.settled.clone(),
+            news: batch.news.clone(),
+            forgotten: batch.forgotten.clone(),
+        };
         let kinds: Vec<_> = batch
             .arrivals
             .iter()
@@ -256,7 +263,7 @@ impl Running {
                 let arrivals = self.read(messages).arrivals.into_iter();
                 Batch {
                     arrivals: arrivals.map(|(_, _, arrival)| arrival).collect(),
-                    settled: settled.clone(),
+                    ..accounts.clone()
                 }
             });
             let started = Instant::now();
@@ -266,6 +273,7 @@ impl Running {
                     return true;
                 }
                 Err(error) => {
+                    self.store_was_away |= matches!(error, store::Error::Unavailable { .. });
                     self.subscriber.refused(&error);
                     tokio::select! {
                         () = sleep(pause) => {}
@@ -334,6 +342,16 @@ impl Running {
     }
 }
 
+/// A batch of what arrived and what that changed.
+pub(super) fn with(changed: Changed, arrivals: Vec<Arrival>) -> Batch {
+    Batch {
+        arrivals,
+        settled: changed.settled,
+        news: changed.news,
+        forgotten: changed.forgotten,
+    }
+}
+
 fn started_us(arrival: &Arrival) -> Option<i64> {
     match &arrival.decoded.item {
         Item::Record(Record::Exchange(exchange)) => Some(exchange.timing.started_us),
@@ -384,7 +402,7 @@ mod tests {
             .ledger
             .arrived(&node, Epoch(1), range, Instant::now());
         assert!(running.take(&[], &CancellationToken::new()).await);
-        assert_eq!(running.ledger.take_changed().len(), 1);
+        assert_eq!(running.ledger.take_changed().settled.len(), 1);
     }
 
     fn away() -> store::Error {

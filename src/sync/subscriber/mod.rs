@@ -177,7 +177,9 @@ impl Subscriber {
     /// [`Error`] where it cannot go on; what was not acknowledged stays with the broker.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), Error> {
         let mut settings = self.endpoint.client_config(self.client_id.clone());
-        settings.clean_session = !self.config.persistent_session;
+        // A session that outlives a member of a group would be dealt messages that nobody takes.
+        settings.clean_session =
+            !self.config.persistent_session || self.config.scope.group.is_some();
         settings.ack_mode = AckMode::Manual;
         settings.inbound_messages = self.config.batch_messages;
         settings.inbound_bytes = self.config.inbound_bytes;

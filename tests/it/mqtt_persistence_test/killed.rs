@@ -105,7 +105,7 @@ fn start(port: u16, path: &Path, from: u32, count: u32, limit: Option<u32>) -> P
 async fn nothing_accepted_is_lost_and_nothing_arrives_twice_when_the_process_is_killed() {
     const ROUNDS: u32 = 8;
     let broker = Mosquitto::start(Options {
-        unbounded_queue: true,
+        drops_nothing: true,
         ..Options::default()
     })
     .await;

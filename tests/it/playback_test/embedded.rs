@@ -76,7 +76,7 @@ async fn answers_and_replays_what_lies_on_disk() {
     let items: Vec<Item> = records.chain(chunks).collect();
     let batch = Batch {
         arrivals: items.iter().map(arrival).collect(),
-        settled: Vec::new(),
+        ..Batch::default()
     };
     assert_eq!(store.put(batch).await.unwrap().records, 301);
 

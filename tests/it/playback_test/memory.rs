@@ -124,6 +124,13 @@ impl Store for MemoryStore {
         Ok(ids.map(|(_, id)| *id).take(limit).collect())
     }
 
+    async fn newest(&self, fingerprint: Fingerprint, limit: usize) -> Result<Vec<RecordId>, Error> {
+        let mut ids = self.lookup(fingerprint, usize::MAX).await?;
+        ids.sort_by(|a, b| b.cmp(a));
+        ids.truncate(limit);
+        Ok(ids)
+    }
+
     async fn chunk(&self, id: RecordId, side: Side, index: u32) -> Result<Option<Bytes>, Error> {
         self.check()?;
         let chunk = self.inner.lock().chunks.get(&(id, side, index)).cloned();

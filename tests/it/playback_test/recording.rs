@@ -57,6 +57,7 @@ pub(crate) fn exchange(seq: u64, method: &str, target: &str, answer: &str) -> Ex
             informational: Vec::new(),
         }),
         outcome: Outcome::Ok,
+        flow: qproxy::record::Flow::default(),
         redactions: Vec::new(),
     }
 }

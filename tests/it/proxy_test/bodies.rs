@@ -207,6 +207,100 @@ async fn the_first_byte_of_a_slow_stream_is_not_held_back() {
     );
 }
 
+/// Sends as many events as it is told to, each when it is told to.
+async fn events(told: tokio::sync::watch::Receiver<u32>, count: u32) -> Origin {
+    Origin::start(move |_, socket| {
+        let mut told = told.clone();
+        async move {
+            let mut peer = Peer::over(socket);
+            peer.head().await;
+            peer.send("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n").await;
+            for number in 1..=count {
+                let _ = told.wait_for(|told| *told >= number).await;
+                peer.send(&format!("9\r\ndata: {number}\n\n\r\n")).await;
+            }
+            peer.send("0\r\n\r\n").await;
+        }
+    })
+    .await
+}
+
+/// Reads until the content has so many events.
+async fn until_event(client: &mut Peer, seen: &mut String, number: u32) {
+    let mut buffer = [0; 1024];
+    while !seen.contains(&format!("data: {number}\n")) {
+        let read = tokio::time::timeout(origin::PATIENCE, client.socket.read(&mut buffer));
+        let read = read.await.expect("the event passes at once").unwrap();
+        assert!(read > 0, "the stream ended after {seen:?}");
+        seen.push_str(std::str::from_utf8(&buffer[..read]).unwrap());
+    }
+}
+
+#[tokio::test]
+async fn the_record_of_an_event_stream_tells_when_each_event_came() {
+    let (tell, told) = tokio::sync::watch::channel(0);
+    let proxy = Proxy::start(events(told, 4).await.pool());
+    let mut client = proxy.client().await;
+    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    let (mut seen, step) = (String::new(), std::time::Duration::from_millis(5));
+    for number in 1..=4 {
+        // Time is what is recorded here.
+        tokio::time::sleep(step).await;
+        tell.send_replace(number);
+        until_event(&mut client, &mut seen, number).await;
+    }
+    let exchange = proxy.kept.exchange().await;
+    let pace = exchange.flow.pace;
+    let bytes: Vec<_> = pace.iter().map(|beat| beat.bytes).collect();
+    assert_eq!(bytes, [9, 9, 9, 9]);
+    assert!(pace[0].at_us >= exchange.timing.first_byte_us.unwrap());
+    assert!(
+        pace.windows(2)
+            .all(|two| two[1].at_us >= two[0].at_us + 1000),
+        "{pace:?}"
+    );
+    assert!(pace[3].at_us <= exchange.timing.end_us);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hundred_event_streams_flow_at_once() {
+    let (tell, told) = tokio::sync::watch::channel(0);
+    let proxy = Proxy::start(events(told, 3).await.pool());
+    let address = proxy.running.local_addr();
+    let (report, mut heard) = tokio::sync::mpsc::unbounded_channel();
+    let clients: Vec<_> = (0..100)
+        .map(|_| {
+            let report = report.clone();
+            tokio::spawn(async move {
+                let mut client = Peer::connect(address).await;
+                client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+                let mut seen = String::new();
+                for number in 1..=3 {
+                    until_event(&mut client, &mut seen, number).await;
+                    let _ = report.send(number);
+                }
+            })
+        })
+        .collect();
+    for number in 1..=3 {
+        tell.send_replace(number);
+        // Nobody is told of the next event before everybody has this one.
+        for _ in 0..100 {
+            assert_eq!(heard.recv().await, Some(number));
+        }
+    }
+    for client in clients {
+        client.await.unwrap();
+    }
+    let exchanges = eventually("a hundred records", || {
+        Some(proxy.kept.exchanges()).filter(|exchanges| exchanges.len() == 100)
+    });
+    for exchange in exchanges.await {
+        let body = exchange.response.unwrap().body;
+        assert_eq!(body.inline, "data: 1\n\ndata: 2\n\ndata: 3\n\n");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_upload_waits_for_a_slow_upstream_instead_of_memory() {
     let (go, wait) = tokio::sync::watch::channel(false);

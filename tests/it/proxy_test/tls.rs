@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use qproxy::capture::Capture;
 use qproxy::proxy::{Metrics, http, tls::Files};
+use qproxy::record::Protocol;
 use rcgen::{CertifiedKey, generate_simple_self_signed};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -12,6 +13,7 @@ use tempfile::TempDir;
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
+use super::http2_support::{self as http2, Http2};
 use super::origin::{Origin, Peer, eventually, pool};
 use super::{Proxy, local};
 
@@ -38,29 +40,40 @@ fn identity() -> Identity {
 }
 
 fn connector(identity: &Identity) -> TlsConnector {
+    connector_for(identity, &[])
+}
+
+/// A client that offers these protocols by ALPN.
+fn connector_for(identity: &Identity, alpn: &[&str]) -> TlsConnector {
     let mut roots = rustls::RootCertStore::empty();
     roots
         .add(CertificateDer::from_pem_file(&identity.files.certificate).unwrap())
         .unwrap();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = rustls::ClientConfig::builder_with_provider(provider)
+    let mut config = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_root_certificates(roots)
         .with_no_client_auth();
+    config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
     TlsConnector::from(Arc::new(config))
 }
 
 fn acceptor(identity: &Identity) -> TlsAcceptor {
+    acceptor_for(identity, &[])
+}
+
+fn acceptor_for(identity: &Identity, alpn: &[&str]) -> TlsAcceptor {
     let chain = vec![CertificateDer::from_pem_file(&identity.files.certificate).unwrap()];
     let key = PrivateKeyDer::from_pem_file(&identity.files.key).unwrap();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = rustls::ServerConfig::builder_with_provider(provider)
+    let mut config = rustls::ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_no_client_auth()
         .with_single_cert(chain, key)
         .unwrap();
+    config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
     TlsAcceptor::from(Arc::new(config))
 }
 
@@ -91,6 +104,92 @@ async fn https_clients_are_served_and_their_tls_is_recorded() {
     assert_eq!(&*facts.version, "TLSv1.3");
     assert!(facts.cipher.starts_with("TLS_"), "{}", facts.cipher);
     assert_eq!(facts.server_name.as_deref(), Some("localhost"));
+}
+
+#[tokio::test]
+async fn alpn_decides_what_is_spoken_with_the_client() {
+    let identity = identity();
+    let files = identity.files.clone();
+    let proxy = Proxy::with(Origin::echo().await.pool(), |config| {
+        config.tls = Some(files)
+    });
+    let connect = async |alpn: &[&str]| {
+        let address = proxy.running.local_addr();
+        let socket = TcpStream::connect(address).await.unwrap();
+        let connector = connector_for(&identity, alpn);
+        connector.connect(localhost(), socket).await.unwrap()
+    };
+    let client = Http2::over(connect(&["h2", "http/1.1"]).await).await;
+    let answer = client.get("https://localhost/2").await;
+    assert_eq!(answer.status, 200);
+    let exchange = proxy.kept.exchange().await;
+    assert_eq!(exchange.protocol, Protocol::Http2);
+    assert_eq!(exchange.tls.unwrap().alpn.as_deref(), Some("h2"));
+    assert_eq!(&*exchange.request.target, "/2");
+    let mut client = Peer::over(connect(&["http/1.1"]).await);
+    let (head, _) = client.ask("GET /1 HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    assert_eq!(head.status(), 200);
+    // Prior knowledge is as good as ALPN where the client names nothing.
+    let client = Http2::over(connect(&[]).await).await;
+    assert_eq!(client.get("https://localhost/").await.status, 200);
+}
+
+/// An origin that speaks what ALPN agrees on, and says so.
+async fn alpn_origin(identity: &Identity, alpn: &[&str]) -> Origin {
+    let acceptor = acceptor_for(identity, alpn);
+    Origin::start(move |number, socket| {
+        let acceptor = acceptor.clone();
+        async move {
+            let Ok(stream) = acceptor.accept(socket).await else {
+                return;
+            };
+            if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
+                return http2::serve(number, stream, |_, _| async {
+                    hyper::Response::new(http2::full("h2"))
+                })
+                .await;
+            }
+            let mut peer = Peer::over(stream);
+            while peer.head().await.is_some() {
+                peer.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nh1")
+                    .await;
+            }
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn alpn_decides_what_is_spoken_with_an_https_upstream() {
+    let identity = identity();
+    for (scheme, alpn, said) in [
+        ("https", &["h2", "http/1.1"][..], Ok("h2")),
+        ("https", &["http/1.1"], Ok("h1")),
+        ("https", &[], Ok("h1")),
+        ("h2", &["h2"], Ok("h2")),
+        ("h2", &["http/1.1"], Err("tls")),
+        ("h2", &[], Err("tls")),
+    ] {
+        let origin = alpn_origin(&identity, alpn).await;
+        let endpoint = format!("{scheme}://localhost:{}", origin.address.port());
+        let ca = identity.files.certificate.clone();
+        let proxy = Proxy::with(pool(&[&endpoint]), |config| config.upstream_ca = Some(ca));
+        let mut client = proxy.client().await;
+        for _ in 0..3 {
+            let (head, body) = client.ask("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+            let text = String::from_utf8(body.content).unwrap();
+            match said {
+                Ok(said) => assert_eq!((head.status(), &*text), (200, said), "{scheme} {alpn:?}"),
+                Err(failure) => {
+                    let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+                    assert_eq!(json["failure"], failure, "{scheme} {alpn:?}: {json}");
+                }
+            }
+        }
+        if said.is_ok() {
+            assert_eq!(origin.connected(), 1, "{scheme} {alpn:?}");
+        }
+    }
 }
 
 #[tokio::test]

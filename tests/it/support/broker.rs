@@ -98,7 +98,7 @@ impl Broker {
                 let options = Options {
                     tls: tls.clone(),
                     persistence: need == Need::Restart,
-                    unbounded_queue: true,
+                    drops_nothing: true,
                     ..Options::default()
                 };
                 Server::Mosquitto(Mosquitto::start(options).await, directory)

@@ -14,6 +14,7 @@ pub mod node;
 pub mod numbered;
 pub mod process;
 pub mod rabbitmq;
+pub mod relay;
 #[allow(
     dead_code,
     reason = "the store's unit tests use the same file, and more of it"
@@ -25,7 +26,12 @@ use std::future::Future;
 use std::time::{Duration, Instant};
 
 /// Longest wait for what must happen, on a machine that may be busy.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(180);
+
+/// Whether the long forms of tests were asked for, with `QPROXY_LONG=1`: minutes, gigabytes.
+pub fn long_run() -> bool {
+    std::env::var_os("QPROXY_LONG").is_some_and(|value| value == "1")
+}
 
 /// Polls until `holds` says so; panics with `what` after [`PATIENCE`].
 pub async fn eventually<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut() -> F) {

@@ -18,10 +18,12 @@ pub(crate) struct Options {
     /// The only user and password it lets in.
     pub(crate) user: Option<(&'static str, &'static str)>,
     pub(crate) tls: Option<TlsFiles>,
-    /// Queues for slow or absent clients without the default limit of 1,000.
-    pub(crate) unbounded_queue: bool,
+    /// Keeps any number of messages for a slow subscriber, where it else drops all over 1,000 without a word.
+    pub(crate) drops_nothing: bool,
     /// Writes down every packet; see [`Mosquitto::transcript`].
     pub(crate) transcript: bool,
+    /// Further lines of its configuration.
+    pub(crate) lines: &'static [&'static str],
 }
 
 pub(crate) struct Mosquitto {
@@ -174,11 +176,14 @@ fn settings(directory: &Path, port: u16, options: &Options) -> String {
         )
         .unwrap();
     }
-    if options.unbounded_queue {
+    if options.drops_nothing {
         text.push_str("max_queued_messages 0\n");
     }
     if options.transcript {
         text.push_str("log_dest stderr\nlog_type all\n");
+    }
+    for line in options.lines {
+        writeln!(text, "{line}").unwrap();
     }
     // Started by root it would otherwise become a user that cannot write here.
     text.push_str("user root\n");

@@ -101,9 +101,14 @@ impl Node {
         self.api("/api/status", &[]).json()
     }
 
-    /// Resident memory now, bytes.
-    pub fn rss(&self) -> u64 {
-        self.memory("VmRSS:")
+    /// The value of a metric without labels, by its name after `qproxy_`.
+    pub fn metric(&self, name: &str) -> f64 {
+        let page = self.api("/metrics", &[]).text();
+        let name = format!("qproxy_{name} ");
+        let line = page.lines().find_map(|line| line.strip_prefix(&name));
+        line.unwrap_or_else(|| panic!("no {name}in {page}"))
+            .parse()
+            .unwrap()
     }
 
     /// The most resident memory that it ever had, bytes.

@@ -80,28 +80,44 @@ pub struct Traffic {
     stop: Arc<AtomicBool>,
     thread: JoinHandle<Vec<(u64, Instant)>>,
     pub answered: Arc<AtomicU64>,
+    /// Requests that were not answered with 200 and the number.
+    pub failed: Arc<AtomicU64>,
 }
 
 impl Traffic {
     /// Starts asking at `address`, `pause` apart, from number `first` on.
     pub fn start(address: &str, first: u64, pause: Duration) -> Self {
+        Self::start_padded(address, first, pause, 0)
+    }
+
+    /// [`Traffic::start`] with a header field of `padding` bytes in each request.
+    pub fn start_padded(address: &str, first: u64, pause: Duration, padding: usize) -> Self {
         let (stop, answered) = (
             Arc::new(AtomicBool::new(false)),
             Arc::new(AtomicU64::new(0)),
         );
+        let failed = Arc::new(AtomicU64::new(0));
         let (stopped, count, address) = (stop.clone(), answered.clone(), address.to_owned());
+        let failures = failed.clone();
+        let fields = match padding {
+            0 => String::new(),
+            _ => format!("x-padding: {}\r\n", "x".repeat(padding)),
+        };
         let thread = std::thread::spawn(move || {
             let mut done = Vec::new();
             let mut connection = None;
             let mut number = first;
             while !stopped.load(Ordering::Relaxed) {
-                match ask(&mut connection, &address, number) {
+                match ask(&mut connection, &address, number, &fields) {
                     Some(()) => {
                         done.push((number, Instant::now()));
                         count.fetch_add(1, Ordering::Relaxed);
                     }
                     // Whether a request that broke off was recorded cannot be known: its number is not used again.
-                    None => connection = None,
+                    None => {
+                        connection = None;
+                        failures.fetch_add(1, Ordering::Relaxed);
+                    }
                 }
                 number += 1;
                 std::thread::sleep(pause);
@@ -112,6 +128,7 @@ impl Traffic {
             stop,
             thread,
             answered,
+            failed,
         }
     }
 
@@ -122,7 +139,12 @@ impl Traffic {
     }
 }
 
-fn ask(connection: &mut Option<BufReader<TcpStream>>, address: &str, number: u64) -> Option<()> {
+fn ask(
+    connection: &mut Option<BufReader<TcpStream>>,
+    address: &str,
+    number: u64,
+    fields: &str,
+) -> Option<()> {
     if connection.is_none() {
         let socket = TcpStream::connect(address).ok()?;
         socket.set_nodelay(true).ok()?;
@@ -132,7 +154,7 @@ fn ask(connection: &mut Option<BufReader<TcpStream>>, address: &str, number: u64
         *connection = Some(BufReader::new(socket));
     }
     let reader = connection.as_mut()?;
-    let request = format!("GET /n/{number} HTTP/1.1\r\nhost: origin\r\n\r\n");
+    let request = format!("GET /n/{number} HTTP/1.1\r\nhost: origin\r\n{fields}\r\n");
     reader.get_mut().write_all(request.as_bytes()).ok()?;
     let mut status = String::new();
     reader.read_line(&mut status).ok()?;

@@ -97,9 +97,24 @@ impl Process {
 
     /// Sends SIGTERM and waits for the end; gives the exit code.
     pub fn terminate(&mut self) -> Option<i32> {
-        let id = self.child.id().to_string();
-        Command::new("kill").args(["-TERM", &id]).status().unwrap();
+        self.signal("TERM");
         self.exit_code()
+    }
+
+    /// Takes the processor from it: its sockets stay open, and it does nothing.
+    pub fn freeze(&self) {
+        self.signal("STOP");
+    }
+
+    /// Gives it back.
+    pub fn thaw(&self) {
+        self.signal("CONT");
+    }
+
+    fn signal(&self, name: &str) {
+        let id = self.child.id().to_string();
+        let sent = Command::new("kill").args(["-s", name, &id]).status();
+        assert!(sent.unwrap().success(), "SIG{name} to {}", self.name);
     }
 
     /// Waits for the end; gives the exit code.
