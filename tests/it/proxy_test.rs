@@ -12,6 +12,7 @@ mod origin;
 mod http2_support;
 
 mod bodies;
+mod crowds;
 mod edge;
 mod failures;
 mod framing;

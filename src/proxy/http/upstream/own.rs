@@ -16,7 +16,7 @@ use super::super::super::stream::Stream;
 use super::super::body::{Progress, RequestBody};
 use super::super::forward::within;
 use super::outbound::{Closed, Outbound};
-use super::{Refused, Request, Response, Site};
+use super::{Place, Refused, Request, Response, Site};
 
 /// A connection in someone's hands, who passes it on several times per exchange: a pointer, not the state of
 /// a whole HTTP connection.
@@ -28,6 +28,8 @@ struct Held {
     ended: bool,
     /// The upstream takes no more of a request.
     closed: Closed,
+    /// While there is an exchange on it; the last field, so that it is free when the socket is closed.
+    place: Place,
 }
 
 /// A connection with an exchange on it whose request's content may still be on its way.
@@ -48,7 +50,18 @@ impl Connection {
             driver,
             ended: false,
             closed,
+            place: Place::default(),
         }))
+    }
+
+    /// An exchange takes the connection and brings its place.
+    pub(super) fn occupy(&mut self, place: Place) {
+        self.0.place = place;
+    }
+
+    /// The exchange is done.
+    pub(super) fn vacate(&mut self) -> Place {
+        std::mem::take(&mut self.0.place)
     }
 
     /// Lets the connection read and write; whatever comes of it shows at the request or the body.
