@@ -200,6 +200,8 @@ impl Resolver {
                 .map(|count| self.connections("http.max_upstream_connections", Some(count))),
             connect_timeout: span(form.connect_timeout, 5),
             response_timeout: span(form.response_timeout, 60),
+            body_timeout: span(form.body_timeout, 300),
+            write_timeout: span(form.write_timeout, 60),
         })
     }
 

@@ -180,6 +180,8 @@ pub struct HttpSettings {
     pub max_upstream_connections: Option<usize>,
     pub connect_timeout: Duration,
     pub response_timeout: Duration,
+    pub body_timeout: Duration,
+    pub write_timeout: Duration,
     pub forwarded: Forwarded,
     pub routes: Vec<RouteSettings>,
 }

@@ -45,7 +45,7 @@ pub struct Config {
     pub connect_timeout: Duration,
     /// How long an upstream may take from the request's end to the response's head.
     pub response_timeout: Duration,
-    /// How long an upstream may pause within a response's content.
+    /// How long an upstream may pause within a response's content; event streams and gRPC may for ever.
     pub body_timeout: Duration,
     /// How long a client may take nothing of a response that is there for it; a tunnel may for ever.
     pub write_timeout: Duration,

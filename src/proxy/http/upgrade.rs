@@ -48,7 +48,7 @@ pub(super) async fn forward(
     meter.answered(head.status);
     let tee = tee.and_then(|tee| tee.respond(head.status, &head.headers, Some(&site.name)));
     if !switched {
-        let pause = forwarder.body_timeout;
+        let pause = forwarder.pause(&head.headers);
         let body = UpstreamBody::new(incoming, Way::Driven, site, tee, meter, pause);
         return Response::from_parts(head, Reply::Upstream(Box::new(body)));
     }

@@ -37,6 +37,8 @@ pub(in super::super) struct Busy {
     pub(in super::super) connection: Connection,
     pub(in super::super) progress: Arc<Progress>,
     pub(in super::super) drain: Drain,
+    /// How long the client may rest in that content once the response is there.
+    pub(in super::super) pause: Duration,
 }
 
 impl Connection {
@@ -114,13 +116,8 @@ impl Busy {
     /// Gives the connection back once its response is complete.
     ///
     /// An upstream may answer before it has read the whole request and go on reading (RFC 9112 section 9.5).
-    /// Then the upload gets a task of its own, until it is done, rests for `pause`, or the drain is over.
-    pub(in super::super) fn answered(
-        mut self,
-        site: &Arc<Site>,
-        pause: Duration,
-        cx: &mut Context<'_>,
-    ) {
+    /// Then the upload gets a task of its own, until it is done, rests for too long, or the drain is over.
+    pub(in super::super) fn answered(mut self, site: &Arc<Site>, cx: &mut Context<'_>) {
         self.connection.drive(cx);
         if self.connection.0.closed.is_set() || self.progress.is_held() {
             // What is left of the request goes nowhere.
@@ -134,6 +131,7 @@ impl Busy {
             mut connection,
             progress,
             drain,
+            pause,
         } = self;
         let (site, closing) = (Arc::clone(site), drain.clone());
         drain.spawn(async move {
