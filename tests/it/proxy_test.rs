@@ -21,6 +21,7 @@ mod http2;
 mod interim;
 mod lifecycle;
 mod routes;
+mod slow;
 mod tcp;
 mod tls;
 
