@@ -29,4 +29,5 @@ mod large_body_test;
 mod ledger_test;
 mod config_test;
 mod bad_input_test;
+mod exhaustion_test;
 mod api_test;
