@@ -103,6 +103,11 @@ impl Forwarder {
         })
     }
 
+    /// Whether copies are made here, now or at some time.
+    pub(super) fn records(&self) -> bool {
+        self.capture.settings().is_some()
+    }
+
     /// Looks after idle connections, for ever.
     pub(super) async fn sweep(&self) {
         let routed = self.routes.iter().map(|(_, upstreams)| upstreams);
