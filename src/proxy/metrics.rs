@@ -135,16 +135,11 @@ impl Metrics {
             "Connections made to upstreams.",
             &self.upstream_connections,
         );
-        registry.add(
-            "proxy_upstream_waits",
-            "Requests that waited, as their upstream had all the connections that it may have.",
-            &self.upstream_waits,
-        );
-        registry.add(
-            "proxy_upstream_busy",
-            "Those of them that were refused with 503.",
-            &self.upstream_busy,
-        );
+        let waits =
+            "Requests that waited, as their upstream had all the connections that it may have.";
+        registry.add("proxy_upstream_waits", waits, &self.upstream_waits);
+        let busy = "Those of them that were refused with 503.";
+        registry.add("proxy_upstream_busy", busy, &self.upstream_busy);
         registry.add(
             "proxy_upstream_failures",
             "Failures of upstreams by kind.",
