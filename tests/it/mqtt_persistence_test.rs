@@ -1,5 +1,6 @@
 //! Publishes that outlive their process: a process ends without a word, and the next one goes on with its journal.
 
+mod choosy;
 mod killed;
 
 use std::future::Future;

@@ -148,16 +148,9 @@ impl MqttClient {
 
 async fn ask(shared: &Shared, topic: &str, payload: Bytes) -> Result<Bytes, Error> {
     let queries = &shared.queries;
-    let subscription = || async {
-        let filter = Text::from(format!("{}#", queries.prefix));
-        subscribe(shared, filter, QoS::AtLeastOnce.into())
-            .await
-            .map(drop)
-    };
-    queries.subscribed.get_or_try_init(subscription).await?;
-
     let id = base32(random::bits());
     let (caller, answered) = oneshot::channel();
+    // Before the subscription, which can wait as long as an answer.
     {
         let mut open = queries.open();
         let max = shared.config.query.max_outstanding;
@@ -173,6 +166,14 @@ async fn ask(shared: &Shared, topic: &str, payload: Bytes) -> Result<Bytes, Erro
         );
     }
     let _guard = Guard { queries, id: &id };
+
+    let subscription = || async {
+        let filter = Text::from(format!("{}#", queries.prefix));
+        subscribe(shared, filter, QoS::AtLeastOnce.into())
+            .await
+            .map(drop)
+    };
+    queries.subscribed.get_or_try_init(subscription).await?;
 
     let level = &shared.config.query.request_level;
     let address = Text::from(format!("{topic}/{level}/{}/{id}", queries.caller));

@@ -20,7 +20,7 @@ use qproxy::mqtt_client::session::{AckMode, Forbidden};
 
 use super::{connected, event};
 use crate::support::mqtt_peer::{Peer, PeerConnection};
-use crate::support::{eventually, soon};
+use crate::support::{PATIENCE, eventually, soon};
 
 fn config(peer: &Peer) -> MqttConfig {
     MqttConfig {
@@ -428,7 +428,12 @@ async fn properties_reach_the_other_side_and_the_program() {
 #[tokio::test]
 async fn what_cannot_be_written_is_refused_at_the_call() {
     let peer = Peer::bind().await;
-    let (client, _connection) = connected(&peer, config(&peer)).await;
+    let config = MqttConfig {
+        // What gets as far as the queue has no answer.
+        request_timeout: Some(PATIENCE),
+        ..config(&peer)
+    };
+    let (client, _connection) = connected(&peer, config).await;
     let shared = SubscribeOptions {
         no_local: true,
         ..QoS::AtMostOnce.into()
@@ -441,6 +446,12 @@ async fn what_cannot_be_written_is_refused_at_the_call() {
             .publish_with("t", "", PublishOptions::default().response_topic("a/#"))
             .await,
         client.subscribe("$share/g/t", shared).await.map(drop),
+        client.unsubscribe("$share/g").await,
+        client.unsubscribe("$share//t").await,
+        client
+            .unsubscribe_many(vec!["t".into(), "$share/+/t".into()])
+            .await
+            .map(drop),
     ] {
         assert!(matches!(result, Err(Error::Unsendable(_))), "{result:?}");
     }
