@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
 use futures_util::Stream;
+use tokio::sync::Semaphore;
 use tokio::sync::mpsc::{self, error::TrySendError};
 
 use crate::message::Message;
@@ -38,13 +39,22 @@ struct Budget {
     queue: Arc<Queue>,
 }
 
+/// Which places of a receiver a message may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// Those that the bounds give.
+    Bounded,
+    /// Also the one that is kept for the end of the client, whatever the bounds say.
+    Last,
+}
+
 /// What became of a message.
 #[derive(Debug)]
 pub(crate) enum Delivery {
     Queued,
     /// Nobody listens for it.
     Unclaimed,
-    /// Its receiver is full; to be tried again when the queue wakes.
+    /// Its receiver is full; where the bounds kept it out, to be tried again when the queue wakes.
     Full(Message),
 }
 
@@ -57,7 +67,7 @@ impl Inbox {
             paused,
             queue,
         });
-        let capacity = capacity.max(1);
+        let capacity = capacity.clamp(1, Semaphore::MAX_PERMITS - 1);
         let inbox = Self {
             routes: Mutex::default(),
             budget,
@@ -75,7 +85,7 @@ impl Inbox {
     }
 
     fn channel(&self) -> (mpsc::Sender<Message>, Messages) {
-        let (sender, receiver) = mpsc::channel(self.capacity);
+        let (sender, receiver) = mpsc::channel(self.capacity + 1);
         (
             sender,
             Messages {
@@ -96,22 +106,25 @@ impl Inbox {
         messages
     }
 
-    /// A receiver of what `filter` matches, as long as no earlier one does.
+    /// A receiver of what `filter` matches, as long as no earlier one does. A shared filter is one of the topics behind
+    /// its group, in MQTT 3.1.1 too: many of its servers share subscriptions.
     pub(crate) fn filtered(&self, filter: &str) -> Messages {
         let (sender, messages) = self.channel();
         let mut routes = self.routes();
         // Here too, lest receivers that are given up before a message comes stay for ever.
         routes.filtered.retain(|(_, sender)| !sender.is_closed());
-        routes.filtered.push((filter.to_owned(), sender));
+        let matched = topic::unshared(filter).to_owned();
+        routes.filtered.push((matched, sender));
         messages
     }
 
-    pub(crate) fn deliver(&self, mut message: Message) -> Delivery {
+    pub(crate) fn deliver(&self, mut message: Message, place: Place) -> Delivery {
         let bytes = message.cost();
         let mut routes = self.routes();
         // A receiver that ends in this moment makes room for the next one that wants the message.
         while let Some(sender) = routes.choose(&message.topic) {
-            if !self.budget.fits(bytes) {
+            let full = sender.capacity() <= 1 || !self.budget.fits(bytes);
+            if full && place == Place::Bounded {
                 return Delivery::Full(message);
             }
             self.budget.add(bytes);
@@ -173,7 +186,8 @@ impl Budget {
 
 /// Messages on their way to the program, in order of arrival. Also a `Stream`.
 ///
-/// While it is full the driver does not read from the server.
+/// While it is full the driver does not read from the server. A client that ends puts one message in over the bounds:
+/// one that was acknowledged already would be lost otherwise.
 #[derive(Debug)]
 pub struct Messages {
     receiver: mpsc::Receiver<Message>,

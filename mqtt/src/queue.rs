@@ -36,10 +36,21 @@ pub(crate) struct Queued {
     /// When it is of no use any more.
     pub(crate) expires: Option<Instant>,
     pub(crate) done: Published,
+    /// Whether it is to outlive the process.
+    pub(crate) kept: Kept,
     /// Under which it is saved, where it is.
     pub(crate) number: Option<u64>,
     /// Hears when it is, or dies with the reason in `done`.
     pub(crate) saved: Option<oneshot::Sender<()>>,
+}
+
+/// Whether a publish outlives the process, with `persistence` and a QoS that is kept.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Kept {
+    #[default]
+    Yes,
+    /// A query: with the process its caller is gone.
+    No,
 }
 
 impl Queued {
@@ -59,6 +70,17 @@ impl Queued {
 pub(crate) enum Control {
     Subscribe(Vec<Subscription>, Option<SubscriptionId>, Answered),
     Unsubscribe(Vec<Text>, Answered),
+}
+
+impl Control {
+    /// A subscription that nobody waits for any more is not made: calls that are given up while there is no connection
+    /// would pile up otherwise. Filters are given up all the same.
+    fn is_wanted(&self) -> bool {
+        match self {
+            Self::Subscribe(.., Some(answered)) => !answered.is_closed(),
+            Self::Subscribe(.., None) | Self::Unsubscribe(..) => true,
+        }
+    }
 }
 
 /// What the driver takes at once.
@@ -319,6 +341,9 @@ impl Queue {
             return Err(Error::NotConnected);
         }
         if state.controls.len() >= self.max_messages {
+            state.controls.retain(Control::is_wanted);
+        }
+        if state.controls.len() >= self.max_messages {
             return Err(Error::QueueFull);
         }
         state.controls.push(control);
@@ -339,11 +364,24 @@ impl Queue {
         }
     }
 
-    /// What is not saved yet, to be given back with [`Queue::admit`]; and saved ones that were thrown out.
-    pub(crate) fn take_arrivals(&self, into: &mut Vec<Queued>, withdrawn: &mut Vec<u64>) {
-        let mut state = self.state();
-        into.extend(state.arrivals.drain(..));
-        withdrawn.append(&mut state.withdrawn);
+    /// What was settled so far, for a driver that takes nothing else.
+    pub(crate) fn take_settled(&self) -> Vec<(AckId, Settled)> {
+        std::mem::take(&mut self.state().settled)
+    }
+
+    /// What is not saved yet, to be given back with [`Queue::admit`].
+    pub(crate) fn take_arrivals(&self) -> Vec<Queued> {
+        self.state().arrivals.drain(..).collect()
+    }
+
+    /// Numbers of saved ones that were thrown out.
+    pub(crate) fn take_withdrawn(&self) -> Vec<u64> {
+        std::mem::take(&mut self.state().withdrawn)
+    }
+
+    /// Takes those back that are to be taken again. They are no more than were ever saved.
+    pub(crate) fn give_back_withdrawn(&self, withdrawn: &[u64]) {
+        self.state().withdrawn.extend_from_slice(withdrawn);
     }
 
     /// Lets them be sent, in their order; those that are not given back are forgotten.
@@ -383,8 +421,7 @@ impl Queue {
     /// Moves what there is room for into `batch`. The driver is taken to sleep from then on.
     pub(crate) fn take(&self, mut room: Room, batch: &mut Batch) {
         let mut state = self.state();
-        let controls = room.controls.min(state.controls.len());
-        batch.controls.extend(state.controls.drain(..controls));
+        state.take_controls(room.controls, &mut batch.controls);
         batch.settled.append(&mut state.settled);
         let mut taken = false;
         while let Some(next) = state.publishes.front() {
@@ -415,7 +452,8 @@ impl Queue {
     /// Whether neither publishes nor anything else waits.
     pub(crate) fn is_empty(&self) -> bool {
         let state = self.state();
-        state.is_empty() && state.controls.is_empty() && state.settled.is_empty()
+        let asked = state.controls.iter().any(Control::is_wanted);
+        state.is_empty() && !asked && state.settled.is_empty()
     }
 
     /// Publishes thrown out for younger ones.
@@ -433,7 +471,8 @@ impl Queue {
         self.state().expired += 1;
     }
 
-    /// Takes everything out, for nobody will send it.
+    /// Takes everything out, for nobody will send it. What is settled from now on waits for the next driver, which
+    /// has the same session.
     pub(crate) fn clear(&self) -> Batch {
         let mut state = self.state();
         state.bytes = 0;
@@ -444,7 +483,7 @@ impl Queue {
         Batch {
             publishes,
             controls: std::mem::take(&mut state.controls),
-            settled: std::mem::take(&mut state.settled),
+            settled: Vec::new(),
         }
     }
 }
@@ -456,6 +495,19 @@ impl State {
 
     fn waiting(&self) -> usize {
         self.publishes.len() + self.arrivals.len()
+    }
+
+    fn take_controls(&mut self, room: usize, into: &mut Vec<Control>) {
+        let mut wanted = 0;
+        let mut seen = self.controls.iter();
+        while wanted < room
+            && let Some(control) = seen.next()
+        {
+            wanted += usize::from(control.is_wanted());
+        }
+        let passed = self.controls.len() - seen.len();
+        let passed = self.controls.drain(..passed);
+        into.extend(passed.filter(Control::is_wanted));
     }
 
     /// The oldest that waits, saved or not.
@@ -545,6 +597,7 @@ mod tests {
             publish,
             expires: None,
             done: None,
+            kept: Kept::Yes,
             number: None,
             saved: None,
         }
@@ -659,6 +712,35 @@ mod tests {
         queue.take(room, &mut batch);
         assert_eq!(batch.controls.len(), 1);
         assert!(!queue.is_empty());
+    }
+
+    #[test]
+    fn subscribes_that_were_given_up_take_no_room_and_are_not_made() {
+        let queue = queue(Overflow::Refuse);
+        let subscribe = || {
+            let (answered, waiting) = oneshot::channel();
+            let subscribe = Control::Subscribe(Vec::new(), None, Some(answered));
+            (queue.control(subscribe), waiting)
+        };
+        for _ in 0..3 {
+            let (queued, waiting) = subscribe();
+            queued.unwrap();
+            drop(waiting);
+        }
+        assert!(queue.is_empty(), "nobody has to wait for them");
+        let (queued, _waiting) = subscribe();
+        queued.unwrap();
+        queue
+            .control(Control::Unsubscribe(Vec::new(), None))
+            .unwrap();
+        let (queued, _) = subscribe();
+        assert!(matches!(queued, Err(Error::QueueFull)));
+        let mut batch = Batch::default();
+        queue.take(ALL, &mut batch);
+        assert!(matches!(
+            batch.controls[..],
+            [Control::Subscribe(..), Control::Unsubscribe(..)]
+        ));
     }
 
     #[tokio::test]

@@ -91,6 +91,17 @@ pub fn is_shared(filter: &str) -> bool {
     filter.starts_with(SHARE)
 }
 
+/// The filter that topics are matched against: of a shared one, what stands behind its group.
+#[must_use]
+pub fn unshared(filter: &str) -> &str {
+    let shared = filter.strip_prefix(SHARE);
+    let behind = shared.and_then(|rest| rest.split_once('/'));
+    match behind {
+        Some((_, behind)) if !behind.is_empty() => behind,
+        _ => filter,
+    }
+}
+
 const SHARE: &str = "$share/";
 
 fn validate_common(text: &str) -> Result<(), TopicError> {
@@ -159,6 +170,21 @@ mod tests {
             assert_eq!(validate_filter(bad), Err(TopicError::SingleLevel), "{bad}");
         }
         assert_eq!(validate_filter(""), Err(TopicError::Empty));
+    }
+
+    #[test]
+    fn a_shared_filter_matches_as_what_stands_behind_its_group() {
+        for (filter, matched) in [
+            ("$share/g/a/#", "a/#"),
+            ("$share/g//a", "/a"),
+            ("$share/g/#", "#"),
+            ("$share/g", "$share/g"),
+            ("$share/g/", "$share/g/"),
+            ("a/$share/g", "a/$share/g"),
+            ("$SYS/#", "$SYS/#"),
+        ] {
+            assert_eq!(unshared(filter), matched, "{filter}");
+        }
     }
 
     #[test]

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 use qproxy_mqtt::codec::Version;
 use qproxy_mqtt::options::{Proxy, Transport, WebSocketOptions};
@@ -19,12 +18,9 @@ use super::status::{BehindCapture, Parts};
 use crate::config::{self, Settings};
 use crate::record::{Keyring, NodeId};
 use crate::sync::{
-    self, Compression, Endpoint, Feed, Presence, Publisher, PublisherConfig, PublisherHandle,
-    State, Station, Subscriber, SubscriberConfig, Tls, Topics,
+    Compression, Endpoint, Feed, Presence, Publisher, PublisherConfig, PublisherHandle, State,
+    Station, Subscriber, SubscriberConfig, Tls, Topics,
 };
-
-/// A part that runs until the node stops.
-pub(super) type BusTask = BoxFuture<'static, Result<(), sync::Error>>;
 
 /// The parts on the bus, to be run.
 #[derive(Default)]

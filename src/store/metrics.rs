@@ -77,6 +77,7 @@ impl Metrics {
             Error::Unavailable { .. } => "unavailable",
             Error::Corrupt { .. } => "corrupt",
             Error::Sealed { .. } => "sealed",
+            Error::TooLarge { .. } => "too_large",
             Error::Closed => "closed",
         };
         self.errors.get_or_create(&Reason { reason }).inc();

@@ -18,7 +18,7 @@ use tokio::task::JoinHandle;
 use tracing::Instrument;
 
 use crate::driver::keep;
-use crate::driver::{ClientSession, Driver, Ended, First, Leave, Shared};
+use crate::driver::{Driver, Ended, First, Leave, Left, Shared};
 use crate::error::Error;
 use crate::inbox::Inbox;
 use crate::queue::Queue;
@@ -48,11 +48,11 @@ struct Handle {
     life: Mutex<Life>,
 }
 
-/// The driver's task, where there is one, and the session between two of them.
+/// The driver's task, where there is one, and between two of them what the first has left.
 #[derive(Debug, Default)]
 struct Life {
     task: Option<JoinHandle<Ended>>,
-    session: Option<ClientSession>,
+    left: Option<Left>,
 }
 
 impl MqttClient {
@@ -101,8 +101,9 @@ impl MqttClient {
         receiver.await.unwrap_or(Err(Error::Stopped))
     }
 
-    /// Connects in the background and never gives up; see [`MqttClient::events`] for how it goes. Publishes are
-    /// queued until there is a connection.
+    /// Connects in the background, and tries again however often it fails; see [`MqttClient::events`] for how it goes.
+    /// Publishes are queued until there is a connection. Only one thing stops it, with [`Event::Stopped`]: another client
+    /// that seems to have the same id (`takeover`).
     ///
     /// # Errors
     /// The configuration cannot work.
@@ -123,14 +124,12 @@ impl MqttClient {
         }
         // How the last one ended was told to whoever waited for it.
         let _ = life.reap().await;
-        let mut session = life.session.take();
-        let restored = keep::restore(shared, &mut session, || {
+        let left = keep::restore(shared, &mut life.left, || {
             Session::new(&self.session_config())
-        });
-        let session = restored?;
+        })?;
         shared.leave.send_replace(Leave::Stay);
         shared.queue.open();
-        let driver = Driver::new(shared.clone(), session);
+        let driver = Driver::new(shared.clone(), left);
         let span = tracing::info_span!(
             "mqtt",
             client_id = shared.config.client_id,
@@ -156,7 +155,7 @@ impl MqttClient {
     }
 
     /// Delivers what is queued and in flight, within `drain_timeout`, and disconnects in order: the server publishes
-    /// no will. Does nothing where there is no connection. `connect` may follow.
+    /// no will, and has a second to close. Does nothing where there is no connection. `connect` may follow.
     ///
     /// # Errors
     /// Messages were left, or the client had stopped by itself; it is disconnected all the same.
@@ -235,7 +234,7 @@ impl Life {
         let ended = task.await;
         self.task = None;
         let ended = ended.map_err(|_| Error::Stopped)?;
-        self.session = Some(ended.session);
+        self.left = Some(ended.left);
         ended.result
     }
 }

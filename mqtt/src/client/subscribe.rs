@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 
 use crate::codec::{
     self, Packet, PacketId, QoS, ReasonCode, RetainHandling, Subscribe, SubscribeProperties,
-    Subscription, SubscriptionId, Text, Version,
+    Subscription, SubscriptionId, Text, Unsubscribe, Version,
 };
 use crate::driver::Shared;
 use crate::error::{Error, ServerReason};
@@ -59,7 +59,8 @@ impl MqttClient {
     /// Subscribes to one filter; returns the QoS that the server grants.
     ///
     /// The subscription is renewed whenever the server has lost it. While there is no connection it waits, for
-    /// `request_timeout` at most. Dropped while it waits, the subscription may have been made.
+    /// `request_timeout` at most. Given up while it waits for a connection, the subscription is not made; given up while
+    /// it waits for the answer, it may have been.
     ///
     /// # Errors
     /// The filter is not legal, the server refuses it, or the client has stopped.
@@ -87,7 +88,8 @@ impl MqttClient {
     }
 
     /// Subscribes, and gives the messages of this filter a receiver of their own. Where filters overlap, the
-    /// receiver that was made first takes the message. Dropping it does not unsubscribe.
+    /// receiver that was made first takes the message. Dropping it does not unsubscribe. Of a shared filter,
+    /// `$share/{group}/{filter}`, it is what stands behind the group that counts.
     ///
     /// # Errors
     /// As [`MqttClient::subscribe`].
@@ -177,12 +179,15 @@ async fn subscribe_to(
 }
 
 async fn unsubscribe_from(shared: &Shared, filters: Vec<Text>) -> Result<Answer, Error> {
-    let mut size = 9;
     for filter in &filters {
         topic::validate_filter(filter)?;
-        size += 2 + filter.as_bytes().len();
     }
-    publish::check_size(shared, size)?;
+    let packet = Unsubscribe {
+        id: PacketId::MIN,
+        filters: filters.clone(),
+        user_properties: Vec::new(),
+    };
+    check_encoding(shared, &Packet::Unsubscribe(packet))?;
     ask(shared, |answered| Control::Unsubscribe(filters, answered)).await
 }
 
@@ -198,7 +203,7 @@ fn check_version(
     Ok(())
 }
 
-/// Options may be at odds with the filter: what cannot be written has to be refused here.
+/// Options may be at odds with the filter, and a shared filter with 5.0: what cannot be written has to be refused here.
 fn check_encoding(shared: &Shared, packet: &Packet) -> Result<(), Error> {
     let mut buf = BytesMut::new();
     codec::encode(packet, shared.config.protocol, &mut buf)?;

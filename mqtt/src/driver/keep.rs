@@ -6,27 +6,34 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
-use tracing::warn;
+use tracing::{debug, warn};
 
 use crate::client::PublishToken;
 use crate::codec::{Publish, QoS};
 use crate::error::{Disconnected, Error};
-use crate::persistence::{Change, InFlight};
-use crate::queue::Queued;
+use crate::persistence::{Change, InFlight, PersistenceError};
+use crate::queue::{Kept, Queued};
 use crate::session::SessionChange;
 
 use super::latency::Waiting;
-use super::{Chain, ClientSession, Driver, Event, Shared, finish};
+use super::{Chain, ClientSession, Driver, Event, Left, Shared, finish};
 
-/// The session to go on with, and in the queue what was never sent. A session in memory is no older than the store.
+/// What to go on with, and in the queue what was never sent. A session in memory is no older than the store, and the
+/// store is brought up to it first: what is in flight would be queued once more otherwise. Where it fails, what was left
+/// stays where it is.
 pub(crate) fn restore(
     shared: &Shared,
-    session: &mut Option<ClientSession>,
+    left: &mut Option<Left>,
     new: impl FnOnce() -> ClientSession,
-) -> Result<ClientSession, Error> {
+) -> Result<Left, Error> {
     let Some(store) = &shared.config.persistence else {
-        return Ok(session.take().unwrap_or_else(new));
+        return Ok(left.take().unwrap_or_else(|| Left::nothing(new())));
     };
+    if let Some(left) = left.as_mut().filter(|left| !left.unsaved.is_empty()) {
+        store.save(&left.unsaved)?;
+        left.unsaved.clear();
+    }
+    save_withdrawals(shared)?;
     let saved = store.load(&shared.config.client_id)?;
     let next = &shared.next_number;
     next.fetch_max(saved.next_number(), Ordering::Relaxed);
@@ -37,11 +44,12 @@ pub(crate) fn restore(
             expires: expiry(publish),
             publish: publish.clone(),
             done: None,
+            kept: Kept::Yes,
             number: Some(number),
             saved: None,
         }));
-    if let Some(session) = session.take() {
-        return Ok(session);
+    if let Some(left) = left.take() {
+        return Ok(left);
     }
     let mut session = new();
     for (id, in_flight) in saved.in_flight() {
@@ -54,7 +62,7 @@ pub(crate) fn restore(
     }
     saved.received().for_each(|id| session.restore_received(id));
     session.note_changes();
-    Ok(session)
+    Ok(Left::nothing(session))
 }
 
 fn expiry(publish: &Publish) -> Option<Instant> {
@@ -100,19 +108,41 @@ pub(super) async fn keep_saving(shared: &Shared) -> Infallible {
     }
 }
 
+/// Saves that publishes were thrown out of the queue: a batch of its own, for a full store takes it and has room then.
+///
+/// # Errors
+/// None of it was saved; it is tried again with the next.
+pub(super) fn save_withdrawals(shared: &Shared) -> Result<(), PersistenceError> {
+    let Some(store) = &shared.config.persistence else {
+        return Ok(());
+    };
+    let withdrawn = shared.queue.take_withdrawn();
+    if withdrawn.is_empty() {
+        return Ok(());
+    }
+    let numbers = withdrawn.iter();
+    let changes: Vec<_> = numbers
+        .map(|&number| Change::Withdrawn { number })
+        .collect();
+    let saved = store.save(&changes);
+    if saved.is_err() {
+        shared.queue.give_back_withdrawn(&withdrawn);
+    }
+    saved
+}
+
 /// Saves what producers put in, in one batch, and lets it be sent; what cannot be saved fails.
 pub(super) fn save_arrivals(shared: &Shared) {
     let Some(store) = &shared.config.persistence else {
         return;
     };
-    let (mut arrivals, mut withdrawn) = (Vec::new(), Vec::new());
-    shared.queue.take_arrivals(&mut arrivals, &mut withdrawn);
-    let withdrawn = withdrawn.into_iter();
-    let mut changes: Vec<_> = withdrawn
-        .map(|number| Change::Withdrawn { number })
-        .collect();
+    if let Err(reason) = save_withdrawals(shared) {
+        debug!(reason = %Chain(&reason), "what was thrown out stays in the store for now");
+    }
+    let mut arrivals = shared.queue.take_arrivals();
+    let mut changes = Vec::new();
     for queued in &mut arrivals {
-        if queued.publish.qos == QoS::AtMostOnce {
+        if queued.publish.qos == QoS::AtMostOnce || queued.kept == Kept::No {
             continue;
         }
         let number = shared.next_number.fetch_add(1, Ordering::Relaxed);

@@ -23,9 +23,9 @@ use tokio::time::Instant;
 use tracing::{Instrument, debug, info_span, warn};
 
 use crate::client::query::Queries;
-use crate::codec::ReasonCode;
+use crate::codec::{ReasonCode, Version};
 use crate::error::{ConnectError, Disconnected, Error};
-use crate::inbox::Inbox;
+use crate::inbox::{Delivery, Inbox, Place};
 use crate::message::Message;
 use crate::options::MqttConfig;
 use crate::persistence::{Change, PersistenceError};
@@ -144,9 +144,29 @@ impl Shared {
 /// How the driver ended.
 #[derive(Debug)]
 pub(crate) struct Ended {
-    /// To be taken up by the next `connect`.
-    pub(crate) session: ClientSession,
+    pub(crate) left: Left,
     pub(crate) result: Result<(), Error>,
+}
+
+/// What a driver leaves behind, to be taken up by the next `connect`.
+#[derive(Debug)]
+pub(crate) struct Left {
+    pub(crate) session: ClientSession,
+    /// A message whose receiver has no place left at all. It may be acknowledged already.
+    pub(crate) parked: Option<Message>,
+    /// Changes of the session that the store has refused so far.
+    pub(crate) unsaved: Vec<Change>,
+}
+
+impl Left {
+    /// Behind a session that no driver had yet.
+    pub(crate) fn nothing(session: ClientSession) -> Self {
+        Self {
+            session,
+            parked: None,
+            unsaved: Vec::new(),
+        }
+    }
 }
 
 /// The first attempt's outcome; without it the first attempt is like any other.
@@ -168,11 +188,11 @@ pub(crate) struct Driver {
     /// Since when the same message has been parked.
     parked_since: Option<Instant>,
     attempt: u32,
-    /// The server to try, counted over all attempts; it stays where it is as long as the server answers.
+    /// The server to try, counted over all attempts; it stays where it is as long as that server serves.
     server: usize,
     /// Servers tried in vain since the last pause.
     tried: usize,
-    /// Connections in a row that the server closed at once.
+    /// Connections in a row that ended at once as if another client had taken the session over.
     short_connections: u32,
     was_connected: bool,
     /// Changes of the session that are not saved yet.
@@ -190,23 +210,23 @@ enum Next {
 }
 
 impl Driver {
-    pub(crate) fn new(shared: Arc<Shared>, session: ClientSession) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, left: Left) -> Self {
         Self {
             leave: shared.leave.subscribe(),
             shared,
-            session,
+            session: left.session,
             drain_until: None,
             batch: Batch::default(),
             events: Vec::new(),
             unwritten: VecDeque::new(),
-            parked: None,
+            parked: left.parked,
             parked_since: None,
             attempt: 0,
             server: 0,
             tried: 0,
             short_connections: 0,
             was_connected: false,
-            unsaved: Vec::new(),
+            unsaved: left.unsaved,
             pinged: None,
             changes: Vec::new(),
         }
@@ -270,8 +290,12 @@ impl Driver {
             return Next::Leave(self.undelivered());
         }
         debug!(reason = %Chain(&ended), "disconnected");
-        if let Some(error) = self.taken_over(&ended, since.elapsed()) {
+        let lasted = since.elapsed();
+        if let Some(error) = self.taken_over(&ended, lasted) {
             return Next::Leave(Err(error));
+        }
+        if self.sends_away(&ended, lasted) {
+            self.server = self.server.wrapping_add(1);
         }
         self.pause().await
     }
@@ -298,13 +322,16 @@ impl Driver {
         self.pause().await
     }
 
-    /// Counts connections that the server closed right after accepting them.
+    /// Counts connections that ended as if another client had the id. A server of 5.0 says so; one of 3.1.1 just closes,
+    /// and right after accepting that is what it most likely means.
     fn taken_over(&mut self, ended: &Disconnected, lasted: Duration) -> Option<Error> {
         let takeover = self.shared.config.takeover;
-        let closed = match ended {
-            Disconnected::Closed | Disconnected::Io(_) => true,
-            Disconnected::Server(said) => said.reason == ReasonCode::SessionTakenOver,
-            _ => false,
+        let closed = match self.shared.config.protocol {
+            Version::V311 => matches!(ended, Disconnected::Closed | Disconnected::Io(_)),
+            Version::V5 => matches!(
+                ended,
+                Disconnected::Server(said) if said.reason == ReasonCode::SessionTakenOver
+            ),
         };
         if lasted > takeover.within {
             self.attempt = 0;
@@ -316,6 +343,22 @@ impl Driver {
         self.short_connections += 1;
         let reached = takeover.connections != 0 && self.short_connections >= takeover.connections;
         reached.then_some(Error::TakenOver(self.short_connections))
+    }
+
+    /// Whether the next server is the better one to try: this one says so, or accepts and does not serve.
+    fn sends_away(&self, ended: &Disconnected, lasted: Duration) -> bool {
+        match ended {
+            // Not the server's doing.
+            Disconnected::NotSaved(_) => false,
+            Disconnected::Server(said) => match said.reason {
+                ReasonCode::ServerShuttingDown
+                | ReasonCode::UseAnotherServer
+                | ReasonCode::ServerMoved => true,
+                ReasonCode::SessionTakenOver => false,
+                _ => lasted <= self.shared.config.takeover.within,
+            },
+            _ => lasted <= self.shared.config.takeover.within,
+        }
     }
 
     async fn pause(&mut self) -> Next {
@@ -346,11 +389,20 @@ impl Driver {
             return Err(Error::Stopped);
         }
         let until = self.drain_deadline();
+        self.settle();
         if self.is_drained() {
             return Ok(());
         }
         tokio::time::sleep_until(until).await;
         self.undelivered()
+    }
+
+    /// Without a connection: what the program has settled is no more than noted, so that a repeat of it is answered at
+    /// once and not delivered.
+    fn settle(&mut self) {
+        for (id, settled) in self.shared.queue.take_settled() {
+            self.session.settle(id, settled);
+        }
     }
 
     fn drain_deadline(&mut self) -> Instant {
@@ -386,11 +438,14 @@ impl Driver {
         }
     }
 
-    /// Tells everybody who waits, and hands the session over for a later `connect`.
+    /// Tells everybody who waits, and hands over what a later `connect` goes on with.
     fn end(mut self, result: Result<(), Error>) -> Ended {
         self.shared.queue.close();
-        // What cannot be saved now is done again by the next process: a repeat, which the server can tell.
+        self.settle();
+        // What cannot be saved now is the next driver's to save. In the next process it is done again: a repeat, which
+        // the server can tell.
         let _ = self.save_session();
+        let _ = keep::save_withdrawals(&self.shared);
         let reason = match &result {
             Err(error @ (Error::TakenOver(_) | Error::Connect(_))) => {
                 warn!(reason = %Chain(error), "stopped");
@@ -417,9 +472,23 @@ impl Driver {
         for done in answered.into_iter().chain(controls).flatten() {
             let _ = done.send(Err(reason.clone()));
         }
-        Ended {
+        let left = Left {
+            parked: self.hand_over_parked(),
             session: self.session,
-            result,
+            unsaved: self.unsaved,
+        };
+        Ended { left, result }
+    }
+
+    /// In automatic mode its acknowledgement is out: nobody would send it again.
+    fn hand_over_parked(&mut self) -> Option<Message> {
+        match self.shared.inbox.deliver(self.parked.take()?, Place::Last) {
+            Delivery::Queued => None,
+            Delivery::Unclaimed => {
+                self.shared.counters.unclaimed.add(1);
+                None
+            }
+            Delivery::Full(message) => Some(message),
         }
     }
 }

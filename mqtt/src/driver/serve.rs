@@ -16,7 +16,7 @@ use tracing::debug;
 
 use crate::codec::{self, DecodeError, Publish, ReasonCode, Version};
 use crate::error::{Disconnected, Error, ServerReason};
-use crate::inbox::Delivery;
+use crate::inbox::{Delivery, Place};
 use crate::message::{Message, Receipt};
 use crate::options::whole_seconds;
 use crate::queue::{Answer, Batch, Control, Queued, Room};
@@ -33,7 +33,7 @@ use super::{Driver, Event, Farewell, Leave, finish, keep};
 const OUTBOX_BYTES: usize = 256 << 10;
 /// Room for one read, in bytes: at rest, and where reads come back full.
 const READ_BYTES: std::ops::RangeInclusive<usize> = 8 << 10..=256 << 10;
-/// How long the last bytes may take to leave.
+/// How long the last bytes may take to leave, and the server to close.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 /// How often the timer looks again while there is nothing to be due.
 const IDLE: Duration = Duration::from_secs(3600);
@@ -232,7 +232,7 @@ impl Driver {
     }
 
     fn deliver(&mut self, message: Message) {
-        match self.shared.inbox.deliver(message) {
+        match self.shared.inbox.deliver(message, Place::Bounded) {
             Delivery::Queued => {}
             Delivery::Unclaimed => self.shared.counters.unclaimed.add(1),
             Delivery::Full(message) => self.parked = Some(message),
@@ -418,6 +418,9 @@ impl Driver {
 
     /// DISCONNECT after whatever is still in the outbox (3.14). A session that was to outlive connections, but not the
     /// client's stay, ends with it.
+    ///
+    /// Then reads until the server closes, and throws away what comes: a socket that is closed with something unread, or
+    /// that is sent more, answers with a reset, and what it had not delivered by then is lost with the DISCONNECT.
     async fn say_goodbye(&mut self, socket: &mut Socket, reason: ReasonCode) {
         let leaves = self.is_leaving();
         let ends = leaves && self.shared.config.continuity() == Continuity::FirstAnew;
@@ -428,7 +431,13 @@ impl Driver {
                 poll_fn(|context| write_once(outbox, &mut socket.writer, context)).await?;
             }
             socket.writer.flush().await?;
-            socket.writer.shutdown().await
+            socket.writer.shutdown().await?;
+            socket.received.clear();
+            socket.received.reserve(*READ_BYTES.start());
+            while socket.reader.read_buf(&mut socket.received).await? > 0 {
+                socket.received.clear();
+            }
+            Ok::<_, std::io::Error>(())
         };
         let said = tokio::time::timeout(CLOSE_TIMEOUT, goodbye).await;
         debug!(in_order = matches!(said, Ok(Ok(()))), "said goodbye");

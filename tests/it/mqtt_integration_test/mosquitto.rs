@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use qproxy::mqtt_client::client::{Event, MqttClient, MqttConfig};
+use qproxy::mqtt_client::Version;
+use qproxy::mqtt_client::client::{Event, MqttClient, MqttConfig, Request};
 use qproxy::mqtt_client::codec::ReasonCode;
 use qproxy::mqtt_client::error::{ConnectError, Error, QueryError, TlsError};
 use qproxy::mqtt_client::message::QoS;
@@ -172,6 +173,55 @@ async fn two_clients_query_and_respond() {
     );
     let nobody = caller.query("elsewhere", "").await;
     assert!(matches!(nobody, Err(Error::Query(QueryError::Timeout(_)))));
+}
+
+#[tokio::test]
+async fn a_shared_subscription_brings_its_messages_and_requests_to_one_of_the_group() {
+    let broker = Mosquitto::start(Options::default()).await;
+    for protocol in [Version::V311, Version::V5] {
+        let client = |id: &str| {
+            connected(MqttConfig {
+                protocol,
+                ..broker.config(id)
+            })
+        };
+        let (first, second) = tokio::join!(client("first"), client("second"));
+        let caller = client("caller").await;
+        let filter = "$share/g/a/#";
+        let mut streams = Vec::new();
+        let mut responders = Vec::new();
+        for member in [&first, &second] {
+            let stream = member.subscribe_stream(filter, QoS::AtLeastOnce).await;
+            streams.push(stream.unwrap());
+            let answer = |request: Request| async move { Ok(request.payload) };
+            responders.push(member.respond("$share/g/svc", answer).await.unwrap());
+        }
+        for number in 0..8 {
+            let published = caller.publish("a/x", number.to_string(), QoS::AtLeastOnce);
+            published.await.unwrap();
+        }
+        let mut seen = Vec::new();
+        while seen.len() < 8 {
+            let [one, other] = &mut streams[..] else {
+                panic!("two streams")
+            };
+            let message = async {
+                tokio::select! {
+                    message = one.recv() => message,
+                    message = other.recv() => message,
+                }
+            };
+            seen.push(soon("a message", message).await.unwrap().payload);
+        }
+        seen.sort();
+        let all: Vec<_> = (0..8).map(|number: u8| number.to_string()).collect();
+        assert_eq!(seen, all);
+        let answer = soon("an answer", caller.query("svc", "question")).await;
+        assert_eq!(answer.unwrap(), "question");
+        for responder in responders {
+            responder.stop().await.unwrap();
+        }
+    }
 }
 
 #[tokio::test]
