@@ -4,6 +4,17 @@
 //! byte by byte: MQTT knows no case folding and no normalisation.
 
 /// The longest topic or filter that fits its two-byte length prefix, in bytes (section 1.5.3).
+///
+/// ```
+/// use qproxy_mqtt::topic::{MAX_TOPIC_BYTES, TopicError, validate_topic};
+///
+/// let longest = "a".repeat(MAX_TOPIC_BYTES);
+/// assert_eq!(validate_topic(&longest), Ok(()));
+/// assert_eq!(
+///     validate_topic(&format!("{longest}a")),
+///     Err(TopicError::TooLong(MAX_TOPIC_BYTES + 1))
+/// );
+/// ```
 pub const MAX_TOPIC_BYTES: usize = 65_535;
 
 /// Why a topic name or filter is not legal.

@@ -165,6 +165,13 @@ pub enum DecodeError {
 
 impl DecodeError {
     /// What a side that speaks 5.0 says before it closes the connection (4.13).
+    ///
+    /// ```
+    /// use qproxy_mqtt::codec::{DecodeError, ReasonCode};
+    ///
+    /// let error = DecodeError::ProtocolLevel(3);
+    /// assert_eq!(error.reason(), ReasonCode::UnsupportedProtocolVersion);
+    /// ```
     #[must_use]
     pub const fn reason(&self) -> ReasonCode {
         match self {
