@@ -78,7 +78,8 @@ pub enum Continuity {
     /// Each begins with a new session: clean session in 3.1.1; in 5.0 Clean Start without a session expiry.
     #[default]
     EachAnew,
-    /// The first begins with a new one, and later ones go on with it until [`Session::abandon`]; of MQTT 5.0.
+    /// The first begins with a new one, and later ones go on with it until
+    /// [`Session::abandon`](super::Session::abandon); of MQTT 5.0.
     FirstAnew,
     /// Each goes on with the session that the server has.
     Resumed,

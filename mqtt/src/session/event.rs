@@ -56,7 +56,7 @@ pub enum Failure {
     /// The server had said that it does not take it.
     #[error("the server does not take it")]
     Forbidden(#[from] Forbidden),
-    /// The server had lost the session, and [`OnSessionLost::Fail`] is set.
+    /// The server had lost the session, and [`OnSessionLost::Fail`](super::OnSessionLost::Fail) is set.
     #[error("the server lost the session")]
     SessionLost,
 }

@@ -238,6 +238,53 @@ pub struct Resumed {
 /// session.connection_lost();
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
+///
+/// Without a server in reach, and with one that does not do as it should:
+///
+/// ```
+/// # use std::time::{Duration, Instant};
+/// # use qproxy_mqtt::session::*;
+/// # use qproxy_mqtt::Version;
+/// use qproxy_mqtt::codec::{Ack, Packet, PacketId, Publish, QoS};
+///
+/// # let config = Config {
+/// #     version: Version::V311,
+/// #     window: 10,
+/// #     window_exactly_once: 5,
+/// #     continuity: Continuity::Resumed,
+/// #     keep_alive: Duration::from_secs(60),
+/// #     ack_mode: AckMode::Manual,
+/// #     receive_maximum: 100,
+/// #     topic_alias_maximum: 0,
+/// #     on_session_lost: OnSessionLost::Republish,
+/// # };
+/// # let now = Instant::now();
+/// # let mut session = Session::<u32, &str>::new(&config);
+/// let free = session.controls_free();
+/// session.unsubscribe(vec!["lamp/+".into()], "lamps");
+/// assert_eq!(session.controls_free(), free - 1, "it waits for a connection");
+/// let mut terms = Terms::plain(false);
+/// terms.assigned_client_id = Some("chosen-1".into());
+/// session.connected(&terms, now)?;
+/// assert_eq!(session.controls_free(), free, "it went out");
+/// assert!(session.assigned_client_id().is_some_and(|it| it == "chosen-1"));
+///
+/// let id = PacketId::new(2).expect("not 0, and 1 is that of UNSUBSCRIBE");
+/// let qos = QoS::ExactlyOnce;
+/// session.publish(Publish { qos, topic: "lamp/1".into(), ..Publish::default() }, 7, now);
+/// session.receive(Packet::PubAck(Ack::from(id)), now)?;
+/// assert_eq!(session.downgraded(), 1, "PUBREC was due");
+/// session.receive(Packet::PubComp(Ack::from(id)), now)?;
+/// assert_eq!(session.ignored(), 1);
+///
+/// assert_eq!(session.deadline(), Some(now + Duration::from_secs(60)));
+/// session.reading_paused(now + Duration::from_secs(80));
+/// assert!(session.tick(now + Duration::from_secs(90)).is_ok(), "nobody has listened");
+///
+/// assert_eq!(session.take_tokens(), (vec![], vec!["lamps"]));
+/// assert_eq!(session.abandon(), (vec![], vec![""]), "the tokens were taken");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct Session<P, S> {
     version: Version,
@@ -293,29 +340,6 @@ impl<P, S> Session<P, S> {
     }
 
     /// The client id that the server chose, to be used from then on (MQTT 5.0 section 3.2.2.3.7).
-    ///
-    /// ```
-    /// # use std::time::{Duration, Instant};
-    /// # use qproxy_mqtt::session::*;
-    /// # use qproxy_mqtt::Version;
-    /// # let config = Config {
-    /// #     version: Version::V311,
-    /// #     window: 10,
-    /// #     window_exactly_once: 5,
-    /// #     continuity: Continuity::Resumed,
-    /// #     keep_alive: Duration::from_secs(60),
-    /// #     ack_mode: AckMode::Manual,
-    /// #     receive_maximum: 100,
-    /// #     topic_alias_maximum: 0,
-    /// #     on_session_lost: OnSessionLost::Republish,
-    /// # };
-    /// # let mut session = Session::<u32, &str>::new(&config);
-    /// let mut terms = Terms::plain(false);
-    /// terms.assigned_client_id = Some("chosen-1".into());
-    /// session.connected(&terms, Instant::now())?;
-    /// assert!(session.assigned_client_id().is_some_and(|it| it == "chosen-1"));
-    /// # Ok::<(), Violation>(())
-    /// ```
     #[must_use]
     pub fn assigned_client_id(&self) -> Option<&Text> {
         self.assigned_client_id.as_ref()
@@ -369,30 +393,6 @@ impl<P, S> Session<P, S> {
     }
 
     /// How many subscribes and unsubscribes may be handed over now, for those that wait to have a bound.
-    ///
-    /// ```
-    /// # use std::time::{Duration, Instant};
-    /// # use qproxy_mqtt::session::*;
-    /// # use qproxy_mqtt::Version;
-    /// # let config = Config {
-    /// #     version: Version::V311,
-    /// #     window: 10,
-    /// #     window_exactly_once: 5,
-    /// #     continuity: Continuity::Resumed,
-    /// #     keep_alive: Duration::from_secs(60),
-    /// #     ack_mode: AckMode::Manual,
-    /// #     receive_maximum: 100,
-    /// #     topic_alias_maximum: 0,
-    /// #     on_session_lost: OnSessionLost::Republish,
-    /// # };
-    /// # let now = Instant::now();
-    /// # let mut session = Session::<u32, &str>::new(&config);
-    /// # session.connected(&Terms::plain(false), now).unwrap();
-    /// session.connection_lost();
-    /// let before = session.controls_free();
-    /// session.unsubscribe(vec!["lamp/+".into()], "lamps");
-    /// assert_eq!(session.controls_free(), before - 1, "it waits for the next connection");
-    /// ```
     #[must_use]
     pub fn controls_free(&self) -> usize {
         self.outgoing.controls_free()
@@ -427,28 +427,6 @@ impl<P, S> Session<P, S> {
     }
 
     /// Gives filters up; they have to be valid.
-    ///
-    /// ```
-    /// # use std::time::{Duration, Instant};
-    /// # use qproxy_mqtt::session::*;
-    /// # use qproxy_mqtt::Version;
-    /// # let config = Config {
-    /// #     version: Version::V311,
-    /// #     window: 10,
-    /// #     window_exactly_once: 5,
-    /// #     continuity: Continuity::Resumed,
-    /// #     keep_alive: Duration::from_secs(60),
-    /// #     ack_mode: AckMode::Manual,
-    /// #     receive_maximum: 100,
-    /// #     topic_alias_maximum: 0,
-    /// #     on_session_lost: OnSessionLost::Republish,
-    /// # };
-    /// # let now = Instant::now();
-    /// # let mut session = Session::<u32, &str>::new(&config);
-    /// # session.connected(&Terms::plain(false), now).unwrap();
-    /// session.unsubscribe(vec!["lamp/+".into(), "door/#".into()], "both");
-    /// assert_eq!(session.open(), 1);
-    /// ```
     pub fn unsubscribe(&mut self, filters: Vec<Text>, token: S) {
         self.control(Control::Unsubscribe(filters, token));
     }
@@ -521,30 +499,6 @@ impl<P, S> Session<P, S> {
     }
 
     /// When to call [`Session::tick`] next.
-    ///
-    /// ```
-    /// # use std::time::{Duration, Instant};
-    /// # use qproxy_mqtt::session::*;
-    /// # use qproxy_mqtt::Version;
-    /// # let config = Config {
-    /// #     version: Version::V311,
-    /// #     window: 10,
-    /// #     window_exactly_once: 5,
-    /// #     continuity: Continuity::Resumed,
-    /// #     keep_alive: Duration::from_secs(60),
-    /// #     ack_mode: AckMode::Manual,
-    /// #     receive_maximum: 100,
-    /// #     topic_alias_maximum: 0,
-    /// #     on_session_lost: OnSessionLost::Republish,
-    /// # };
-    /// # let now = Instant::now();
-    /// # let mut session = Session::<u32, &str>::new(&config);
-    /// # session.connected(&Terms::plain(false), now).unwrap();
-    /// let deadline = session.deadline().expect("keep alive is on");
-    /// session.tick(deadline)?;
-    /// assert_eq!(session.outbox().len(), 2, "PINGREQ");
-    /// # Ok::<(), DeadPeer>(())
-    /// ```
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
         self.keep_alive.deadline()
@@ -562,28 +516,6 @@ impl<P, S> Session<P, S> {
     }
 
     /// The reader stands still because the program is slow: the server's silence proves nothing meanwhile.
-    ///
-    /// ```
-    /// # use std::time::{Duration, Instant};
-    /// # use qproxy_mqtt::session::*;
-    /// # use qproxy_mqtt::Version;
-    /// # let config = Config {
-    /// #     version: Version::V311,
-    /// #     window: 10,
-    /// #     window_exactly_once: 5,
-    /// #     continuity: Continuity::Resumed,
-    /// #     keep_alive: Duration::from_secs(60),
-    /// #     ack_mode: AckMode::Manual,
-    /// #     receive_maximum: 100,
-    /// #     topic_alias_maximum: 0,
-    /// #     on_session_lost: OnSessionLost::Republish,
-    /// # };
-    /// # let now = Instant::now();
-    /// # let mut session = Session::<u32, &str>::new(&config);
-    /// # session.connected(&Terms::plain(false), now).unwrap();
-    /// session.reading_paused(now + Duration::from_secs(80));
-    /// assert!(session.tick(now + Duration::from_secs(90)).is_ok());
-    /// ```
     pub fn reading_paused(&mut self, now: Instant) {
         self.keep_alive.received(now);
     }
@@ -599,93 +531,18 @@ impl<P, S> Session<P, S> {
     }
 
     /// Publishes of QoS 2 that the server answered as if they were of QoS 1: they may arrive twice.
-    ///
-    /// ```
-    /// # use std::time::{Duration, Instant};
-    /// # use qproxy_mqtt::session::*;
-    /// # use qproxy_mqtt::Version;
-    /// # let config = Config {
-    /// #     version: Version::V311,
-    /// #     window: 10,
-    /// #     window_exactly_once: 5,
-    /// #     continuity: Continuity::Resumed,
-    /// #     keep_alive: Duration::from_secs(60),
-    /// #     ack_mode: AckMode::Manual,
-    /// #     receive_maximum: 100,
-    /// #     topic_alias_maximum: 0,
-    /// #     on_session_lost: OnSessionLost::Republish,
-    /// # };
-    /// # let now = Instant::now();
-    /// # let mut session = Session::<u32, &str>::new(&config);
-    /// # session.connected(&Terms::plain(false), now).unwrap();
-    /// use qproxy_mqtt::codec::{Ack, Packet, PacketId, Publish, QoS};
-    ///
-    /// # let publish = Publish { qos: QoS::ExactlyOnce, topic: "a".into(), ..Publish::default() };
-    /// session.publish(publish, 7, now);
-    /// session.receive(Packet::PubAck(Ack::from(PacketId::MIN)), now)?;
-    /// assert_eq!(session.downgraded(), 1);
-    /// # Ok::<(), Closing>(())
-    /// ```
     #[must_use]
     pub fn downgraded(&self) -> u64 {
         self.outgoing.downgraded
     }
 
     /// Answers that belonged to nothing, and were ignored.
-    ///
-    /// ```
-    /// # use std::time::{Duration, Instant};
-    /// # use qproxy_mqtt::session::*;
-    /// # use qproxy_mqtt::Version;
-    /// # let config = Config {
-    /// #     version: Version::V311,
-    /// #     window: 10,
-    /// #     window_exactly_once: 5,
-    /// #     continuity: Continuity::Resumed,
-    /// #     keep_alive: Duration::from_secs(60),
-    /// #     ack_mode: AckMode::Manual,
-    /// #     receive_maximum: 100,
-    /// #     topic_alias_maximum: 0,
-    /// #     on_session_lost: OnSessionLost::Republish,
-    /// # };
-    /// # let now = Instant::now();
-    /// # let mut session = Session::<u32, &str>::new(&config);
-    /// # session.connected(&Terms::plain(false), now).unwrap();
-    /// use qproxy_mqtt::codec::{Ack, Packet, PacketId};
-    ///
-    /// session.receive(Packet::PubComp(Ack::from(PacketId::MIN)), now)?;
-    /// assert_eq!(session.ignored(), 1);
-    /// # Ok::<(), Closing>(())
-    /// ```
     #[must_use]
     pub fn ignored(&self) -> u64 {
         self.ignored
     }
 
     /// Takes every token out. What they stand for stays open, with nobody left to be told.
-    ///
-    /// ```
-    /// # use std::time::{Duration, Instant};
-    /// # use qproxy_mqtt::session::*;
-    /// # use qproxy_mqtt::Version;
-    /// # let config = Config {
-    /// #     version: Version::V311,
-    /// #     window: 10,
-    /// #     window_exactly_once: 5,
-    /// #     continuity: Continuity::Resumed,
-    /// #     keep_alive: Duration::from_secs(60),
-    /// #     ack_mode: AckMode::Manual,
-    /// #     receive_maximum: 100,
-    /// #     topic_alias_maximum: 0,
-    /// #     on_session_lost: OnSessionLost::Republish,
-    /// # };
-    /// # let now = Instant::now();
-    /// # let mut session = Session::<u32, &str>::new(&config);
-    /// # session.connected(&Terms::plain(false), now).unwrap();
-    /// session.unsubscribe(vec!["lamp/+".into()], "lamps");
-    /// assert_eq!(session.take_tokens(), (vec![], vec!["lamps"]));
-    /// assert_eq!(session.open(), 1, "it stays open");
-    /// ```
     pub fn take_tokens(&mut self) -> (Vec<P>, Vec<S>)
     where
         P: Default,
@@ -696,28 +553,6 @@ impl<P, S> Session<P, S> {
 
     /// Takes every token out, with nobody left to be told. What is in flight stays for a later connection, unless
     /// the server forgets it with the client: then it is forgotten.
-    ///
-    /// ```
-    /// # use std::time::{Duration, Instant};
-    /// # use qproxy_mqtt::session::*;
-    /// # use qproxy_mqtt::Version;
-    /// # let config = Config {
-    /// #     version: Version::V311,
-    /// #     window: 10,
-    /// #     window_exactly_once: 5,
-    /// #     continuity: Continuity::Resumed,
-    /// #     keep_alive: Duration::from_secs(60),
-    /// #     ack_mode: AckMode::Manual,
-    /// #     receive_maximum: 100,
-    /// #     topic_alias_maximum: 0,
-    /// #     on_session_lost: OnSessionLost::Republish,
-    /// # };
-    /// # let now = Instant::now();
-    /// # let mut session = Session::<u32, &str>::new(&config);
-    /// # session.connected(&Terms::plain(false), now).unwrap();
-    /// session.unsubscribe(vec!["lamp/+".into()], "lamps");
-    /// assert_eq!(session.abandon(), (vec![], vec!["lamps"]));
-    /// ```
     pub fn abandon(&mut self) -> (Vec<P>, Vec<S>)
     where
         P: Default,
