@@ -142,15 +142,16 @@ impl Recorder {
             metrics.clone(),
         );
         let config = PublisherConfig::default();
-        let (publisher, handle) =
+        let (mut publisher, handle) =
             Publisher::new(config, endpoint, node, topics, spool.clone(), metrics);
         let roles = Roles {
             control: Arc::new(Deaf),
             publisher: Some(handle.clone()),
         };
         let never = CancellationToken::new();
-        runtime.spawn(station.run(roles, never.clone()));
-        runtime.spawn(publisher.run(never));
+        let stop = never.clone();
+        runtime.spawn(async move { station.run(roles, stop).await });
+        runtime.spawn(async move { publisher.run(never).await });
         drop(_inside);
         Self {
             capture,

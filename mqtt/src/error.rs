@@ -180,6 +180,9 @@ pub enum ConfigError {
     /// What outlives the process needs a session that outlives the connection.
     #[error("persistence with clean_session: the server would forget what it is to know again")]
     PersistenceAlone,
+    /// What outlives the process needs a session that the next process can name.
+    #[error("persistence with an empty client_id: no later process would find the session again")]
+    PersistenceUnnamed,
     /// A password needs a user name.
     #[error("token without app_id [MQTT-3.1.2-22]")]
     TokenAlone,

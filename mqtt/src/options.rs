@@ -36,14 +36,14 @@ pub struct MqttConfig {
     /// Which version of MQTT to speak. Default 3.1.1, which every server does.
     pub protocol: Version,
     /// Client id. Empty lets the server choose one, which in 3.1.1 needs `clean_session`; in 5.0 the one it chose is
-    /// kept for later connections of this client.
+    /// kept for later connections of this client; with `persistence` it has to be named.
     pub client_id: String,
     /// Name or address of the server. Default `localhost`.
     pub host: String,
     /// Its port. Default 1883.
     pub port: u16,
-    /// Further servers, tried in turn where the one before cannot be reached or refuses. Whether they share sessions
-    /// is up to them. Default none.
+    /// Further servers, tried in turn where the one before cannot be reached, refuses, accepts but ends the connection
+    /// at once, or says to use another. Whether they share sessions is up to them. Default none.
     pub fallbacks: Vec<Server>,
     /// Keep alive in seconds; 0 switches it off. Default 60.
     pub keep_alive: u16,
@@ -85,7 +85,7 @@ pub struct MqttConfig {
     pub reconnect: Backoff,
     /// When to believe that another client has the same id.
     pub takeover: Takeover,
-    /// Publishes of QoS 1 and 2 in flight at once. Default 100.
+    /// Publishes of QoS 1 and 2 in flight at once, 65,519 at most: subscribes need ids too. Default 100.
     pub window: u16,
     /// How many of those may be of QoS 2. Default 20: Mosquitto completes further ones, and loses them without a
     /// word (2.0.11 at its default `max_inflight_messages`).
@@ -191,6 +191,9 @@ impl MqttConfig {
         }
         if self.persistence.is_some() && self.clean_session {
             return Err(ConfigError::PersistenceAlone);
+        }
+        if self.persistence.is_some() && self.client_id.is_empty() {
+            return Err(ConfigError::PersistenceUnnamed);
         }
         let windows = [self.window, self.window_exactly_once, self.receive_maximum];
         if windows.contains(&0) || self.queue_messages == 0 || self.inbound_messages == 0 {
@@ -371,6 +374,10 @@ impl Backoff {
 
 /// Two clients with one id throw each other out for ever; this says when to stop instead.
 ///
+/// A server of MQTT 5.0 says that the session was taken over, and only that counts. One of 3.1.1 says nothing: there
+/// each close right after accepting counts, those of a server that crashes again and again too. Where that is the likelier
+/// case, set `connections` to 0.
+///
 /// ```
 /// use qproxy_mqtt::options::Takeover;
 ///
@@ -385,7 +392,8 @@ impl Backoff {
 pub struct Takeover {
     /// So many connections in a row, closed by the server. 0 never stops. Default 5.
     pub connections: u32,
-    /// Each within this time after it was accepted. Default 5 s.
+    /// Each within this time after it was accepted. A connection that ends so soon for any other reason has the next
+    /// of the `fallbacks` tried. Default 5 s.
     pub within: Duration,
 }
 
@@ -471,6 +479,7 @@ impl Default for QueryOptions {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::persistence::{Change, PersistenceError, Saved};
 
     #[test]
     fn token_does_not_print() {
@@ -557,6 +566,34 @@ mod tests {
             ..MqttConfig::default()
         };
         assert_eq!(config.check(), Ok(()));
+    }
+
+    #[test]
+    fn what_outlives_the_process_needs_a_name_in_both_versions() {
+        #[derive(Debug)]
+        struct Nowhere;
+        impl Persistence for Nowhere {
+            fn load(&self, _: &str) -> Result<Saved, PersistenceError> {
+                Ok(Saved::default())
+            }
+            fn save(&self, _: &[Change]) -> Result<(), PersistenceError> {
+                Ok(())
+            }
+        }
+        for protocol in [Version::V311, Version::V5] {
+            let unnamed = MqttConfig {
+                protocol,
+                clean_session: false,
+                persistence: Some(Arc::new(Nowhere)),
+                ..MqttConfig::default()
+            };
+            assert!(unnamed.check().is_err(), "{protocol:?}");
+            let named = MqttConfig {
+                client_id: "a".to_owned(),
+                ..unnamed
+            };
+            assert_eq!(named.check(), Ok(()));
+        }
     }
 
     #[test]

@@ -36,10 +36,21 @@ pub(crate) struct Queued {
     /// When it is of no use any more.
     pub(crate) expires: Option<Instant>,
     pub(crate) done: Published,
+    /// Whether it is to outlive the process.
+    pub(crate) kept: Kept,
     /// Under which it is saved, where it is.
     pub(crate) number: Option<u64>,
     /// Hears when it is, or dies with the reason in `done`.
     pub(crate) saved: Option<oneshot::Sender<()>>,
+}
+
+/// Whether a publish outlives the process, with `persistence` and a QoS that is kept.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Kept {
+    #[default]
+    Yes,
+    /// A query: with the process its caller is gone.
+    No,
 }
 
 impl Queued {
@@ -586,6 +597,7 @@ mod tests {
             publish,
             expires: None,
             done: None,
+            kept: Kept::Yes,
             number: None,
             saved: None,
         }

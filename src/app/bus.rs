@@ -1,6 +1,5 @@
 //! The node's parts on the MQTT bus: made here, run by the app.
 
-use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 use qproxy_mqtt::codec::Version;
 use qproxy_mqtt::options::{Proxy, Transport, WebSocketOptions};
@@ -17,12 +16,9 @@ use super::status::{BehindCapture, Parts};
 use crate::config::{self, Settings};
 use crate::record::NodeId;
 use crate::sync::{
-    self, Compression, Endpoint, Feed, Presence, Publisher, PublisherConfig, PublisherHandle,
-    State, Station, Subscriber, SubscriberConfig, Tls, Topics,
+    Compression, Endpoint, Feed, Presence, Publisher, PublisherConfig, PublisherHandle, State,
+    Station, Subscriber, SubscriberConfig, Tls, Topics,
 };
-
-/// A part that runs until the node stops.
-pub(super) type BusTask = BoxFuture<'static, Result<(), sync::Error>>;
 
 /// The parts on the bus, to be run.
 #[derive(Default)]

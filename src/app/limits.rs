@@ -100,7 +100,10 @@ pub(super) fn http(http: &config::HttpSettings, listen: SocketAddr) -> proxy::ht
     limits.upstream_verify = verify(&http.upstream_tls);
     limits.max_connections = http.max_connections;
     limits.connect_timeout = http.connect_timeout;
+    limits.max_upstream_connections = http.max_upstream_connections;
     limits.response_timeout = http.response_timeout;
+    limits.body_timeout = http.body_timeout;
+    limits.write_timeout = http.write_timeout;
     limits.forwarded = match http.forwarded {
         config::Forwarded::None => proxy::http::Forwarded::Off,
         config::Forwarded::XForwarded => proxy::http::Forwarded::On,

@@ -1,6 +1,6 @@
 //! The counters of every module, on one page.
 
-use crate::metrics::{Counter, Registry};
+use crate::metrics::{Counter, Family, Reason, Registry};
 use crate::{api, capture, playback, proxy, service_discovery, spool, store, sync};
 
 /// Every module's counters.
@@ -16,6 +16,8 @@ pub(super) struct Metrics {
     pub(super) api: api::Metrics,
     /// Results of replays that found no room on the way to the broker.
     pub(super) unpublished: Counter,
+    /// How often a part on the bus ended by itself and was started again, by part.
+    pub(super) restarts: Family<Reason, Counter>,
 }
 
 impl Metrics {
@@ -31,6 +33,8 @@ impl Metrics {
         self.api.register(&mut registry);
         let help = "Results of replays that found no room on the way to the broker";
         registry.add("replay_results_unpublished", help, &self.unpublished);
+        let help = "Parts on the bus that ended by themselves and were started again";
+        registry.add("part_restarts", help, &self.restarts);
         registry
     }
 }

@@ -6,6 +6,7 @@
 mod error;
 mod limits;
 mod bus;
+mod restart;
 mod lag;
 mod metrics;
 mod outlet;
@@ -32,12 +33,13 @@ use crate::config::{self, Settings};
 use crate::proxy;
 use crate::record::NodeId;
 use crate::sync::{Roles, Topics};
-use bus::{Bus, BusTask, Ends};
+use bus::{Bus, Ends};
 use lag::Lag;
 use metrics::Metrics;
 use player::Player;
 use recorder::{Bound, Recorder};
 use replays::ReplayDesk;
+use restart::keep_running;
 use results::Results;
 use status::{NodeStatus, Remote};
 
@@ -189,7 +191,7 @@ impl App {
             bus: TaskTracker::new(),
             stop_bus: CancellationToken::new(),
         };
-        app.run_bus(ends, &status, &events, &lag);
+        app.run_bus(ends, &status, &events, &lag, &metrics);
         app.proxies = bound.into_iter().map(Bound::serve).collect();
         Ok(app)
     }
@@ -244,20 +246,20 @@ impl App {
     }
 
     /// Starts what runs for as long as the node does.
-    fn run_bus(&self, ends: Ends, status: &Arc<NodeStatus>, events: &api::Events, lag: &Lag) {
+    fn run_bus(
+        &self,
+        ends: Ends,
+        status: &Arc<NodeStatus>,
+        events: &api::Events,
+        lag: &Lag,
+        metrics: &Metrics,
+    ) {
         let stop = &self.stop_bus;
         if let Some(recorder) = &self.recorder {
             self.bus
                 .spawn(lag.clone().watch(recorder.spool.clone(), stop.clone()));
         }
-        let watched = |part: &'static str, work: BusTask| {
-            let status = status.clone();
-            self.bus.spawn(async move {
-                if let Err(error) = work.await {
-                    status.failed(part, &chain(&error));
-                }
-            });
-        };
+        let restarts = &metrics.restarts;
         if let Some(station) = ends.station {
             let control = Arc::new(Remote {
                 status: status.clone(),
@@ -267,10 +269,15 @@ impl App {
                 control,
                 publisher: ends.publisher_handle,
             };
-            watched("control", Box::pin(station.run(roles, stop.clone())));
+            let (status, restarts) = (status.clone(), restarts.clone());
+            let part = (station, roles);
+            self.bus
+                .spawn(keep_running(part, status, restarts, stop.clone()));
         }
         if let Some(publisher) = ends.publisher {
-            watched("publisher", Box::pin(publisher.run(stop.clone())));
+            let (status, restarts) = (status.clone(), restarts.clone());
+            self.bus
+                .spawn(keep_running(publisher, status, restarts, stop.clone()));
         }
         if let (Some((subscriber, feed)), Some(player)) = (ends.subscriber, &self.player) {
             if let Some(live) = &player.live {
@@ -285,7 +292,9 @@ impl App {
             ));
             self.bus
                 .spawn(player::expire(player.store.clone(), stop.clone()));
-            watched("subscriber", Box::pin(subscriber.run(stop.clone())));
+            let (status, restarts) = (status.clone(), restarts.clone());
+            self.bus
+                .spawn(keep_running(subscriber, status, restarts, stop.clone()));
         }
     }
 }

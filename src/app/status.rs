@@ -59,8 +59,8 @@ pub(super) struct NodeStatus {
     mode: Mode,
     broker: String,
     parts: Parts,
-    /// Parts that ended by themselves, and why.
-    failures: Mutex<Vec<String>>,
+    /// Parts that ended by themselves and did not work since, and why.
+    failures: Mutex<BTreeMap<&'static str, String>>,
 }
 
 impl NodeStatus {
@@ -75,9 +75,25 @@ impl NodeStatus {
     }
 
     /// A part of the node ended by itself.
-    pub(super) fn failed(&self, part: &str, why: &str) {
+    pub(super) fn failed(&self, part: &'static str, why: &str) {
         tracing::error!(part, why, "a part of the node has ended");
-        self.failures.lock().push(format!("{part}: {why}"));
+        self.failures.lock().insert(part, why.to_owned());
+    }
+
+    /// Why parts ended, except for those that have a connection again.
+    fn ended<'a>(
+        &self,
+        parts: impl Iterator<Item = &'a (&'static str, Option<bool>)>,
+    ) -> Vec<String> {
+        let mut failures = self.failures.lock();
+        for (part, connected) in parts {
+            if *connected == Some(true) {
+                failures.remove(part);
+            }
+        }
+        let told = failures.iter();
+        told.map(|(part, why)| format!("{part}: {why}; it is started again"))
+            .collect()
     }
 
     fn ledger(&self) -> Value {
@@ -161,7 +177,7 @@ impl StatusSource for NodeStatus {
     }
 
     async fn health(&self) -> Vec<String> {
-        let mut reasons = self.failures.lock().clone();
+        let mut reasons = Vec::new();
         if let Some(station) = &self.parts.station
             && !station.is_connected()
         {
@@ -175,6 +191,9 @@ impl StatusSource for NodeStatus {
             ("publisher", recorder.map(|(_, _, p)| p.status().connected)),
             ("subscriber", player.map(|(_, s)| s.status().connected)),
         ];
+        let control = self.parts.station.as_ref();
+        let control = ("control", control.map(StationHandle::is_connected));
+        reasons.extend(self.ended(connected.iter().chain([&control])));
         for (part, connected) in connected {
             if connected == Some(false) {
                 let server = &self.broker;

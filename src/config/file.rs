@@ -64,7 +64,8 @@ forms! {
     Http {
         host: String, port: u16, downstream: OneOrMany<String>, service: String, tls: Tls,
         proxy_protocol: bool, upstream_ca: PathBuf, upstream_cert: PathBuf, upstream_key: PathBuf,
-        insecure_skip_verify: bool, max_connections: u32, connect_timeout: Span, response_timeout: Span,
+        insecure_skip_verify: bool, max_connections: u32, max_upstream_connections: u32,
+        connect_timeout: Span, response_timeout: Span, body_timeout: Span, write_timeout: Span,
         forwarded: Forwarded, routes: Vec<RouteForm>,
     }
     /// One of `http.routes`.

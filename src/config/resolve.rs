@@ -195,8 +195,13 @@ impl Resolver {
                 },
             ),
             max_connections: self.connections("http.max_connections", form.max_connections),
+            max_upstream_connections: form
+                .max_upstream_connections
+                .map(|count| self.connections("http.max_upstream_connections", Some(count))),
             connect_timeout: span(form.connect_timeout, 5),
             response_timeout: span(form.response_timeout, 60),
+            body_timeout: span(form.body_timeout, 300),
+            write_timeout: span(form.write_timeout, 60),
         })
     }
 

@@ -176,8 +176,12 @@ pub struct HttpSettings {
     pub proxy_protocol: bool,
     pub upstream_tls: UpstreamTls,
     pub max_connections: usize,
+    /// `None` for no limit of its own.
+    pub max_upstream_connections: Option<usize>,
     pub connect_timeout: Duration,
     pub response_timeout: Duration,
+    pub body_timeout: Duration,
+    pub write_timeout: Duration,
     pub forwarded: Forwarded,
     pub routes: Vec<RouteSettings>,
 }

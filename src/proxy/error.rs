@@ -111,6 +111,14 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// The upstream has all the connections that it may have.
+    #[error("no more connections to {upstream} are allowed, and {why}")]
+    Busy {
+        /// The upstream.
+        upstream: Arc<str>,
+        /// What became of the wait for one of them.
+        why: &'static str,
+    },
     /// The upstream took too long.
     #[error("{upstream} did not {what} in time")]
     Timeout {
@@ -187,6 +195,7 @@ impl Error {
         match self {
             Self::Connect { upstream, .. }
             | Self::Handshake { upstream, .. }
+            | Self::Busy { upstream, .. }
             | Self::Timeout { upstream, .. }
             | Self::Reset { upstream, .. }
             | Self::Protocol { upstream, .. } => Some(upstream),
@@ -202,6 +211,7 @@ impl Error {
             Self::SlowRequest => StatusCode::REQUEST_TIMEOUT,
             Self::Unsupported(_) => StatusCode::NOT_IMPLEMENTED,
             Self::Timeout { .. } => StatusCode::GATEWAY_TIMEOUT,
+            Self::Busy { .. } => StatusCode::SERVICE_UNAVAILABLE,
             Self::Connect { .. }
             | Self::Handshake { .. }
             | Self::Reset { .. }
@@ -223,6 +233,7 @@ impl Error {
             // UNAVAILABLE
             Self::Connect { .. }
             | Self::Handshake { .. }
+            | Self::Busy { .. }
             | Self::Reset { .. }
             | Self::Protocol { .. } => 14,
             // INTERNAL, as gRPC's own mapping has it for 400

@@ -20,6 +20,8 @@ pub struct Metrics {
     pub(super) in_flight: Gauge,
     pub(super) retries: Counter,
     pub(super) upstream_connections: Counter,
+    pub(super) upstream_waits: Counter,
+    pub(super) upstream_busy: Counter,
     pub(super) bytes_in: Counter,
     pub(super) bytes_out: Counter,
     pub(super) streams: Counter,
@@ -49,6 +51,8 @@ impl Default for Metrics {
             in_flight: Gauge::default(),
             retries: Counter::default(),
             upstream_connections: Counter::default(),
+            upstream_waits: Counter::default(),
+            upstream_busy: Counter::default(),
             bytes_in: Counter::default(),
             bytes_out: Counter::default(),
             streams: Counter::default(),
@@ -131,6 +135,11 @@ impl Metrics {
             "Connections made to upstreams.",
             &self.upstream_connections,
         );
+        let waits =
+            "Requests that waited, as their upstream had all the connections that it may have.";
+        registry.add("proxy_upstream_waits", waits, &self.upstream_waits);
+        let busy = "Those of them that were refused with 503.";
+        registry.add("proxy_upstream_busy", busy, &self.upstream_busy);
         registry.add(
             "proxy_upstream_failures",
             "Failures of upstreams by kind.",

@@ -104,9 +104,11 @@ fn run(shared: &Shared) {
             if let Err(error) = shared.save_if_moved() {
                 log_failure(&error);
             }
+            shared.tell_given_up();
             saved = Instant::now();
         }
         if call == Call::Stop {
+            shared.tell_last_given_up();
             return;
         }
     }

@@ -17,6 +17,7 @@ mod metrics;
 mod message;
 mod tail;
 mod given_up;
+mod paced_sum;
 mod ledger;
 mod state;
 mod queue;

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::atomic::{self, AtomicU64};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -10,6 +10,7 @@ use tokio::sync::Notify;
 use super::error::Error;
 use super::ledger::{Dropped, Ledger};
 use super::message::{self, ALL, GAP, ITEM, Key, Message, ids, key, span_of};
+use super::paced_sum::PacedSum;
 use super::state::State;
 use super::tail::Tail;
 use super::{Config, Metrics, Resend, Spool, Stats};
@@ -40,6 +41,7 @@ pub(super) struct Shared {
     /// Held by a run of expiry, so that one that returns leaves the limits kept.
     expiring: Mutex<()>,
     saved: Mutex<Key>,
+    given_up_log: Mutex<PacedSum>,
     /// Failed syncs that are counted already.
     sync_failures: AtomicU64,
 }
@@ -104,6 +106,7 @@ impl Shared {
             metrics,
             tail: Mutex::new(Tail::new(config.tail_bytes)),
             saved: Mutex::new(ledger.acknowledged()),
+            given_up_log: Mutex::default(),
             ledger: Mutex::new(ledger),
             news: Notify::new(),
             full: super::keeper::Bell::default(),
@@ -400,8 +403,18 @@ impl Shared {
             let reason = GapReason::SpoolLimit.as_str();
             let counter = self.metrics.dropped.get_or_create(&Reason { reason });
             counter.inc_by(numbers);
-            tracing::error!(numbers, "spool over its limit: dropped the oldest unsent");
+            log_given_up(self.given_up_log.lock().add(numbers, Instant::now()));
         }
+    }
+
+    /// Tells the log what was dropped and not told yet, where it is time.
+    pub(super) fn tell_given_up(&self) {
+        log_given_up(self.given_up_log.lock().due(Instant::now()));
+    }
+
+    /// Tells the log the rest of it.
+    pub(super) fn tell_last_given_up(&self) {
+        log_given_up(self.given_up_log.lock().rest());
     }
 
     /// Saves the acknowledged place where it moved.
@@ -450,6 +463,12 @@ impl Shared {
             .fetch_max(failures, atomic::Ordering::Relaxed);
         let news = failures.saturating_sub(counted);
         self.metrics.disk_errors.inc_by(news);
+    }
+}
+
+fn log_given_up(numbers: Option<u64>) {
+    if let Some(numbers) = numbers {
+        tracing::error!(numbers, "spool over its limit: dropped the oldest unsent");
     }
 }
 

@@ -37,6 +37,15 @@ pub enum Error {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// The batch, or an entry in it, is larger than the backend takes: trying again never helps.
+    #[error("store at {path} takes no batch this large")]
+    TooLarge {
+        /// The directory.
+        path: PathBuf,
+        /// Which limit.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// The store was closed.
     #[error("store is closed")]
     Closed,

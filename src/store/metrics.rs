@@ -76,6 +76,7 @@ impl Metrics {
             Error::Full(_) => "full",
             Error::Unavailable { .. } => "unavailable",
             Error::Corrupt { .. } => "corrupt",
+            Error::TooLarge { .. } => "too_large",
             Error::Closed => "closed",
         };
         self.errors.get_or_create(&Reason { reason }).inc();

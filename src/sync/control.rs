@@ -139,8 +139,8 @@ impl Station {
     /// Shows the node, takes calls and settings until `shutdown`; then says goodbye.
     ///
     /// # Errors
-    /// [`Error`] where it cannot go on.
-    pub async fn run(self, roles: Roles, shutdown: CancellationToken) -> Result<(), Error> {
+    /// [`Error`] where it cannot go on; it can be run again.
+    pub async fn run(&self, roles: Roles, shutdown: CancellationToken) -> Result<(), Error> {
         let mut messages = self.client.messages();
         let events = self.client.events();
         let mut connections = self.client.events();

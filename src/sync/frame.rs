@@ -68,11 +68,20 @@ impl Compression {
     }
 }
 
-/// The payload within a message, at most `limit` bytes of it where it was packed.
+/// The payload within a message, at most `limit` bytes of it, packed or not.
 ///
 /// # Errors
 /// [`FrameError`] where the frame is broken or holds more.
 pub fn unpack(message: &Bytes, limit: usize) -> Result<Bytes, FrameError> {
+    let out = beginning(message, limit.saturating_add(1))?;
+    if out.len() > limit {
+        return Err(FrameError::TooLarge { limit });
+    }
+    Ok(out)
+}
+
+/// What the payload within a message begins with, at most `limit` bytes.
+pub(super) fn beginning(message: &Bytes, limit: usize) -> Result<Bytes, FrameError> {
     if message.starts_with(&LZ4_MAGIC) {
         drain(lz4_flex::frame::FrameDecoder::new(&message[..]), limit)
     } else if message.starts_with(&ZSTD_MAGIC) {
@@ -83,20 +92,16 @@ pub fn unpack(message: &Bytes, limit: usize) -> Result<Bytes, FrameError> {
             .map_err(FrameError::Broken)?;
         drain(decoder, limit)
     } else {
-        Ok(message.clone())
+        Ok(message.slice(..message.len().min(limit)))
     }
 }
 
 fn drain(reader: impl Read, limit: usize) -> Result<Bytes, FrameError> {
     let mut out = Vec::new();
-    let past_limit = u64::try_from(limit).unwrap_or(u64::MAX).saturating_add(1);
     reader
-        .take(past_limit)
+        .take(u64::try_from(limit).unwrap_or(u64::MAX))
         .read_to_end(&mut out)
         .map_err(FrameError::Broken)?;
-    if out.len() > limit {
-        return Err(FrameError::TooLarge { limit });
-    }
     Ok(out.into())
 }
 

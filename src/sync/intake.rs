@@ -5,11 +5,15 @@
 
 use bytes::Bytes;
 
-use crate::record::{FingerprintRules, Item, NodeId, Record, RequestView, SequenceRange, wire};
+use crate::record::{
+    Beat, Epoch, FingerprintRules, Flow, Grpc, Headers, Item, Message, NodeId, Record, RequestView,
+    Segment, SequenceRange, wire,
+};
 use crate::store::Arrival;
 
 use super::frame::{self, FrameError};
 use super::notice::MAX_SEQUENCE;
+use super::places;
 
 /// What is wrong with a message on a topic for items.
 #[derive(Debug, thiserror::Error)]
@@ -23,6 +27,12 @@ pub(super) enum Malformed {
     /// The items.
     #[error(transparent)]
     Wire(#[from] wire::WireError),
+    /// Its items take more memory than a whole batch may.
+    #[error("message decodes to more than {limit} bytes")]
+    TooLarge {
+        /// The limit.
+        limit: usize,
+    },
     /// It holds nothing.
     #[error("message holds no item")]
     Empty,
@@ -47,6 +57,9 @@ pub(super) enum Malformed {
     Notice(#[from] super::notice::NoticeError),
 }
 
+/// A header's name and value.
+const PAIR_BYTES: usize = 2 * size_of::<Bytes>();
+
 /// What an item is called in a metric's label.
 pub(super) const fn kind(item: &Item) -> &'static str {
     match item {
@@ -61,20 +74,44 @@ pub(super) const fn kind(item: &Item) -> &'static str {
 #[derive(Debug)]
 pub(super) struct Intake {
     pub(super) rules: FingerprintRules,
+    /// Bytes of one message after unpacking.
     pub(super) max_decompressed: usize,
+    /// Bytes in memory that the items of one message may take.
+    pub(super) max_decoded: usize,
+}
+
+/// What a message held.
+#[derive(Debug)]
+pub(super) struct Taken {
+    /// Its items, each with the places that it takes.
+    pub(super) items: Vec<(SequenceRange, Arrival)>,
+    /// About how much memory they take.
+    pub(super) bytes: usize,
+}
+
+impl Malformed {
+    /// Whether only its size speaks against the message: then no later copy of it will be any smaller.
+    pub(super) const fn is_size(&self) -> bool {
+        matches!(
+            self,
+            Self::TooLarge { .. } | Self::Frame(FrameError::TooLarge { .. })
+        )
+    }
 }
 
 impl Intake {
-    /// The items of a message that came on a topic of `node`, each with the places that it takes.
-    pub(super) fn read(
-        &self,
-        node: &NodeId,
-        payload: &Bytes,
-    ) -> Result<Vec<(SequenceRange, Arrival)>, Malformed> {
+    /// The items of a message that came on a topic of `node`.
+    pub(super) fn read(&self, node: &NodeId, payload: &Bytes) -> Result<Taken, Malformed> {
         let message = frame::unpack(payload, self.max_decompressed)?;
         let mut arrivals = Vec::new();
+        let mut bytes = message.len();
         for decoded in wire::decode_all(&message) {
             let decoded = decoded?;
+            bytes = bytes.saturating_add(structure_bytes(&decoded.item));
+            if bytes > self.max_decoded {
+                let limit = self.max_decoded;
+                return Err(Malformed::TooLarge { limit });
+            }
             let range = place(&decoded.item, node)?;
             let fingerprint = match &decoded.item {
                 Item::Record(Record::Exchange(exchange)) => Some(
@@ -94,11 +131,55 @@ impl Intake {
         if arrivals.is_empty() {
             return Err(Malformed::Empty);
         }
-        Ok(arrivals)
+        Ok(Taken {
+            items: arrivals,
+            bytes,
+        })
+    }
+
+    /// The places of a message that is refused for its size, as far as the part of it that may be unpacked tells.
+    pub(super) fn places(&self, node: &NodeId, payload: &Bytes) -> Vec<(Epoch, SequenceRange)> {
+        let Ok(start) = frame::beginning(payload, self.max_decompressed) else {
+            return Vec::new();
+        };
+        places::of(&start, node)
     }
 }
 
-fn place(item: &Item, node: &NodeId) -> Result<SequenceRange, Malformed> {
+/// What an item takes beside the bytes of the message, which its bodies are slices of.
+fn structure_bytes(item: &Item) -> usize {
+    let pairs = |headers: &Headers| headers.iter().count() * PAIR_BYTES;
+    let inner = match item {
+        Item::Record(Record::Exchange(exchange)) => {
+            let (request, response) = (&exchange.request, exchange.response.as_ref());
+            let of_response = response.map_or(0, |response| {
+                let interim = response.informational.iter();
+                let interim: usize = interim
+                    .map(|(_, headers)| PAIR_BYTES + pairs(headers))
+                    .sum();
+                pairs(&response.headers) + pairs(&response.trailers) + interim
+            });
+            size_of_val(&**exchange)
+                + flow_bytes(&exchange.flow)
+                + pairs(&request.headers)
+                + pairs(&request.trailers)
+                + of_response
+        }
+        Item::Segments(batch) => batch.segments.len() * size_of::<Segment>(),
+        Item::Record(Record::Stream(_)) | Item::Chunk(_) | Item::Gap(_) => 0,
+    };
+    size_of::<(NodeId, SequenceRange, Arrival)>() + inner
+}
+
+fn flow_bytes(flow: &Flow) -> usize {
+    let calls = flow.grpc.as_ref().map_or(0, |grpc| {
+        let listed = grpc.request.first.len() + grpc.response.first.len();
+        size_of::<Grpc>() + listed * size_of::<Message>()
+    });
+    calls + flow.pace.len() * size_of::<Beat>()
+}
+
+pub(super) fn place(item: &Item, node: &NodeId) -> Result<SequenceRange, Malformed> {
     let origin = item.origin();
     if origin.node != *node {
         return Err(Malformed::ForeignNode {
@@ -124,6 +205,7 @@ mod tests {
         Intake {
             rules: FingerprintRules::default(),
             max_decompressed: 1 << 20,
+            max_decoded: 1 << 20,
         }
     }
 
@@ -136,7 +218,7 @@ mod tests {
         let payload = message(&[exchange("rec", 1, 7), gap("rec", 1, 8, 3)]);
         for compression in [Compression::None, Compression::Lz4, Compression::Zstd] {
             let packed = compression.pack(payload.to_vec());
-            let read = intake().read(&node("rec"), &packed).unwrap();
+            let read = intake().read(&node("rec"), &packed).unwrap().items;
             let places: Vec<_> = read.iter().map(|(r, _)| (r.first, r.last)).collect();
             assert_eq!(places, [(7, 7), (8, 10)]);
             assert!(read[0].1.fingerprint.is_some() && read[1].1.fingerprint.is_none());
@@ -165,6 +247,17 @@ mod tests {
         }
     }
 
+    #[test]
+    fn small_items_that_take_much_memory_are_refused_by_what_they_take() {
+        let many: Vec<_> = (1..=6000).map(|seq| gap("rec", 1, seq, 1)).collect();
+        let payload = message(&many);
+        assert!(payload.len() < intake().max_decompressed);
+        let error = intake().read(&node("rec"), &payload).unwrap_err();
+        assert!(error.is_size(), "{error}");
+        let places = intake().places(&node("rec"), &payload);
+        assert_eq!(places.len(), 6000);
+    }
+
     proptest! {
         #[test]
         fn no_bytes_make_it_panic(at in any::<prop::sample::Index>(), byte in any::<u8>()) {
@@ -172,7 +265,7 @@ mod tests {
             let at = at.index(payload.len());
             payload[at] = byte;
             let read = intake().read(&node("rec"), &payload.into());
-            prop_assert!(read.map_or(true, |items| items.len() <= 2));
+            prop_assert!(read.map_or(true, |taken| taken.items.len() <= 2));
         }
     }
 }

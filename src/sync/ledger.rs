@@ -146,6 +146,32 @@ impl Ledger {
         self.note(node, epoch, range, Fate::Lost).unwrap_or(0)
     }
 
+    /// Turns what arrived since the last commit, which `changed` tells, into losses: no store takes it. Tells how many
+    /// numbers that is.
+    pub(super) fn refused(&mut self, changed: Vec<News>) -> u64 {
+        let mut lost = 0;
+        for news in changed {
+            let count = news.arrived.ranges().map(|range| range.count()).sum();
+            lost += count;
+            if let Some(life) = self.life(&news.node, news.epoch) {
+                let was = &life.coverage;
+                let losses = was.lost().saturating_add(count);
+                life.coverage =
+                    Coverage::restore(was.watermark(), was.above(), was.dropped(), losses);
+            }
+            let (node, epoch) = (news.node.clone(), news.epoch);
+            let kept = self.changed.entry((node.clone(), epoch));
+            let kept = kept.or_insert_with(|| News::of(node, epoch));
+            for range in news.arrived.ranges().chain(news.lost.ranges()) {
+                kept.lost.observe(range);
+            }
+            for range in news.dropped.ranges() {
+                kept.dropped.observe(range);
+            }
+        }
+        lost
+    }
+
     /// Notes how far a recorder says it has published.
     pub(super) fn announced(&mut self, node: &NodeId, epoch: Epoch, highest: u64) {
         if let Some(life) = self.life(node, epoch) {

@@ -49,6 +49,8 @@ pub struct Metrics {
     pub unaccounted: Counter,
     /// Messages that could not be read.
     pub quarantined: Counter,
+    /// Those of them that decode to more than a message may, or that the store has no room for in one entry.
+    pub too_large: Counter,
     /// Requests to recorders to send again, by `answered`, `failed`.
     pub resends_asked: Family<Reason, Counter>,
     /// Commits that the store refused, by what it said.
@@ -89,6 +91,7 @@ impl Default for Metrics {
             dropped_told: Family::default(),
             unaccounted: Counter::default(),
             quarantined: Counter::default(),
+            too_large: Counter::default(),
             resends_asked: Family::default(),
             store_failures: Family::default(),
             commit_seconds: duration_histogram(),
@@ -199,6 +202,11 @@ impl Metrics {
             "sync_quarantined",
             "Messages that could not be read.",
             &self.quarantined,
+        );
+        r.add(
+            "sync_too_large",
+            "Messages of these that decode to more than a message may, or that the store never takes.",
+            &self.too_large,
         );
         r.add(
             "sync_resends_asked",

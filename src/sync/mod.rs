@@ -21,6 +21,7 @@ mod unacked;
 mod flow;
 mod publisher;
 mod intake;
+mod places;
 mod ledger;
 mod repair;
 mod quarantine;

@@ -29,4 +29,6 @@ mod large_body_test;
 mod ledger_test;
 mod config_test;
 mod bad_input_test;
+mod passage_test;
+mod exhaustion_test;
 mod api_test;

@@ -8,10 +8,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use qproxy::mqtt_client::client::{Event, MqttClient, MqttConfig};
 use qproxy::mqtt_client::codec::{Ack, Packet, PacketId, Publish, QoS, ReasonCode};
-use qproxy::mqtt_client::error::{Disconnected, Error};
+use qproxy::mqtt_client::error::{Disconnected, Error, QueryError};
 use qproxy::mqtt_client::persistence::{
     Change, Journal, JournalOptions, Persistence, PersistenceError, Saved,
 };
@@ -378,4 +379,37 @@ async fn persistence_without_a_lasting_session_is_refused() {
     });
     let refused = client.start().await;
     assert!(matches!(refused, Err(Error::Config(_))), "{refused:?}");
+}
+
+#[tokio::test]
+async fn a_query_whose_caller_gave_up_is_neither_sent_later_nor_kept() {
+    let (_folder, path) = folder();
+    let peer = Peer::bind().await;
+    let mut config = lasting(peer.config(), &path).await;
+    config.query.timeout = Duration::from_secs(1);
+    let store = config.persistence.clone().unwrap();
+    let client = MqttClient::new(config);
+    let (connected, mut server) = tokio::join!(client.connect(), peer.accept());
+    connected.unwrap();
+    let answering = async {
+        server.grant().await;
+        let request = server.publish().await;
+        server.puback(&request).await;
+        let to = request.topic.replace("t/_q/", "_r/");
+        server.message(&format!("{to}/ok"), "answer", 0).await;
+    };
+    let (answer, ()) = tokio::join!(client.query("t", ""), answering);
+    assert_eq!(answer.unwrap(), "answer");
+    drop(server);
+    eventually("the break is seen", || async { !client.is_connected() }).await;
+    let error = client.query("t", "").await.unwrap_err();
+    assert!(
+        matches!(error, Error::Query(QueryError::Timeout(_))),
+        "{error:?}"
+    );
+    let saved = store.load("tested").unwrap();
+    assert_eq!(saved.queued().count() + saved.in_flight().len(), 0);
+    let mut server = peer.resume().await;
+    let _token = client.try_publish("after", "", QoS::AtLeastOnce).unwrap();
+    assert_eq!(server.publish().await.topic, "after");
 }

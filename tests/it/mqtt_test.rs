@@ -824,3 +824,22 @@ async fn a_responder_answers_each_request_once_and_says_when_it_is_busy() {
     let (stopped, ()) = tokio::join!(responder.stop(), unsubscribe);
     stopped.unwrap();
 }
+
+#[tokio::test]
+async fn a_handler_that_panics_at_the_call_does_not_end_the_responder() {
+    let peer = Peer::bind().await;
+    let (client, mut connection) = connected(&peer, peer.config()).await;
+    let handler = |request: qproxy::mqtt_client::client::Request| {
+        assert_ne!(request.payload, "bad");
+        async move { Ok(request.payload) }
+    };
+    let (responder, _) = tokio::join!(client.respond("t", handler), connection.grant());
+    let _responder = responder.unwrap();
+    connection.message("t/_q/me/1", "bad", 0).await;
+    connection.message("t/_q/me/2", "good", 0).await;
+    let answer = soon("the other's answer", connection.publish()).await;
+    assert_eq!(
+        (&*answer.topic, &answer.payload[..]),
+        ("_r/me/2/ok", &b"good"[..])
+    );
+}

@@ -12,6 +12,7 @@ mod origin;
 mod http2_support;
 
 mod bodies;
+mod crowds;
 mod edge;
 mod failures;
 mod framing;
@@ -20,6 +21,7 @@ mod http2;
 mod interim;
 mod lifecycle;
 mod routes;
+mod slow;
 mod tcp;
 mod tls;
 

@@ -114,7 +114,7 @@ impl Recorder {
         let spool = spool::Config::new(directory.path().join("spool"), node(RECORDER));
         let spool = Spool::open(spool, spool::Metrics::default()).unwrap();
         let metrics = Metrics::default();
-        let (publisher, handle) = Publisher::new(
+        let (mut publisher, handle) = Publisher::new(
             config,
             endpoint.clone(),
             node(RECORDER),
@@ -129,7 +129,8 @@ impl Recorder {
             publisher: Some(handle.clone()),
         };
         let mut tasks = Tasks::new();
-        tasks.tasks.spawn(publisher.run(tasks.stop.clone()));
+        let stop = tasks.stop.clone();
+        tasks.tasks.spawn(async move { publisher.run(stop).await });
         let stop = tasks.stop.clone();
         tasks.tasks.spawn(async move { bus.run(roles, stop).await });
         Self {
@@ -172,6 +173,8 @@ impl Player {
         let store_is = Arc::new(Moody {
             inner: store.clone(),
             full: AtomicBool::new(false),
+            too_small: AtomicBool::new(false),
+            largest: AtomicUsize::new(0),
         });
         let (bus, station) = station(endpoint, PLAYER);
         let metrics = Metrics::default();
@@ -199,7 +202,8 @@ impl Player {
             publisher: None,
         };
         let mut tasks = Tasks::new();
-        tasks.tasks.spawn(subscriber.run(tasks.stop.clone()));
+        let stop = tasks.stop.clone();
+        tasks.tasks.spawn(async move { subscriber.run(stop).await });
         let stop = tasks.stop.clone();
         tasks.tasks.spawn(async move { bus.run(roles, stop).await });
         Self {
@@ -305,13 +309,25 @@ async fn records(store: &Embedded) -> u64 {
 struct Moody {
     inner: Arc<Embedded>,
     full: AtomicBool,
+    /// It takes no batch that holds anything.
+    too_small: AtomicBool,
+    /// The bytes of the largest batch so far.
+    largest: AtomicUsize,
 }
 
 #[async_trait::async_trait]
 impl Store for Moody {
     async fn put(&self, batch: store::Batch) -> Result<store::Receipt, store::Error> {
+        let bytes = batch.arrivals.iter().map(|item| item.decoded.raw.len());
+        self.largest.fetch_max(bytes.sum(), Ordering::Relaxed);
         if self.full.load(Ordering::Relaxed) {
             return Err(store::Error::Full("no room, says the test".to_owned()));
+        }
+        if self.too_small.load(Ordering::Relaxed) && !batch.arrivals.is_empty() {
+            return Err(store::Error::TooLarge {
+                path: "a test".into(),
+                source: "it is too large".into(),
+            });
         }
         self.inner.put(batch).await
     }
@@ -605,6 +621,99 @@ async fn what_cannot_be_read_is_quarantined_and_stops_nothing() {
         quarantine[1].reason
     );
     recorder.tasks.stop().await;
+    player.tasks.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_that_unpacks_to_too_much_is_refused_once_and_its_places_are_lost() {
+    const BOMB_BYTES: usize = 64 << 20;
+    let rig = Rig::start().await;
+    let player = rig.player();
+    eventually("player is connected", || async {
+        player.handle.status().connected
+    })
+    .await;
+    let outsider = rig.outsider().await;
+    let (epoch, ids) = (Epoch(1), IdSource::default());
+    let topic = "qproxy/traffic/rec/shop/http/GET/200";
+    for (seq, packing) in [(1, Compression::Zstd), (2, Compression::Lz4)] {
+        let bomb = packing.pack(encoded(&exchange(epoch, seq, BOMB_BYTES, &ids)).to_vec());
+        assert!(bomb.len() < BOMB_BYTES / 200, "{} bytes", bomb.len());
+        let sent = outsider.publish(topic, bomb, QoS::AtLeastOnce).await;
+        sent.unwrap();
+    }
+    let small = encoded(&exchange(epoch, 3, 10, &ids));
+    let sent = outsider.publish(topic, small, QoS::AtLeastOnce).await;
+    sent.unwrap();
+
+    let life = player.has(epoch, 3).await;
+    assert_eq!((life.stored, life.lost, life.missing), (1, 2, 0));
+    assert_eq!(records(&player.store).await, 1);
+    assert_eq!(player.metrics.too_large.get(), 2);
+    let quarantine = player.handle.status().quarantine;
+    let said = |at: usize| quarantine[at].reason.contains("unpacks to more than");
+    assert!(
+        said(0) && said(1) && quarantine.len() == 2,
+        "{quarantine:?}"
+    );
+    eventually("the losses are committed", || async {
+        let settled = player.store.settled().await.unwrap();
+        settled.iter().any(|life| life.coverage.lost() == 2)
+    })
+    .await;
+
+    let mut recorder = rig.recorder();
+    recorder.record(10);
+    player.has(recorder.spool.epoch(), 10).await;
+    assert_eq!(player.metrics.too_large.get(), 2, "none comes again");
+    recorder.tasks.stop().await;
+    player.tasks.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_no_store_takes_is_lost_and_not_tried_for_ever() {
+    let rig = Rig::start().await;
+    let player = rig.player();
+    player.store_is.too_small.store(true, Ordering::Relaxed);
+    let mut recorder = rig.recorder();
+    recorder.record(20);
+    let life = player.has(recorder.spool.epoch(), 20).await;
+    assert_eq!((life.stored, life.lost), (0, 20));
+    player.store_is.too_small.store(false, Ordering::Relaxed);
+    recorder.record(10);
+    let life = player.has(recorder.spool.epoch(), 30).await;
+    assert_eq!((life.stored, life.lost), (10, 20));
+    assert_eq!(records(&player.store).await, 10);
+    assert_eq!(player.metrics.lost.get(), 20);
+    recorder.tasks.stop().await;
+    player.tasks.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_queue_of_messages_that_unpack_to_much_is_stored_part_by_part() {
+    const BODY_BYTES: usize = 12 << 20;
+    let rig = Rig::start().await;
+    let player = rig.player();
+    eventually("player is connected", || async {
+        player.handle.status().connected
+    })
+    .await;
+    // What waits at the store piles up in front of it, packed.
+    player.store_is.full.store(true, Ordering::Relaxed);
+    let outsider = rig.outsider().await;
+    let (epoch, ids) = (Epoch(1), IdSource::default());
+    for seq in 1..=12 {
+        let item = encoded(&exchange(epoch, seq, BODY_BYTES, &ids));
+        let packed = Compression::Zstd.pack(item.to_vec());
+        let topic = "qproxy/traffic/rec/shop/http/GET/200";
+        let sent = outsider.publish(topic, packed, QoS::AtLeastOnce).await;
+        sent.unwrap();
+    }
+    player.store_is.full.store(false, Ordering::Relaxed);
+    let life = player.has(epoch, 12).await;
+    assert_eq!((life.stored, life.lost), (12, 0));
+    let largest = player.store_is.largest.load(Ordering::Relaxed);
+    assert!(largest <= 48 << 20, "a batch of {largest} bytes");
     player.tasks.stop().await;
 }
 

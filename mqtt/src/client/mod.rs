@@ -112,8 +112,9 @@ impl MqttClient {
         receiver.await.unwrap_or(Err(Error::Stopped))
     }
 
-    /// Connects in the background and never gives up; see [`MqttClient::events`] for how it goes. Publishes are
-    /// queued until there is a connection.
+    /// Connects in the background, and tries again however often it fails; see [`MqttClient::events`] for how it goes.
+    /// Publishes are queued until there is a connection. Only one thing stops it, with [`Event::Stopped`]: another client
+    /// that seems to have the same id (`takeover`).
     ///
     /// ```no_run
     /// # async fn example(client: qproxy_mqtt::MqttClient) -> Result<(), qproxy_mqtt::Error> {

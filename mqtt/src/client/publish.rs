@@ -12,10 +12,13 @@ use crate::codec::{self, PacketId, Publish, PublishProperties, QoS, ReasonCode, 
 use crate::driver::{Shared, keep};
 use crate::error::Error;
 use crate::options::whole_seconds;
-use crate::queue::Queued;
+use crate::queue::{Kept, Queued};
 use crate::topic;
 
 use super::{MqttClient, PublishOptions};
+
+/// What a PUBLISH has beside topic and payload at most, in bytes: type, length in four, length of the topic, and id.
+const LONGEST_HEAD: usize = 9;
 
 /// The outcome of a deferred publish; a future. Dropping it does not take the message back.
 ///
@@ -172,7 +175,12 @@ pub(super) fn prepare(
     options: PublishOptions,
 ) -> Result<(Queued, PublishToken), Error> {
     topic::validate_topic(&topic)?;
-    check_size(shared, 9 + topic.as_bytes().len() + payload.len())?;
+    let overhead = match shared.config.protocol {
+        Version::V311 => LONGEST_HEAD,
+        // The length of the properties, also where there are none.
+        Version::V5 => LONGEST_HEAD + 1,
+    };
+    check_size(shared, overhead + topic.as_bytes().len() + payload.len())?;
     let (sender, receiver) = oneshot::channel();
     let PublishOptions { qos, retain, .. } = options;
     let mut publish = Publish {
@@ -195,6 +203,7 @@ pub(super) fn prepare(
             publish,
             expires,
             done: Some(sender),
+            kept: Kept::Yes,
             number: None,
             saved: None,
         },
@@ -238,5 +247,33 @@ pub(super) fn check_size(shared: &Shared, size: usize) -> Result<(), Error> {
         Err(Error::TooLarge { size, limit })
     } else {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::MqttConfig;
+    use crate::codec::MAX_REMAINING_LENGTH;
+
+    #[test]
+    fn the_largest_message_is_a_byte_shorter_in_5_0_which_writes_the_length_of_no_properties() {
+        for (protocol, head) in [(Version::V311, 4), (Version::V5, 5)] {
+            let client = MqttClient::new(MqttConfig {
+                protocol,
+                max_packet_size: MAX_REMAINING_LENGTH + 5,
+                ..MqttConfig::default()
+            });
+            let refused = |bytes| {
+                // Never written to, so no memory stands behind it.
+                let payload = vec![0; bytes];
+                client.try_publish("t", payload, QoS::AtLeastOnce).err()
+            };
+            let largest = MAX_REMAINING_LENGTH - head - 1;
+            let error = refused(largest);
+            assert!(matches!(error, Some(Error::NotConnected)), "{error:?}");
+            let error = refused(largest + 1);
+            assert!(matches!(error, Some(Error::TooLarge { .. })), "{error:?}");
+        }
     }
 }

@@ -15,6 +15,7 @@ use crate::codec::{Publish, QoS, ReasonCode, Text, Version};
 use crate::driver::Shared;
 use crate::error::{Error, QueryError};
 use crate::options::MqttConfig;
+use crate::queue::Kept;
 use crate::random;
 use crate::stats::Counters;
 
@@ -81,16 +82,15 @@ impl Queries {
         }
     }
 
-    /// In MQTT 5.0 a request says what its topic says, for responders that look there, and is of no use when the
-    /// caller has given up.
+    /// A request is of no use when the caller has given up. In MQTT 5.0 it says what its topic says, for responders that
+    /// look there.
     fn options(&self, id: &str, shared: &Shared) -> PublishOptions {
-        let options = PublishOptions::new(QoS::AtLeastOnce);
+        let options = PublishOptions::new(QoS::AtLeastOnce).expiry(shared.config.query.timeout);
         match shared.config.protocol {
             Version::V311 => options,
             Version::V5 => options
                 .response_topic(format!("{}{id}", self.prefix))
-                .correlation_data(id.to_owned())
-                .expiry(shared.config.query.timeout),
+                .correlation_data(id.to_owned()),
         }
     }
 
@@ -191,7 +191,8 @@ async fn ask(shared: &Shared, topic: &str, payload: Bytes) -> Result<Bytes, Erro
     let level = &shared.config.query.request_level;
     let address = Text::from(format!("{topic}/{level}/{}/{id}", queries.caller));
     let options = queries.options(&id, shared);
-    let (queued, token) = publish::prepare(shared, address, payload, options)?;
+    let (mut queued, token) = publish::prepare(shared, address, payload, options)?;
+    queued.kept = Kept::No;
     shared.queue.publish(queued).await?;
     tokio::pin!(answered);
     tokio::select! {

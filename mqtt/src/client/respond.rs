@@ -2,17 +2,18 @@
 
 use std::collections::{HashSet, VecDeque};
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use tokio::task::{JoinHandle, JoinSet};
 use tracing::warn;
 
-use crate::codec::{QoS, Text};
+use crate::codec::{self, PacketId, QoS, Text};
 use crate::driver::Shared;
 use crate::error::Error;
 use crate::inbox::Messages;
 use crate::message::Message;
+use crate::queue::Queued;
 
 use super::answer::{PART, Part, STATUS, Status};
 use super::subscribe::{subscribe, unsubscribe};
@@ -83,6 +84,10 @@ impl MqttClient {
     /// Handlers run side by side, up to `max_handlers`; beyond, callers hear "busy". `Ok` is the answer, `Err` an
     /// error answer. A repeat of a request is not handled again. Where the handler panics, the caller times out.
     ///
+    /// A long answer goes out in parts, but in one piece, or as an error where that is over a limit, to a Response Topic
+    /// that is not of the form that [`MqttClient::query`] gives it. In MQTT 5.0 whoever asks picks the topic of the answer:
+    /// the server's access list has to say where a responder may publish.
+    ///
     /// ```no_run
     /// # async fn example(client: qproxy_mqtt::MqttClient) -> Result<(), qproxy_mqtt::Error> {
     /// let responder = client
@@ -130,6 +135,7 @@ where
 {
     let mut seen = Seen::new(shared.config.query.remembered_requests);
     let mut handlers = JoinSet::new();
+    let handler = Arc::new(handler);
     loop {
         let message = tokio::select! {
             Some(finished) = handlers.join_next() => {
@@ -159,10 +165,10 @@ where
             }
             continue;
         }
-        let answered = handler(request);
-        let shared = shared.clone();
+        let (shared, handler) = (shared.clone(), handler.clone());
         handlers.spawn(async move {
-            let result = answered.await;
+            // Called in here: a handler that panics before it returns its future must not take the responder along.
+            let result = handler(request).await;
             if let Err(error) = answer(&shared, &reply_to, result).await {
                 warn!(%error, "could not answer a query");
             }
@@ -190,13 +196,29 @@ enum ReplyTo {
     /// To levels under `_r/{caller}/{correlation}`.
     Levels(String),
     /// Where a request of MQTT 5.0 wants it, with what it wants back.
-    Response(Text, Option<Bytes>),
+    Response(Text, Option<Bytes>, Parts),
+}
+
+/// Whether the caller can join a long answer that comes in parts.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Parts {
+    Joined,
+    /// Its Response Topic is none of ours: a program that takes the first part for the whole.
+    Unknown,
 }
 
 impl ReplyTo {
     fn new(shared: &Shared, message: &Message, asker: &str) -> Self {
         match message.response_topic() {
-            Some(topic) => Self::Response(topic.clone(), message.correlation_data().cloned()),
+            Some(topic) => {
+                // Callers of ours name caller and correlation there too, below whatever root they have.
+                let root = topic.strip_suffix(asker);
+                let parts = match root.and_then(|root| root.strip_suffix('/')) {
+                    Some(_) => Parts::Joined,
+                    None => Parts::Unknown,
+                };
+                Self::Response(topic.clone(), message.correlation_data().cloned(), parts)
+            }
             None => Self::Levels(format!("{}/{asker}", shared.config.query.reply_root)),
         }
     }
@@ -205,7 +227,7 @@ impl ReplyTo {
         let options = PublishOptions::new(QoS::AtLeastOnce);
         match self {
             Self::Levels(root) => (Text::from(format!("{root}/{}", part.levels())), options),
-            Self::Response(topic, correlation) => {
+            Self::Response(topic, correlation, _) => {
                 let mut options = options;
                 if let Some(correlation) = correlation {
                     options = options.correlation_data(correlation.clone());
@@ -231,6 +253,9 @@ async fn answer(
         Err(error) => return send(shared, reply_to, Status::Error.into(), error).await,
         Ok(answer) => answer,
     };
+    if matches!(reply_to, ReplyTo::Response(.., Parts::Unknown)) {
+        return answer_whole(shared, reply_to, answer).await;
+    }
     let size = shared.config.query.part_bytes.max(1);
     let mut number = 0;
     while answer.len() > size {
@@ -246,6 +271,38 @@ async fn answer(
         number: (number > 0).then_some(number),
     };
     send(shared, reply_to, last, answer).await
+}
+
+/// In one piece, or else an error answer: what is over a limit would fail without a word to the caller.
+async fn answer_whole(shared: &Shared, to: &ReplyTo, answer: Bytes) -> Result<(), Error> {
+    let bytes = answer.len();
+    let (topic, options) = to.address(Status::Ok.into());
+    let refused = match publish::prepare(shared, topic, answer, options) {
+        Ok((mut queued, _)) => match over_server_limit(shared, &mut queued)? {
+            None => return shared.queue.publish(queued).await,
+            Some(limit) => format!("an answer of {bytes} bytes does not fit into {limit}"),
+        },
+        Err(Error::TooLarge { limit, .. }) => {
+            format!("an answer of {bytes} bytes does not fit into {limit}")
+        }
+        Err(error) => return Err(error),
+    };
+    send(shared, to, Status::Error.into(), refused.into()).await
+}
+
+/// The largest packet that the server of the latest connection takes, where this one is larger.
+fn over_server_limit(shared: &Shared, queued: &mut Queued) -> Result<Option<usize>, Error> {
+    let terms = shared.terms.lock().unwrap_or_else(PoisonError::into_inner);
+    let Some(limit) = terms.as_ref().map(|terms| terms.max_packet_size) else {
+        return Ok(None);
+    };
+    drop(terms);
+    let mut head = BytesMut::new();
+    queued.publish.id = Some(PacketId::MIN);
+    codec::encode_publish_head(&queued.publish, shared.config.protocol, &mut head)?;
+    queued.publish.id = None;
+    let size = head.len() + queued.publish.payload.len();
+    Ok((size > limit).then_some(limit))
 }
 
 /// Waits for room in the queue, but not for the acknowledgement: the caller asks again if it hears nothing.

@@ -3,7 +3,7 @@
 //! Every decode error ends the connection (section 4.8), so each names the rule that was broken, for whoever has to
 //! find out which side is at fault.
 
-use super::{Kind, ReasonCode, Version};
+use super::{Kind, MAX_REPEATED_PROPERTIES, ReasonCode, Version};
 use crate::topic::TopicError;
 
 /// Why bytes are not a legal packet.
@@ -147,6 +147,14 @@ pub enum DecodeError {
         /// Its identifier.
         id: u8,
     },
+    /// A property that may come more than once comes more often than is taken.
+    #[error("property {id:#04x} stands more than {MAX_REPEATED_PROPERTIES} times in {kind}")]
+    TooManyProperties {
+        /// Packet it stands in.
+        kind: Kind,
+        /// Its identifier.
+        id: u8,
+    },
     /// A value that is out of range, such as 0 where that would mean nothing.
     #[error("property {id:#04x} in {kind} has a value that is not allowed (MQTT 5.0 section 3)")]
     PropertyValue {
@@ -176,6 +184,7 @@ impl DecodeError {
     pub const fn reason(&self) -> ReasonCode {
         match self {
             Self::TooLarge { .. } => ReasonCode::PacketTooLarge,
+            Self::TooManyProperties { .. } => ReasonCode::QuotaExceeded,
             Self::ProtocolName | Self::ProtocolLevel(_) => ReasonCode::UnsupportedProtocolVersion,
             Self::Topic {
                 kind: Kind::Subscribe | Kind::Unsubscribe,

@@ -25,6 +25,7 @@ pub use packet::{
     Publish, PublishProperties, QoS, RetainHandling, SubAck, Subscribe, SubscribeProperties,
     Subscription, SubscriptionId, UnsubAck, Unsubscribe, UserProperty, Will, WillProperties,
 };
+pub use properties::MAX_REPEATED_PROPERTIES;
 pub use reason::ReasonCode;
 pub use text::Text;
 pub use version::Version;

@@ -12,7 +12,7 @@ use crate::client::PublishToken;
 use crate::codec::{Publish, QoS};
 use crate::error::{Disconnected, Error};
 use crate::persistence::{Change, InFlight, PersistenceError};
-use crate::queue::Queued;
+use crate::queue::{Kept, Queued};
 use crate::session::SessionChange;
 
 use super::latency::Waiting;
@@ -44,6 +44,7 @@ pub(crate) fn restore(
             expires: expiry(publish),
             publish: publish.clone(),
             done: None,
+            kept: Kept::Yes,
             number: Some(number),
             saved: None,
         }));
@@ -141,7 +142,7 @@ pub(super) fn save_arrivals(shared: &Shared) {
     let mut arrivals = shared.queue.take_arrivals();
     let mut changes = Vec::new();
     for queued in &mut arrivals {
-        if queued.publish.qos == QoS::AtMostOnce {
+        if queued.publish.qos == QoS::AtMostOnce || queued.kept == Kept::No {
             continue;
         }
         let number = shared.next_number.fetch_add(1, Ordering::Relaxed);

@@ -23,7 +23,7 @@ use tokio::time::Instant;
 use tracing::{Instrument, debug, info_span, warn};
 
 use crate::client::query::Queries;
-use crate::codec::ReasonCode;
+use crate::codec::{ReasonCode, Version};
 use crate::error::{ConnectError, Disconnected, Error};
 use crate::inbox::{Delivery, Inbox, Place};
 use crate::message::Message;
@@ -207,11 +207,11 @@ pub(crate) struct Driver {
     /// Since when the same message has been parked.
     parked_since: Option<Instant>,
     attempt: u32,
-    /// The server to try, counted over all attempts; it stays where it is as long as the server answers.
+    /// The server to try, counted over all attempts; it stays where it is as long as that server serves.
     server: usize,
     /// Servers tried in vain since the last pause.
     tried: usize,
-    /// Connections in a row that the server closed at once.
+    /// Connections in a row that ended at once as if another client had taken the session over.
     short_connections: u32,
     was_connected: bool,
     /// Changes of the session that are not saved yet.
@@ -309,8 +309,12 @@ impl Driver {
             return Next::Leave(self.undelivered());
         }
         debug!(reason = %Chain(&ended), "disconnected");
-        if let Some(error) = self.taken_over(&ended, since.elapsed()) {
+        let lasted = since.elapsed();
+        if let Some(error) = self.taken_over(&ended, lasted) {
             return Next::Leave(Err(error));
+        }
+        if self.sends_away(&ended, lasted) {
+            self.server = self.server.wrapping_add(1);
         }
         self.pause().await
     }
@@ -337,13 +341,16 @@ impl Driver {
         self.pause().await
     }
 
-    /// Counts connections that the server closed right after accepting them.
+    /// Counts connections that ended as if another client had the id. A server of 5.0 says so; one of 3.1.1 just closes,
+    /// and right after accepting that is what it most likely means.
     fn taken_over(&mut self, ended: &Disconnected, lasted: Duration) -> Option<Error> {
         let takeover = self.shared.config.takeover;
-        let closed = match ended {
-            Disconnected::Closed | Disconnected::Io(_) => true,
-            Disconnected::Server(said) => said.reason == ReasonCode::SessionTakenOver,
-            _ => false,
+        let closed = match self.shared.config.protocol {
+            Version::V311 => matches!(ended, Disconnected::Closed | Disconnected::Io(_)),
+            Version::V5 => matches!(
+                ended,
+                Disconnected::Server(said) if said.reason == ReasonCode::SessionTakenOver
+            ),
         };
         if lasted > takeover.within {
             self.attempt = 0;
@@ -355,6 +362,22 @@ impl Driver {
         self.short_connections += 1;
         let reached = takeover.connections != 0 && self.short_connections >= takeover.connections;
         reached.then_some(Error::TakenOver(self.short_connections))
+    }
+
+    /// Whether the next server is the better one to try: this one says so, or accepts and does not serve.
+    fn sends_away(&self, ended: &Disconnected, lasted: Duration) -> bool {
+        match ended {
+            // Not the server's doing.
+            Disconnected::NotSaved(_) => false,
+            Disconnected::Server(said) => match said.reason {
+                ReasonCode::ServerShuttingDown
+                | ReasonCode::UseAnotherServer
+                | ReasonCode::ServerMoved => true,
+                ReasonCode::SessionTakenOver => false,
+                _ => lasted <= self.shared.config.takeover.within,
+            },
+            _ => lasted <= self.shared.config.takeover.within,
+        }
     }
 
     async fn pause(&mut self) -> Next {

@@ -3,7 +3,9 @@
 
 use bytes::{Buf, BufMut, BytesMut};
 
-use crate::codec::{self, EncodeError, MAX_REMAINING_LENGTH, Packet, PacketId, QoS, Version};
+use crate::codec::{
+    self, EncodeError, MAX_REMAINING_LENGTH, Packet, PacketId, Publish, QoS, Version,
+};
 
 use super::Change;
 
@@ -46,6 +48,15 @@ pub(super) fn encode(change: &Change, buf: &mut BytesMut) -> Result<(), EncodeEr
     }
     seal(&mut buf[start..]);
     Ok(())
+}
+
+/// What a publish takes as the change that accepts it, in bytes.
+pub(super) fn size(publish: &Publish) -> u64 {
+    let mut publish = publish.clone();
+    publish.id = (publish.qos != QoS::AtMostOnce).then_some(NO_ID);
+    // What cannot be written is in no journal.
+    let packet = codec::encoded_len(&Packet::Publish(publish), Version::V5).unwrap_or(0);
+    (FRAME + 1 + 8 + packet) as u64
 }
 
 fn put_id(kind: u8, id: PacketId, buf: &mut BytesMut) {

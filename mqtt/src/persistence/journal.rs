@@ -88,6 +88,8 @@ pub struct Journal {
     path: PathBuf,
     options: JournalOptions,
     inner: Mutex<Inner>,
+    /// Makes a rename in this folder last; another one where a test wants it to fail.
+    sync_folder: fn(&Path) -> io::Result<()>,
     /// Held as long as the journal is; a file of its own, for the journal's changes as it is written anew.
     _lock: File,
 }
@@ -100,7 +102,25 @@ struct Inner {
     saved: Saved,
     /// Bytes that hold good; the file may be longer after a write that failed.
     len: u64,
+    tail: Tail,
+    /// Whether the file's name is known to outlive the system.
+    name: Name,
     rewrite_at: u64,
+}
+
+/// What stands behind the bytes that hold good.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Tail {
+    Nothing,
+    /// A write that failed and could not be cut off: what is appended now would never be found.
+    Torn,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Name {
+    Synced,
+    /// The file took the place of another: until the folder is synced, the other may come back.
+    Unsynced,
 }
 
 impl Journal {
@@ -141,12 +161,15 @@ impl Journal {
             client_id,
             saved,
             len,
+            tail: Tail::Nothing,
+            name: Name::Synced,
             rewrite_at: REWRITE_AT.max(len.saturating_mul(2)),
         });
         Ok(Self {
             path,
             options,
             inner,
+            sync_folder,
             _lock: lock,
         })
     }
@@ -171,16 +194,37 @@ impl Journal {
             .write_all(bytes)
             .and_then(|()| self.sync(&inner.file));
         if let Err(error) = appended {
-            // What is there of it is cut off, now or as it is opened again: its end would not be found otherwise.
-            let restored = inner.file.set_len(inner.len);
-            let restored = restored.and_then(|()| inner.file.seek(SeekFrom::Start(inner.len)));
-            if let Err(error) = restored {
+            inner.tail = Tail::Torn;
+            if let Err(error) = cut(inner) {
                 warn!(path = %self.path.display(), %error, "could not cut what was half-written");
             }
             return Err(self.failed("append to")(error));
         }
         inner.len += bytes.len() as u64;
         Ok(())
+    }
+
+    /// Brings the file into a state in which what is appended holds good.
+    fn mend(&self, inner: &mut Inner) -> Result<(), PersistenceError> {
+        if inner.tail == Tail::Torn && cut(inner).is_err() {
+            self.rewrite(inner)?;
+        }
+        if inner.name == Name::Unsynced {
+            let parent = self.path.parent().filter(|it| !it.as_os_str().is_empty());
+            let synced = (self.sync_folder)(parent.unwrap_or(Path::new(".")));
+            synced.map_err(self.failed("replace"))?;
+            inner.name = Name::Synced;
+        }
+        Ok(())
+    }
+
+    /// As `rewrite`, where the journal is as good without: there may be no room for a second file.
+    fn try_rewrite(&self, inner: &mut Inner) {
+        if let Err(error) = self.rewrite(inner) {
+            inner.rewrite_at = inner.len.saturating_mul(2);
+            warn!(path = %self.path.display(), %error, next_at = inner.rewrite_at,
+                "the journal could not be written anew, and grows");
+        }
     }
 
     fn sync(&self, file: &File) -> io::Result<()> {
@@ -198,28 +242,36 @@ impl Journal {
             form::encode(&change, &mut bytes)?;
         }
         let beside = beside(&self.path, "new");
+        let file = self.write_beside(&beside, &bytes).inspect_err(|_| {
+            // Room that the journal may need; what cannot be removed is overwritten next time.
+            let _ = std::fs::remove_file(&beside);
+        })?;
+        debug!(path = %self.path.display(), before = inner.len, after = bytes.len(), "journal written anew");
+        // From here on the old file has no name any more, whatever fails.
+        inner.file = file;
+        inner.len = bytes.len() as u64;
+        inner.tail = Tail::Nothing;
+        if self.options.durability == Durability::PowerLoss {
+            inner.name = Name::Unsynced;
+        }
+        inner.rewrite_at = REWRITE_AT.max(inner.len.saturating_mul(2));
+        Ok(())
+    }
+
+    /// A file with `bytes` in it, in place of the journal's.
+    fn write_beside(&self, beside: &Path, bytes: &[u8]) -> Result<File, PersistenceError> {
         let mut file = OpenOptions::new()
             .read(true)
             .write(true)
             .create(true)
             .truncate(true)
-            .open(&beside)
-            .map_err(io_error("open", &beside))?;
-        file.write_all(&bytes)
+            .open(beside)
+            .map_err(io_error("open", beside))?;
+        file.write_all(bytes)
             .and_then(|()| self.sync(&file))
-            .map_err(io_error("write", &beside))?;
-        std::fs::rename(&beside, &self.path).map_err(self.failed("replace"))?;
-        if self.options.durability == Durability::PowerLoss {
-            let parent = self.path.parent().filter(|it| !it.as_os_str().is_empty());
-            let folder = File::open(parent.unwrap_or(Path::new(".")));
-            let synced = folder.and_then(|folder| folder.sync_all());
-            synced.map_err(self.failed("replace"))?;
-        }
-        debug!(path = %self.path.display(), before = inner.len, after = bytes.len(), "journal written anew");
-        inner.file = file;
-        inner.len = bytes.len() as u64;
-        inner.rewrite_at = REWRITE_AT.max(inner.len.saturating_mul(2));
-        Ok(())
+            .map_err(io_error("write", beside))?;
+        std::fs::rename(beside, &self.path).map_err(self.failed("replace"))?;
+        Ok(file)
     }
 }
 
@@ -234,6 +286,9 @@ impl Persistence for Journal {
             }),
             Some(_) => Ok(inner.saved.clone()),
             None => {
+                if inner.tail == Tail::Torn {
+                    cut(&mut inner).map_err(self.failed("cut"))?;
+                }
                 self.append(&mut inner, &header(client_id))?;
                 inner.client_id = Some(client_id.to_owned());
                 Ok(inner.saved.clone())
@@ -249,16 +304,17 @@ impl Persistence for Journal {
         let mut inner = self.inner();
         let limit = self.options.max_bytes;
         let needed = bytes.len() as u64;
-        // Only where it gives much back, or a full journal would be written again and again.
-        let over = inner.len + needed > limit;
-        let worth = over && inner.len.saturating_sub(inner.saved.bytes()) >= limit / 8;
-        if worth || inner.len >= inner.rewrite_at {
-            self.rewrite(&mut inner)?;
-        }
-        // What makes room may always be written: the limit is for what needs it.
         let grows = changes
             .iter()
             .any(|it| matches!(it, Change::Accepted { .. }));
+        let over = grows && inner.len + needed > limit;
+        // Only where it gives much back, or a full journal would be written again and again.
+        let worth = over && inner.len.saturating_sub(inner.saved.bytes()) >= limit / 8;
+        if worth || inner.len >= inner.rewrite_at {
+            self.try_rewrite(&mut inner);
+        }
+        self.mend(&mut inner)?;
+        // What makes room may always be written: the limit is for what needs it.
         if grows && inner.len + needed > limit {
             let path = self.path.clone();
             return Err(PersistenceError::Full { path, limit });
@@ -280,6 +336,18 @@ fn io_error<'a>(
         path: path.to_owned(),
         source: Arc::new(source),
     }
+}
+
+/// Cuts off what does not hold good; or its end would not be found as the file is opened again.
+fn cut(inner: &mut Inner) -> io::Result<()> {
+    inner.file.set_len(inner.len)?;
+    inner.file.seek(SeekFrom::Start(inner.len))?;
+    inner.tail = Tail::Nothing;
+    Ok(())
+}
+
+fn sync_folder(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
 }
 
 fn beside(path: &Path, suffix: &str) -> PathBuf {
@@ -386,3 +454,6 @@ fn next(reader: &mut impl Read, left: u64) -> io::Result<Option<Vec<u8>>> {
     reader.read_exact(&mut body)?;
     Ok((crc32fast::hash(&body) == checksum).then_some(body))
 }
+
+#[cfg(test)]
+mod tests;

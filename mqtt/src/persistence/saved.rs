@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::codec::{PacketId, Publish};
 
-use super::Change;
+use super::{Change, form};
 
 /// A session as it was saved.
 ///
@@ -131,9 +131,7 @@ impl Saved {
             InFlight::Release { .. } => None,
         });
         let publishes = self.queued.values().chain(in_flight);
-        publishes
-            .map(|it| (it.payload.len() + it.topic.as_bytes().len() + 32) as u64)
-            .sum()
+        publishes.map(form::size).sum()
     }
 
     /// Publishes that were not sent, in their order.

@@ -78,8 +78,19 @@ impl Outbound {
 
     /// What was chosen does not go out after all.
     pub(super) fn take_back(&mut self, topic: &Text, sent: Sent) {
-        if let Sent::Introduced(_) = sent {
-            self.numbers.remove(topic);
+        let Sent::Introduced(number) = sent else {
+            return;
+        };
+        self.numbers.remove(topic);
+        let at = index(number);
+        if at + 1 == self.slots.len() {
+            self.slots.pop();
+        } else {
+            // Free for the hand; the topic may get another number meanwhile, which must outlive this one.
+            self.slots[at] = Slot {
+                topic: Text::default(),
+                used: false,
+            };
         }
     }
 

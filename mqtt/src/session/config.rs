@@ -28,7 +28,8 @@ use crate::codec::Version;
 pub struct Config {
     /// Which version is spoken.
     pub version: Version,
-    /// Publishes of QoS 1 and 2 in flight at once; 1 to 65,535 (a 0 counts as 1).
+    /// Publishes of QoS 1 and 2 in flight at once; 1 to 65,519 (a 0 counts as 1, and more as that: the
+    /// other ids are kept for subscribes and unsubscribes).
     pub window: u16,
     /// How many of those may be of QoS 2; 1 at least.
     pub window_exactly_once: u16,

@@ -131,7 +131,11 @@ impl Outbox {
             Sent::InFull => codec::encode_publish_head(publish, self.version, &mut self.tail),
             Sent::Introduced(_) | Sent::Alias(_) => self.encode_aliased(publish, sent),
         };
-        encoded.expect("the client checked topic and size, and the session sets the id");
+        if let Err(EncodeError::TooLarge { size, .. }) = encoded {
+            // An alias can lift the largest packet that there is over what a length can say.
+            return Err(size);
+        }
+        encoded.expect("the client checked the topic, and the session sets the id");
         let head = self.tail.len() - before;
         let size = head + publish.payload.len();
         if size > limit {

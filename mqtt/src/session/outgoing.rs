@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crate::codec::{Ack, Packet, PacketId, Publish, QoS, ReasonCode};
 use crate::said::ServerReason;
 
-use super::alias::Outbound;
+use super::alias::{Outbound, Sent};
 use super::control::{CONTROL_WINDOW, Control};
 use super::saved::Changes;
 use super::table::Table;
@@ -83,10 +83,10 @@ impl<P, S> Outgoing<P, S> {
     }
 
     pub(super) fn window_free(&self) -> WindowFree {
-        let ids_left = usize::from(u16::MAX) - self.publishes - usize::from(self.controls);
-        let acknowledged = usize::from(self.window.min(self.terms.receive_maximum))
-            .saturating_sub(self.publishes)
-            .min(ids_left);
+        let room = self.window.min(self.terms.receive_maximum);
+        // Controls may take their ids between this answer and the publishes that rely on it.
+        let room = room.min(u16::MAX - CONTROL_WINDOW);
+        let acknowledged = usize::from(room).saturating_sub(self.publishes);
         let exactly_once = usize::from(self.window_exactly_once);
         WindowFree {
             acknowledged,
@@ -414,11 +414,13 @@ fn send(
     outbox: &mut Outbox,
 ) -> Result<(), Failure> {
     terms.check_publish(publish)?;
+    let limit = terms.max_packet_size;
     let sent = aliases.choose(&publish.topic);
-    let size = outbox.push_publish(publish, sent, terms.max_packet_size);
-    size.map_err(|size| {
+    let mut pushed = outbox.push_publish(publish, sent, limit);
+    if pushed.is_err() && matches!(sent, Sent::Introduced(_)) {
+        // The number is ours to give, and costs three bytes: the message may fit without.
         aliases.take_back(&publish.topic, sent);
-        let limit = terms.max_packet_size;
-        Failure::Forbidden(super::Forbidden::TooLarge { size, limit })
-    })
+        pushed = outbox.push_publish(publish, Sent::InFull, limit);
+    }
+    pushed.map_err(|size| Failure::Forbidden(super::Forbidden::TooLarge { size, limit }))
 }

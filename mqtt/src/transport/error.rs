@@ -103,7 +103,7 @@ pub enum WebSocketError {
     Status {
         /// The server, `host:port`, and the proxy before it.
         server: String,
-        /// The path asked for.
+        /// The path asked for, without its query.
         path: String,
         /// The status code.
         status: u16,
@@ -115,7 +115,7 @@ pub enum WebSocketError {
     Subprotocol {
         /// The server.
         server: String,
-        /// The path asked for.
+        /// The path asked for, without its query.
         path: String,
         /// What it chose.
         chosen: &'static str,

@@ -45,7 +45,7 @@ pub enum Transport {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum TransportError {
-    /// The path of a WebSocket.
+    /// The path of a WebSocket, shown without its query.
     #[error("path {0:?} has to start with `/` and to consist of visible ASCII characters")]
     Path(String),
     /// The name of a header.

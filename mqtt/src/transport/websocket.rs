@@ -38,7 +38,7 @@ impl Default for WebSocketOptions {
 }
 
 impl WebSocketOptions {
-    /// Another path, with a query where there is one.
+    /// Another path, with a query where there is one, which neither prints nor stands in errors.
     ///
     /// # Errors
     /// It does not start with `/`, or has characters that a request line cannot have.
@@ -46,7 +46,7 @@ impl WebSocketOptions {
         let path = path.into();
         let legal = path.bytes().all(|b| b.is_ascii_graphic() && b != b'#');
         if !path.starts_with('/') || !legal {
-            return Err(TransportError::Path(path));
+            return Err(TransportError::Path(without_query(&path).to_owned()));
         }
         Ok(Self { path, ..self })
     }
@@ -72,9 +72,18 @@ impl WebSocketOptions {
         &self.path
     }
 
+    /// The path as it may be shown: queries carry tokens.
+    pub(crate) fn shown_path(&self) -> &str {
+        without_query(&self.path)
+    }
+
     pub(crate) fn headers(&self) -> &[(HeaderName, HeaderValue)] {
         &self.headers
     }
+}
+
+fn without_query(path: &str) -> &str {
+    path.split_once('?').map_or(path, |(path, _)| path)
 }
 
 impl fmt::Debug for WebSocketOptions {
@@ -82,7 +91,7 @@ impl fmt::Debug for WebSocketOptions {
         let names: Vec<&str> = self.headers.iter().map(|(name, _)| name.as_str()).collect();
         formatter
             .debug_struct("WebSocketOptions")
-            .field("path", &self.path)
+            .field("path", &self.shown_path())
             .field("headers", &names)
             .finish()
     }
@@ -112,6 +121,20 @@ mod tests {
                 "{name}"
             );
         }
+    }
+
+    #[test]
+    fn the_query_of_the_path_does_not_print() {
+        let options = WebSocketOptions::default;
+        let good = options().with_path("/a?token=hunter2").unwrap();
+        let bad = options().with_path("/a?token=hunter2 ").unwrap_err();
+        for printed in [format!("{good:?}"), format!("{bad:?}"), bad.to_string()] {
+            assert!(
+                printed.contains("/a") && !printed.contains("hunter2"),
+                "{printed}"
+            );
+        }
+        assert_eq!(good.path(), "/a?token=hunter2");
     }
 
     #[test]

@@ -249,6 +249,15 @@ pub(super) enum Way {
     Done,
 }
 
+/// How long a response's content may rest between two frames.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Pause {
+    /// So long: what is silent for longer is stuck.
+    AtMost(Duration),
+    /// As long as both sides stay connected: it is made to rest until there is something to tell.
+    Any,
+}
+
 /// A response's content on its way from the upstream.
 pub(super) struct UpstreamBody {
     incoming: Incoming,
@@ -256,7 +265,7 @@ pub(super) struct UpstreamBody {
     site: Arc<Site>,
     tee: Option<ResponseTee>,
     meter: Meter,
-    pause: Duration,
+    pause: Pause,
     timer: Option<Pin<Box<Sleep>>>,
     failure: Option<BoxError>,
 }
@@ -268,7 +277,7 @@ impl UpstreamBody {
         site: Arc<Site>,
         tee: Option<ResponseTee>,
         meter: Meter,
-        pause: Duration,
+        pause: Pause,
     ) -> Self {
         let mut body = Self {
             incoming,
@@ -308,7 +317,7 @@ impl UpstreamBody {
     /// All has come: the connection can serve the next request, once it has taken all of this one.
     fn complete(&mut self, cx: &mut Context<'_>) {
         if let Way::Own(busy) = std::mem::replace(&mut self.way, Way::Done) {
-            busy.answered(&self.site, self.pause, cx);
+            busy.answered(&self.site, cx);
         }
         if let Some(tee) = self.tee.take() {
             tee.end(Outcome::Ok);
@@ -342,9 +351,12 @@ impl UpstreamBody {
 
     /// Whether the upstream has paused for too long.
     fn poll_timer(&mut self, cx: &mut Context<'_>) -> bool {
+        let Pause::AtMost(pause) = self.pause else {
+            return false;
+        };
         let timer = self
             .timer
-            .get_or_insert_with(|| Box::pin(tokio::time::sleep(self.pause)));
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep(pause)));
         timer.as_mut().poll(cx).is_ready()
     }
 }

@@ -45,7 +45,7 @@ pub struct Config {
     pub connect_timeout: Duration,
     /// How long an upstream may take from the request's end to the response's head.
     pub response_timeout: Duration,
-    /// How long an upstream may pause within a response's content.
+    /// How long an upstream may pause within a response's content; event streams and gRPC may for ever.
     pub body_timeout: Duration,
     /// How long a client may take nothing of a response that is there for it; a tunnel may for ever.
     pub write_timeout: Duration,
@@ -61,6 +61,11 @@ pub struct Config {
     pub ping_after: Duration,
     /// How long the answer to such a ping may take.
     pub ping_timeout: Duration,
+    /// How many HTTP/1.1 connections an upstream may have, idle ones and tunnels included; `None` for as many
+    /// as are asked for at once.
+    pub max_upstream_connections: Option<usize>,
+    /// How many requests wait for one of them, each for [`Self::response_timeout`] at most; more get a 503.
+    pub max_waiting: usize,
     /// How many idle connections are kept per upstream.
     pub max_idle_upstream: usize,
     /// How long an idle connection to an upstream is kept.
@@ -117,6 +122,8 @@ impl Config {
             connection_window: 4 << 20,
             ping_after: Duration::from_secs(30),
             ping_timeout: Duration::from_secs(20),
+            max_upstream_connections: None,
+            max_waiting: 10_000,
             max_idle_upstream: 256,
             idle_upstream: Duration::from_secs(55),
         }
@@ -129,6 +136,9 @@ impl Config {
         }
         if !(8192..=1 << 24).contains(&self.max_head_bytes) {
             return wrong("max_head_bytes", "from 8192 to 16777216");
+        }
+        if self.max_upstream_connections == Some(0) {
+            return wrong("max_upstream_connections", "at least 1");
         }
         if self.max_client_streams == 0 {
             return wrong("max_client_streams", "at least 1");

@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::StatusCode;
 use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
 use http::request::Parts;
+use http::{HeaderMap, StatusCode};
 use http_body::Body;
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -17,7 +17,7 @@ use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
 use super::super::drain::Drain;
 use super::super::{Error, Metrics, Side};
-use super::body::{Meter, Progress, Reply, RequestBody, UpstreamBody, Way};
+use super::body::{Meter, Pause, Progress, Reply, RequestBody, UpstreamBody, Way};
 use super::head::{self, Route, Use};
 use super::interim::Hints;
 use super::loan;
@@ -40,7 +40,7 @@ pub(super) struct Forwarder {
     forwarded: Forwarded,
     scheme: &'static str,
     pub(super) response_timeout: Duration,
-    pub(super) body_timeout: Duration,
+    body_timeout: Duration,
     started: Instant,
     /// In which second after the start the last warning was written.
     warned: AtomicU64,
@@ -101,6 +101,11 @@ impl Forwarder {
             started: Instant::now(),
             warned: AtomicU64::new(0),
         })
+    }
+
+    /// Whether copies are made here, now or at some time.
+    pub(super) fn records(&self) -> bool {
+        self.capture.settings().is_some()
     }
 
     /// Looks after idle connections, for ever.
@@ -176,12 +181,13 @@ impl Forwarder {
                 head::to_client(&mut head, Use::Exchange);
                 meter.answered(head.status);
                 let tee = tee.and_then(|t| t.respond(head.status, &head.headers, Some(&site.name)));
-                let pause = self.body_timeout;
+                let pause = self.pause(&head.headers);
                 let way = match carrier {
                     Carrier::Own(connection) => Way::Own(Busy {
                         connection,
                         progress,
                         drain: self.drain.clone(),
+                        pause: self.body_timeout,
                     }),
                     Carrier::Shared(seat) => Way::Shared { _seat: seat },
                 };
@@ -189,6 +195,17 @@ impl Forwarder {
                 Response::from_parts(head, Reply::Upstream(Box::new(body)))
             }
             Err(error) => self.refuse(&error, asker, tee, meter),
+        }
+    }
+
+    /// How long a response with such a head may rest in its content. Event streams (HTML, section 9.2) and
+    /// gRPC's streams are silent for hours by design; keep-alives on their sockets find out who has gone.
+    pub(super) fn pause(&self, headers: &HeaderMap) -> Pause {
+        let kind = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
+        if kind.is_some_and(|kind| is_event_stream(kind) || Grpc::is_content_type(kind)) {
+            Pause::Any
+        } else {
+            Pause::AtMost(self.body_timeout)
         }
     }
 
@@ -394,6 +411,11 @@ impl Failed {
             sight: Sight::Unknown,
         })
     }
+}
+
+fn is_event_stream(content_type: &[u8]) -> bool {
+    let kind = content_type.split(|b| *b == b';').next();
+    kind.is_some_and(|kind| kind.trim_ascii().eq_ignore_ascii_case(b"text/event-stream"))
 }
 
 /// Waits for a response's head; the time starts anew while the request's content still moves.

@@ -66,10 +66,20 @@ pub(super) struct Inspector {
     framing: Framing,
     max_head: usize,
     heads: Vec<Bytes>,
+    copies: Copies,
+}
+
+/// What is told of a head that has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Copies {
+    /// All of it.
+    Whole,
+    /// That it has come, where nobody looks at more: its bytes are empty.
+    Empty,
 }
 
 impl Inspector {
-    pub(super) fn new(max_head: usize) -> Self {
+    pub(super) fn new(max_head: usize, copies: Copies) -> Self {
         Self {
             state: State::Head,
             seen: Vec::new(),
@@ -78,6 +88,7 @@ impl Inspector {
             framing: Framing::default(),
             max_head,
             heads: Vec::new(),
+            copies,
         }
     }
 
@@ -114,6 +125,11 @@ impl Inspector {
                     };
                 }
                 State::Head | State::ChunkSize | State::Trailers => {
+                    let taken = self.whole_head(rest);
+                    if taken > 0 {
+                        at += taken;
+                        continue;
+                    }
                     let Some(end) = memchr::memchr(b'\n', rest) else {
                         self.seen.extend_from_slice(rest);
                         return self.unfinished(at);
@@ -215,10 +231,7 @@ impl Inspector {
             }
             _ if line.is_empty() => self.end_head(),
             _ if self.line == 0 => {
-                self.framing = Framing {
-                    upgrade: line.starts_with(b"CONNECT "),
-                    ..Framing::default()
-                };
+                self.framing = Framing::of(line);
                 self.line = self.seen.len();
             }
             _ => {
@@ -230,11 +243,32 @@ impl Inspector {
         Some(())
     }
 
+    /// Takes a head that is whole and good and lies in one piece, as most do, without a copy of its lines, and
+    /// tells its length; 0 for all others, which are left to be looked at line by line.
+    fn whole_head(&mut self, bytes: &[u8]) -> usize {
+        if self.state != State::Head || !self.seen.is_empty() {
+            return 0;
+        }
+        match good_head(bytes) {
+            Some((length, framing)) if length <= self.max_head => {
+                self.framing = framing;
+                self.empty_lines = 0;
+                self.heads.push(self.copies.of(&bytes[..length]));
+                self.begin_content();
+                length
+            }
+            _ => 0,
+        }
+    }
+
     fn end_head(&mut self) {
         self.empty_lines = 0;
-        let head = Bytes::copy_from_slice(&self.seen);
+        self.heads.push(self.copies.of(&self.seen));
         self.restart();
-        self.heads.push(head);
+        self.begin_content();
+    }
+
+    fn begin_content(&mut self) {
         if self.framing.chunked {
             self.state = State::ChunkSize;
         } else {
@@ -263,7 +297,24 @@ impl Inspector {
     }
 }
 
+impl Copies {
+    fn of(self, head: &[u8]) -> Bytes {
+        match self {
+            Self::Whole => Bytes::copy_from_slice(head),
+            Self::Empty => Bytes::new(),
+        }
+    }
+}
+
 impl Framing {
+    /// What a request's first line tells.
+    fn of(line: &[u8]) -> Self {
+        Self {
+            upgrade: line.starts_with(b"CONNECT "),
+            ..Self::default()
+        }
+    }
+
     /// Takes note of a field; `None` where it makes the end of the message a matter of opinion.
     fn see(&mut self, name: &[u8], value: &[u8]) -> Option<()> {
         if name.eq_ignore_ascii_case(b"content-length") {
@@ -284,12 +335,50 @@ impl Framing {
     }
 }
 
+/// The length and the framing of a head that is whole and as it should be.
+fn good_head(bytes: &[u8]) -> Option<(usize, Framing)> {
+    let (mut at, mut framing) = (0, None);
+    loop {
+        let rest = &bytes[at..];
+        let end = memchr::memchr2(b'\r', b'\n', rest)?;
+        if rest.get(end..end + 2)? != b"\r\n" {
+            return None;
+        }
+        let line = &rest[..end];
+        at += end + 2;
+        match &mut framing {
+            None if line.is_empty() => return None,
+            None => framing = Some(Framing::of(line)),
+            Some(_) if line.is_empty() => return framing.map(|framing| (at, framing)),
+            Some(framing) => {
+                let (name, value) = field(line)?;
+                framing.see(name, value)?;
+            }
+        }
+    }
+}
+
+/// Which bytes a field's name may have (RFC 9110 section 5.6.2).
+const TOKEN: [bool; 256] = {
+    let (mut table, mut byte) = ([false; 256], 0);
+    while byte < 128 {
+        table[byte] = (byte as u8).is_ascii_alphanumeric();
+        byte += 1;
+    }
+    let marks = b"!#$%&'*+-.^_`|~";
+    let mut mark = 0;
+    while mark < marks.len() {
+        table[marks[mark] as usize] = true;
+        mark += 1;
+    }
+    table
+};
+
 /// Name and value of a field line; `None` where a space or a fold makes the name uncertain (RFC 9112 section 5).
 pub(super) fn field(line: &[u8]) -> Option<(&[u8], &[u8])> {
     let colon = memchr::memchr(b':', line)?;
     let (name, value) = (&line[..colon], &line[colon + 1..]);
-    let token = |b: &u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(b);
-    if name.is_empty() || !name.iter().all(token) {
+    if name.is_empty() || !name.iter().all(|byte| TOKEN[usize::from(*byte)]) {
         return None;
     }
     Some((name, value.trim_ascii()))
@@ -316,7 +405,7 @@ mod tests {
     use super::*;
 
     fn inspect(bytes: &[u8], frame: usize) -> (bool, Vec<Bytes>) {
-        let mut inspector = Inspector::new(64 << 10);
+        let mut inspector = Inspector::new(64 << 10, Copies::Whole);
         let mut heads = Vec::new();
         for part in bytes.chunks(frame) {
             let verdict = inspector.look(part);
@@ -406,12 +495,12 @@ mod tests {
     #[test]
     fn what_may_become_a_tunnel_is_held_until_it_is_known() {
         let upgrade = b"GET / HTTP/1.1\r\nUpgrade: x\r\n\r\n";
-        let mut inspector = Inspector::new(8192);
+        let mut inspector = Inspector::new(8192, Copies::Whole);
         assert_eq!(inspector.look(upgrade), Verdict::Good);
         assert_eq!(inspector.look(b"any\nthing"), Verdict::Hold(0));
         inspector.release();
         assert_eq!(inspector.look(b"any\nthing"), Verdict::Bad(3));
-        let mut inspector = Inspector::new(8192);
+        let mut inspector = Inspector::new(8192, Copies::Whole);
         let more = [&upgrade[..], b"any\nthing"].concat();
         assert_eq!(inspector.look(&more), Verdict::Hold(upgrade.len()));
         inspector.give_up();
@@ -419,8 +508,18 @@ mod tests {
     }
 
     #[test]
+    fn what_comes_in_one_piece_is_judged_as_what_comes_byte_by_byte() {
+        for good in GOOD {
+            assert!(good_head(good.as_bytes()).is_some(), "{good:?}");
+        }
+        let mut inspector = Inspector::new(8192, Copies::Empty);
+        assert_eq!(inspector.look(GOOD[0].as_bytes()), Verdict::Good);
+        assert!(inspector.heads().eq([Bytes::new()]));
+    }
+
+    #[test]
     fn memory_is_bounded_by_the_limit_on_heads() {
-        let mut inspector = Inspector::new(8192);
+        let mut inspector = Inspector::new(8192, Copies::Whole);
         for _ in 0..1000 {
             assert_eq!(inspector.look(&[b'x'; 1000]), Verdict::Good);
             assert!(inspector.seen.len() <= 9192);

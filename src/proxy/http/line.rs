@@ -20,7 +20,7 @@ use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
-use super::inspect::{Inspector, Verdict};
+use super::inspect::{Copies, Inspector, Verdict};
 
 /// For how long a client that still sends is listened to after its answer.
 const LINGER: Duration = Duration::from_secs(2);
@@ -102,12 +102,12 @@ impl Desk {
 }
 
 impl<T> Line<T> {
-    pub(super) fn new(io: T, max_head: usize) -> (Self, Arc<Desk>) {
+    pub(super) fn new(io: T, max_head: usize, copies: Copies) -> (Self, Arc<Desk>) {
         let desk = Arc::new(Desk::default());
         desk.clean.store(true, Relaxed);
         let line = Self {
             io,
-            inspector: Inspector::new(max_head),
+            inspector: Inspector::new(max_head, copies),
             held: Vec::new(),
             asked: 0,
             spoilt: false,

@@ -40,6 +40,7 @@ pub use config::{Config, Forwarded, Host};
 pub use routes::Route;
 
 use forward::Forwarder;
+use inspect::Copies;
 use server::{Client, Server};
 
 /// How many fields a head may have over HTTP/1.1, in both directions. hyper's own limit of 100 is too low for
@@ -69,6 +70,16 @@ pub trait Responder: Send + Sync {
 enum Handler {
     Forward(Arc<Forwarder>),
     Respond(Arc<dyn Responder>),
+}
+
+impl Handler {
+    /// What it wants of the heads as they came.
+    fn copies(&self) -> Copies {
+        match self {
+            Self::Forward(forwarder) if forwarder.records() => Copies::Whole,
+            Self::Forward(_) | Self::Respond(_) => Copies::Empty,
+        }
+    }
 }
 
 /// A listener whose socket is bound and which does not accept yet.

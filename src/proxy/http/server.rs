@@ -126,7 +126,8 @@ impl Server {
             let server = Arc::clone(&self);
             match spoken {
                 Spoken::Http1 => {
-                    let (line, desk) = Line::new(stream, self.config.max_head_bytes);
+                    let (line, desk) =
+                        Line::new(stream, self.config.max_head_bytes, self.handler.copies());
                     peer.desk = Some(desk);
                     server.http1(line, Arc::new(peer)).await;
                 }

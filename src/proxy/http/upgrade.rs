@@ -17,7 +17,7 @@ use super::Client;
 use super::body::{Meter, Progress, Reply, RequestBody, UpstreamBody, Way};
 use super::forward::{Asker, Forwarder, no_answer, within};
 use super::head::{self, Use};
-use super::upstream::{Site, Upstreams};
+use super::upstream::{Place, Site, Upstreams};
 use crate::capture::Tee;
 use crate::record::Outcome;
 
@@ -32,7 +32,7 @@ pub(super) async fn forward(
 ) -> Response<Reply> {
     let client_side = hyper::upgrade::on(&mut request);
     let sent = send(forwarder, upstreams, request, tee.as_ref(), client.address);
-    let (site, mut response) = match sent.await {
+    let (site, place, mut response) = match sent.await {
         Ok(answered) => answered,
         Err(error) => return forwarder.refuse(&error, Asker::Http, tee, meter),
     };
@@ -48,7 +48,7 @@ pub(super) async fn forward(
     meter.answered(head.status);
     let tee = tee.and_then(|tee| tee.respond(head.status, &head.headers, Some(&site.name)));
     if !switched {
-        let pause = forwarder.body_timeout;
+        let pause = forwarder.pause(&head.headers);
         let body = UpstreamBody::new(incoming, Way::Driven, site, tee, meter, pause);
         return Response::from_parts(head, Reply::Upstream(Box::new(body)));
     }
@@ -60,7 +60,7 @@ pub(super) async fn forward(
     // The tunnel outlives the HTTP connection and goes on to count under the limit on connections.
     let slot = Arc::clone(&client.slot);
     forwarder.drain.spawn(async move {
-        let _slot = slot;
+        let (_slot, _place) = (slot, place);
         task.metrics.streams.inc();
         tokio::select! {
             () = tunnel(client_side, upstream_side) => {}
@@ -77,7 +77,7 @@ async fn send(
     request: Request<Incoming>,
     tee: Option<&Tee>,
     client: SocketAddr,
-) -> Result<(Arc<Site>, Response<Incoming>), Error> {
+) -> Result<(Arc<Site>, Arc<Place>, Response<Incoming>), Error> {
     let (site, connection) = upstreams.upgradable().await?;
     let (mut parts, body) = request.into_parts();
     let progress: Arc<Progress> = Arc::default();
@@ -94,8 +94,10 @@ async fn send(
     };
     forwarder.rewrite(&mut parts, Use::Upgrade, &site, client)?;
     let (mut sender, driver) = (connection.sender, connection.driver);
-    let drain = forwarder.drain.clone();
+    let (drain, place) = (forwarder.drain.clone(), Arc::new(connection.place));
+    let driven = Arc::clone(&place);
     forwarder.drain.spawn(async move {
+        let _place = driven;
         tokio::select! {
             result = driver.with_upgrades() => {
                 if let Err(error) = result {
@@ -107,7 +109,7 @@ async fn send(
     });
     let response = sender.send_request(Request::from_parts(parts, body));
     match within(forwarder.response_timeout, &progress, response).await {
-        Some(Ok(response)) => Ok((site, response)),
+        Some(Ok(response)) => Ok((site, place, response)),
         Some(Err(error)) => Err(Error::from_exchange(error, &site.name)),
         None => Err(no_answer(&progress, &site.name)),
     }

@@ -289,10 +289,9 @@ fn failure(config: &Config, error: segment::Error) -> Error {
             key: path.display().to_string(),
             source: Box::new(error),
         },
-        segment::Error::TooLarge { .. } => Error::Io {
-            action: "append the batch",
+        segment::Error::TooLarge { .. } => Error::TooLarge {
             path: config.path.clone(),
-            source: std::io::Error::new(std::io::ErrorKind::InvalidInput, error),
+            source: Box::new(error),
         },
         segment::Error::NotEmpty { ref path } => Error::Io {
             action: "back up into a directory that holds something",

@@ -31,8 +31,8 @@ const HEADS_KEPT: usize = 8;
 type Outbound = Message<Option<Slot>>;
 type Delivery = (Outbound, Result<(), qproxy_mqtt::Error>);
 
-pub(super) struct Running {
-    publisher: Publisher,
+pub(super) struct Running<'a> {
+    publisher: &'a mut Publisher,
     client: MqttClient,
     events: broadcast::Receiver<Event>,
     reader: spool::Reader,
@@ -53,8 +53,12 @@ pub(super) struct Running {
     pause: Duration,
 }
 
-impl Running {
-    pub(super) fn new(publisher: Publisher, client: MqttClient, reader: spool::Reader) -> Self {
+impl<'a> Running<'a> {
+    pub(super) fn new(
+        publisher: &'a mut Publisher,
+        client: MqttClient,
+        reader: spool::Reader,
+    ) -> Self {
         let now = Instant::now();
         let stats = publisher.spool.stats();
         let mut heads = BTreeMap::new();
@@ -457,16 +461,19 @@ mod tests {
     use crate::spool::Spool;
     use crate::sync::{Endpoint, Metrics, PublisherConfig, Topics};
 
-    fn running(folder: &tempfile::TempDir, config: PublisherConfig) -> Running {
+    fn publisher(folder: &tempfile::TempDir, config: PublisherConfig) -> Publisher {
         let node = NodeId::new("rec").unwrap();
         let spool = spool::Config::new(folder.path(), node.clone());
         let spool = Spool::open(spool, spool::Metrics::default()).unwrap();
-        let reader = spool.reader().unwrap();
         let endpoint = Endpoint::new("127.0.0.1", 1);
-        let client = MqttClient::new(endpoint.client_config("r".to_owned()));
         let topics = Topics::new("q").unwrap();
         let metrics = Metrics::default();
-        let (publisher, _) = Publisher::new(config, endpoint, node, topics, spool, metrics);
+        Publisher::new(config, endpoint, node, topics, spool, metrics).0
+    }
+
+    fn running(publisher: &mut Publisher) -> Running<'_> {
+        let client = MqttClient::new(publisher.endpoint.client_config("r".to_owned()));
+        let reader = publisher.spool.reader().unwrap();
         Running::new(publisher, client, reader)
     }
 
@@ -488,7 +495,8 @@ mod tests {
             max_unacked: 1,
             ..PublisherConfig::default()
         };
-        let mut running = running(&folder, config);
+        let mut publisher = publisher(&folder, config);
+        let mut running = running(&mut publisher);
         let now = Instant::now();
         running.head_due = now + Duration::from_secs(1);
         running.repairs.push_back(outbound());
@@ -500,7 +508,8 @@ mod tests {
     #[tokio::test]
     async fn an_idle_recorder_tells_a_head() {
         let folder = tempfile::tempdir().unwrap();
-        let running = running(&folder, PublisherConfig::default());
+        let mut publisher = publisher(&folder, PublisherConfig::default());
+        let running = running(&mut publisher);
         let epoch = running.publisher.spool.epoch();
         assert_eq!(running.heads.get(&epoch), Some(&0));
         assert!(running.head_moved);

@@ -213,8 +213,15 @@ impl Publisher {
     /// Publishes until `shutdown`; then waits a moment for what is on its way.
     ///
     /// # Errors
-    /// [`Error`] where it cannot go on; what is in the spool stays there.
-    pub async fn run(self, shutdown: CancellationToken) -> Result<(), Error> {
+    /// [`Error`] where it cannot go on; what is in the spool stays there, and it can be run again.
+    pub async fn run(&mut self, shutdown: CancellationToken) -> Result<(), Error> {
+        let status = self.status.clone();
+        let result = self.publish(shutdown).await;
+        status.lock().connected = false;
+        result
+    }
+
+    async fn publish(&mut self, shutdown: CancellationToken) -> Result<(), Error> {
         let mut settings = self.endpoint.client_config(self.client_id.clone());
         settings.window = self.config.max_unacked;
         settings.drain_timeout = self.config.drain;

@@ -12,11 +12,13 @@ use super::super::metrics::reason;
 use super::super::notice::{self, Ack, ResendAnswer};
 use super::super::repair::{Key, Request};
 use super::super::status::LifeStatus;
+use super::super::topics::Topic;
+use crate::store::{self, Batch};
 
 use super::super::error::chain;
-use super::driver::{Running, with};
+use super::driver::{Commit, Running, with};
 
-impl Running {
+impl Running<'_> {
     /// Looks for gaps, asks for them, acknowledges what moved, shows the state.
     pub(super) async fn tick(&mut self, shutdown: &CancellationToken) {
         let now = Instant::now();
@@ -93,13 +95,58 @@ impl Running {
         }
     }
 
+    /// Settles the places of a message that is refused for its size: asked for again it would come as large again.
+    pub(super) fn lose_places(&mut self, message: &qproxy_mqtt::Message) {
+        self.subscriber.metrics.too_large.inc();
+        let Some(Topic::Items(node)) = self.subscriber.topics.parse(&message.topic) else {
+            return;
+        };
+        if !self.accounts {
+            return;
+        }
+        let places = self.intake.places(&node, &message.payload).into_iter();
+        let lost: u64 = places
+            .map(|(epoch, range)| self.ledger.told_lost(&node, epoch, range))
+            .sum();
+        self.count_lost(lost);
+        tracing::error!(%node, lost, "lost: the message is too large");
+    }
+
+    /// Refuses messages that no store takes: what they brought is lost.
+    pub(super) fn give_up(
+        &mut self,
+        batch: Batch,
+        messages: &[qproxy_mqtt::Message],
+        error: &store::Error,
+    ) {
+        let why = chain(error);
+        for message in messages {
+            self.subscriber.metrics.too_large.inc();
+            self.quarantine(message, &why);
+        }
+        let lost = self.ledger.refused(batch.news);
+        self.count_lost(lost);
+        tracing::error!(
+            lost,
+            error = why,
+            "lost: the store takes no batch this large"
+        );
+    }
+
+    fn count_lost(&mut self, lost: u64) {
+        if lost > 0 {
+            self.subscriber.metrics.lost.inc_by(lost);
+            self.lost_written = false;
+        }
+    }
+
     /// Losses, and what a limit made us forget, are committed by themselves: nothing may arrive for a long time.
     pub(super) async fn write_losses(&mut self, shutdown: &CancellationToken) {
         if self.lost_written && !self.ledger.has_forgotten() {
             return;
         }
         let batch = with(self.ledger.take_changed(), Vec::new());
-        self.lost_written = self.commit(batch, &[], shutdown).await;
+        self.lost_written = self.commit(batch, &[], shutdown).await == Commit::Done;
     }
 
     /// Tells each recorder what is committed, where that moved or enough time has passed.

@@ -27,8 +27,8 @@ use super::Subscriber;
 
 pub(super) type Asked = (Key, Result<ResendAnswer, String>);
 
-pub(super) struct Running {
-    pub(super) subscriber: Subscriber,
+pub(super) struct Running<'a> {
+    pub(super) subscriber: &'a Subscriber,
     pub(super) client: MqttClient,
     pub(super) intake: Intake,
     pub(super) ledger: Ledger,
@@ -50,11 +50,24 @@ pub(super) struct Running {
 pub(super) struct Read {
     arrivals: Vec<(NodeId, SequenceRange, Arrival)>,
     refused: Vec<(usize, Malformed)>,
+    /// How many messages were read: more may wait than may be in memory decoded.
+    messages: usize,
 }
 
-impl Running {
+/// What became of a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Commit {
+    /// It is stored.
+    Done,
+    /// No store takes it; what arrived counts as lost.
+    TooLarge,
+    /// Shutdown came first.
+    Stopped,
+}
+
+impl<'a> Running<'a> {
     pub(super) fn new(
-        subscriber: Subscriber,
+        subscriber: &'a Subscriber,
         client: MqttClient,
         stored: Vec<store::Settled>,
     ) -> Self {
@@ -62,6 +75,7 @@ impl Running {
             intake: Intake {
                 rules: subscriber.rules.clone(),
                 max_decompressed: subscriber.config.max_message_decompressed,
+                max_decoded: subscriber.config.batch_decoded,
             },
             ledger: Ledger::new(subscriber.config.ledger, stored),
             repair: Repair::new(subscriber.config.repair),
@@ -135,28 +149,51 @@ impl Running {
         Ok(())
     }
 
-    /// Stores a batch of messages and acknowledges them; `false` where shutdown came first.
+    /// Stores messages and acknowledges them, as many at once as may be in memory decoded; `false` where shutdown came
+    /// first.
     pub(super) async fn take(
         &mut self,
         messages: &[qproxy_mqtt::Message],
+        shutdown: &CancellationToken,
+    ) -> bool {
+        let mut rest = messages;
+        while !rest.is_empty() {
+            let read = self.read(rest);
+            let (batch, later) = rest.split_at(read.messages);
+            if !self.take_batch(batch, read, shutdown).await {
+                return false;
+            }
+            rest = later;
+        }
+        true
+    }
+
+    async fn take_batch(
+        &mut self,
+        messages: &[qproxy_mqtt::Message],
+        read: Read,
         shutdown: &CancellationToken,
     ) -> bool {
         let metrics = self.subscriber.metrics.clone();
         metrics.received_messages.inc_by(messages.len() as u64);
         let bytes: usize = messages.iter().map(|message| message.payload.len()).sum();
         metrics.received_bytes.inc_by(bytes as u64);
-        let read = self.read(messages);
         for (index, error) in &read.refused {
-            self.quarantine(&messages[*index], error);
+            self.quarantine(&messages[*index], &chain(error));
+            if error.is_size() {
+                self.lose_places(&messages[*index]);
+            }
         }
-        let fresh = self.note(&read.arrivals);
+        let mut fresh = self.note(&read.arrivals);
         let arrivals = read.arrivals.into_iter().map(|(_, _, arrival)| arrival);
         let arrivals: Vec<_> = arrivals.collect();
         // What changed is taken only to be committed; without arrivals it waits for the next commit.
         if !arrivals.is_empty() {
             let batch = with(self.ledger.take_changed(), arrivals);
-            if !self.commit(batch, messages, shutdown).await {
-                return false;
+            match self.commit(batch, messages, shutdown).await {
+                Commit::Done => {}
+                Commit::TooLarge => fresh.clear(),
+                Commit::Stopped => return false,
             }
         }
         messages.iter().for_each(qproxy_mqtt::Message::ack);
@@ -170,14 +207,21 @@ impl Running {
         true
     }
 
-    /// Reads messages; heads between them go to the ledger at once.
+    /// Reads the first messages, as many as may be in memory decoded; heads between them go to the ledger at once.
     pub(super) fn read(&mut self, messages: &[qproxy_mqtt::Message]) -> Read {
         let mut read = Read::default();
+        let mut bytes = 0;
         for (index, message) in messages.iter().enumerate() {
+            if bytes >= self.subscriber.config.batch_decoded {
+                break;
+            }
+            read.messages += 1;
             let result = match self.subscriber.topics.parse(&message.topic) {
                 Some(Topic::Items(node)) => {
-                    self.intake.read(&node, &message.payload).map(|items| {
-                        let of_node = items
+                    self.intake.read(&node, &message.payload).map(|taken| {
+                        bytes = bytes.saturating_add(taken.bytes);
+                        let of_node = taken
+                            .items
                             .into_iter()
                             .map(|(range, item)| (node.clone(), range, item));
                         read.arrivals.extend(of_node);
@@ -236,13 +280,13 @@ impl Running {
         fresh
     }
 
-    /// Puts a batch until the store takes it; `false` where shutdown came first.
+    /// Puts a batch until the store takes it, or says that it never will.
     pub(super) async fn commit(
         &mut self,
         batch: Batch,
         messages: &[qproxy_mqtt::Message],
         shutdown: &CancellationToken,
-    ) -> bool {
+    ) -> Commit {
         let accounts = Batch {
             arrivals: Vec::new(),
             settled: batch.settled.clone(),
@@ -270,14 +314,18 @@ impl Running {
             match self.subscriber.store.put(batch).await {
                 Ok(receipt) => {
                     self.committed(receipt, &kinds, &starts, started);
-                    return true;
+                    return Commit::Done;
+                }
+                Err(error @ store::Error::TooLarge { .. }) => {
+                    self.give_up(accounts, messages, &error);
+                    return Commit::TooLarge;
                 }
                 Err(error) => {
                     self.store_was_away |= matches!(error, store::Error::Unavailable { .. });
                     self.subscriber.refused(&error);
                     tokio::select! {
                         () = sleep(pause) => {}
-                        () = shutdown.cancelled() => return false,
+                        () = shutdown.cancelled() => return Commit::Stopped,
                     }
                     pause = (pause * 2).min(self.subscriber.config.longest_pause);
                 }
@@ -329,8 +377,7 @@ impl Running {
         }
     }
 
-    pub(super) fn quarantine(&self, message: &qproxy_mqtt::Message, error: &Malformed) {
-        let why = chain(error);
+    pub(super) fn quarantine(&self, message: &qproxy_mqtt::Message, why: &str) {
         tracing::warn!(
             topic = message.topic.as_str(),
             error = why,
@@ -338,7 +385,7 @@ impl Running {
         );
         self.subscriber.metrics.quarantined.inc();
         let quarantine = &self.subscriber.handle.quarantine;
-        quarantine.keep(now_us(), &message.topic, &message.payload, why);
+        quarantine.keep(now_us(), &message.topic, &message.payload, why.to_owned());
     }
 }
 
@@ -396,7 +443,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (subscriber, client) = subscriber(&folder);
         let node = NodeId::new("rec").unwrap();
-        let mut running = Running::new(subscriber, client, Vec::new());
+        let mut running = Running::new(&subscriber, client, Vec::new());
         let range = SequenceRange { first: 1, last: 1 };
         running
             .ledger

@@ -54,8 +54,12 @@ pub struct SubscriberConfig {
     pub batch_messages: usize,
     /// Bytes that wait in memory to be committed, at most.
     pub inbound_bytes: usize,
-    /// The largest message after unpacking.
+    /// Bytes of one message after unpacking, at most: no recorder can be set to send more. A larger one is refused once,
+    /// and its places count as lost.
     pub max_message_decompressed: usize,
+    /// Bytes in memory that a batch takes once it is decoded: no further message is decoded for it beyond. A single message
+    /// that takes more is refused as one that unpacks to too much is.
+    pub batch_decoded: usize,
     /// Limits of the ledger.
     pub ledger: LedgerConfig,
     /// How gaps are repaired.
@@ -82,7 +86,8 @@ impl Default for SubscriberConfig {
             scope: Scope::default(),
             batch_messages: 512,
             inbound_bytes: 16 << 20,
-            max_message_decompressed: 8 << 20,
+            max_message_decompressed: 16 << 20,
+            batch_decoded: 32 << 20,
             ledger: LedgerConfig::default(),
             repair: RepairConfig::default(),
             tick: Duration::from_millis(250),
@@ -174,8 +179,14 @@ impl Subscriber {
     /// Takes what arrives until `shutdown`.
     ///
     /// # Errors
-    /// [`Error`] where it cannot go on; what was not acknowledged stays with the broker.
-    pub async fn run(self, shutdown: CancellationToken) -> Result<(), Error> {
+    /// [`Error`] where it cannot go on; what was not acknowledged stays with the broker, and it can be run again.
+    pub async fn run(&self, shutdown: CancellationToken) -> Result<(), Error> {
+        let result = self.receive(shutdown).await;
+        self.handle.status.lock().connected = false;
+        result
+    }
+
+    async fn receive(&self, shutdown: CancellationToken) -> Result<(), Error> {
         let mut settings = self.endpoint.client_config(self.client_id.clone());
         // A session that outlives a member of a group would be dealt messages that nobody takes.
         settings.clean_session =
@@ -251,6 +262,7 @@ impl Subscriber {
             store::Error::Full(_) => "full",
             store::Error::Unavailable { .. } => "unavailable",
             store::Error::Corrupt { .. } => "corrupt",
+            store::Error::TooLarge { .. } => "too_large",
             store::Error::Closed => "closed",
         };
         self.metrics

@@ -5,6 +5,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use qproxy::mqtt_client::client::MqttClient;
 use serde_json::Value;
 
 use super::stage::{
@@ -312,4 +313,34 @@ fn what_is_not_messagepack_is_counted_and_quarantined_and_the_subscriber_goes_on
     send(&recorder, 2..4);
     expect_stored(&player, 0..4);
     well(&player);
+}
+
+#[test]
+fn a_publisher_whose_session_another_client_takes_starts_again_and_works_once_that_has_left() {
+    let folder = tempfile::tempdir().unwrap();
+    let (origin, broker) = (Origin::start(), Mosquitto::start_now(&Options::default()));
+    let player = Node::start(&folder.path().join("player"), &player(broker.port()));
+    let recorder = recorder(broker.port(), &origin.url());
+    let recorder = Node::start(&folder.path().join("recorder"), &recorder);
+    send(&recorder, 0..2);
+    expect_stored(&player, 0..2);
+
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let mut rival = broker.config("recorder-publisher");
+    // It never gives way.
+    rival.takeover.connections = 0;
+    let rival = MqttClient::new(rival);
+    runtime.block_on(rival.start()).unwrap();
+    let reason = unwell(&recorder, "it is started again");
+    assert!(reason.contains("publisher: "), "{reason}");
+    send(&recorder, 2..6);
+
+    runtime.block_on(rival.disconnect()).unwrap();
+    expect_stored(&player, 0..6);
+    well(&recorder);
+    let page = recorder.api("/metrics", &[]).text();
+    let again = "qproxy_part_restarts_total{reason=\"publisher\"} ";
+    let count = page.lines().find_map(|line| line.strip_prefix(again));
+    let count: f64 = count.expect("restarts are counted").parse().unwrap();
+    assert!(count >= 1.0, "{page}");
 }

@@ -12,7 +12,7 @@ use qproxy::mqtt_client::client::{Event, MqttClient, MqttConfig, Request};
 use qproxy::mqtt_client::codec::{Ack, Packet, PacketId, ReasonCode, SubAck};
 use qproxy::mqtt_client::error::{ConnectError, Disconnected, Error, QueryError};
 use qproxy::mqtt_client::message::QoS;
-use qproxy::mqtt_client::options::{Overflow, QueryOptions, Server, TlsOptions};
+use qproxy::mqtt_client::options::{Overflow, QueryOptions, Server, Takeover, TlsOptions};
 use tokio::net::{TcpSocket, TcpStream};
 
 use super::{connected, event};
@@ -501,6 +501,11 @@ async fn fallbacks_are_tried_in_turn_and_one_that_works_is_kept() {
     let MqttConfig { host, port, .. } = second.config();
     let config = MqttConfig {
         fallbacks: vec![Server { host, port }],
+        // However short a connection was, it served.
+        takeover: Takeover {
+            within: Duration::ZERO,
+            ..Takeover::default()
+        },
         ..first.config()
     };
     let client = MqttClient::new(config.clone());

@@ -1,6 +1,6 @@
 //! MQTT 5.0 against a server that follows a script.
 
-use std::num::NonZeroU16;
+use std::num::{NonZeroU16, NonZeroU32};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,7 +15,7 @@ use qproxy::mqtt_client::codec::{
 };
 use qproxy::mqtt_client::error::{ConnectError, Disconnected, Error, QueryError};
 use qproxy::mqtt_client::message::{PayloadFormat, QoS, Text};
-use qproxy::mqtt_client::options::{QueryOptions, Takeover};
+use qproxy::mqtt_client::options::{QueryOptions, Server, Takeover};
 use qproxy::mqtt_client::session::{AckMode, Forbidden};
 
 use super::{connected, event};
@@ -301,6 +301,55 @@ async fn a_client_whose_session_is_taken_over_again_and_again_stops() {
             reason: Error::TakenOver(3)
         }
     ));
+}
+
+#[tokio::test]
+async fn a_server_of_5_0_that_closes_at_once_again_and_again_is_not_taken_for_another_client() {
+    let peer = Peer::bind().await;
+    let takeover = Takeover {
+        connections: 2,
+        within: Duration::from_secs(60),
+    };
+    let config = MqttConfig {
+        takeover,
+        ..config(&peer)
+    };
+    let (client, connection) = connected(&peer, config).await;
+    drop(connection);
+    for _ in 0..4 {
+        drop(peer.accept().await);
+    }
+    let _connection = peer.accept().await;
+    client.disconnect().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_server_that_sends_the_client_away_has_the_next_one_tried() {
+    let (first, second) = (Peer::bind().await, Peer::bind().await);
+    let config = |within| MqttConfig {
+        takeover: Takeover {
+            connections: 5,
+            within,
+        },
+        fallbacks: vec![Server {
+            host: "127.0.0.1".to_owned(),
+            port: second.config().port,
+        }],
+        ..config(&first)
+    };
+    // Without a word, but too soon.
+    let (_client, connection) = connected(&first, config(Duration::from_secs(60))).await;
+    drop(connection);
+    let _served = second.accept().await;
+    // With a word, however long it lasted.
+    let (_client, mut connection) = connected(&first, config(Duration::ZERO)).await;
+    let goodbye = Disconnect::from(ReasonCode::UseAnotherServer);
+    connection.send(&Packet::Disconnect(goodbye)).await;
+    let _served = second.accept().await;
+    // A longer connection that breaks is made again with the same one.
+    let (_client, connection) = connected(&first, config(Duration::ZERO)).await;
+    drop(connection);
+    let _served = first.accept().await;
 }
 
 #[tokio::test]
@@ -694,15 +743,20 @@ async fn a_responder_answers_where_it_is_told_to_and_callers_of_3_1_1_on_their_l
     let _responder = responder.unwrap();
     for (packet, answers) in [
         (
-            asking("t/_q/me/1", "elsewhere", "abcdef"),
+            asking("t/_q/me/1", "root/me/1", "abcdef"),
             vec![
                 (
-                    "elsewhere",
+                    "root/me/1",
                     "abcd",
                     vec![("query-status", "more"), ("query-part", "0")],
                 ),
-                ("elsewhere", "ef", vec![("query-part", "1")]),
+                ("root/me/1", "ef", vec![("query-part", "1")]),
             ],
+        ),
+        (
+            // Of another form: who asks may not know of parts.
+            asking("t/_q/me/5", "elsewhere", "abcdef"),
+            vec![("elsewhere", "abcdef", vec![])],
         ),
         (
             asking("t/_q/me/2", "elsewhere", "ab"),
@@ -738,4 +792,29 @@ async fn a_responder_answers_where_it_is_told_to_and_callers_of_3_1_1_on_their_l
             (topic, payload.as_bytes())
         );
     }
+}
+
+#[tokio::test]
+async fn an_answer_in_one_piece_over_the_servers_limit_is_an_error_answer() {
+    let peer = Peer::bind().await;
+    let terms = ConnAckProperties {
+        max_packet_size: NonZeroU32::new(200),
+        ..ConnAckProperties::default()
+    };
+    let (client, mut connection) = client_on(&peer, terms).await;
+    let handler = |_| async { Ok(Bytes::from(vec![0; 200])) };
+    let (responder, _) = tokio::join!(client.respond("t", handler), connection.grant());
+    let _responder = responder.unwrap();
+    connection.send(&asking("t/_q/me/1", "elsewhere", "")).await;
+    let answer = soon("an answer", connection.publish()).await;
+    assert_eq!(answer.topic, "elsewhere");
+    assert_eq!(
+        answer.payload,
+        "an answer of 200 bytes does not fit into 200"
+    );
+    let said = answer.properties.unwrap();
+    assert_eq!(
+        said.user_properties,
+        [("query-status".into(), "error".into())]
+    );
 }

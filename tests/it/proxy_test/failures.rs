@@ -358,3 +358,45 @@ async fn an_early_answer_to_a_long_upload_reaches_the_client() {
     assert_eq!(exchange.response.unwrap().status, 413);
     assert!(exchange.request.body.truncated);
 }
+
+#[tokio::test]
+async fn an_event_stream_may_rest_for_longer_than_other_content() {
+    let more = std::sync::Arc::new(tokio::sync::Notify::new());
+    let told = std::sync::Arc::clone(&more);
+    let origin = Origin::start(move |_, socket| {
+        let more = std::sync::Arc::clone(&told);
+        async move {
+            let mut peer = Peer::over(socket);
+            let head = peer.head().await.unwrap();
+            let kind = if head.text.starts_with("GET /events ") {
+                "Text/Event-Stream; charset=utf-8"
+            } else {
+                "text/plain"
+            };
+            let start = "Transfer-Encoding: chunked\r\n\r\n9\r\ndata: 1\n\n\r\n";
+            peer.send(&format!(
+                "HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\n{start}"
+            ))
+            .await;
+            if kind == "text/plain" {
+                peer.rest().await;
+            }
+            more.notified().await;
+            peer.send("9\r\ndata: 2\n\n\r\n0\r\n\r\n").await;
+        }
+    })
+    .await;
+    let short = Duration::from_millis(50);
+    let proxy = Proxy::with(origin.pool(), |config| config.body_timeout = short);
+    let mut events = proxy.client().await;
+    events.send("GET /events HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    let head = events.head().await.unwrap();
+    // Others that rest are given up meanwhile, one after the other.
+    for _ in 0..4 {
+        assert!(!proxy.client().await.ask(GET).await.1.whole);
+    }
+    more.notify_one();
+    let content = events.body(&head).await;
+    assert!(content.whole);
+    assert_eq!(content.content, b"data: 1\n\ndata: 2\n\n");
+}

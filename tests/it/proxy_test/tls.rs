@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use qproxy::capture::Capture;
 use qproxy::proxy::{Metrics, http, tls::Files};
-use qproxy::record::Protocol;
-use rcgen::{CertifiedKey, generate_simple_self_signed};
+use qproxy::record::{Outcome, Protocol, UpstreamFailure};
+use rcgen::{CertificateParams, CertifiedKey, KeyPair, date_time_ymd, generate_simple_self_signed};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tempfile::TempDir;
@@ -24,9 +24,15 @@ struct Identity {
 }
 
 fn identity() -> Identity {
+    identity_of(|_| {})
+}
+
+fn identity_of(change: impl FnOnce(&mut CertificateParams)) -> Identity {
     let folder = tempfile::tempdir().unwrap();
-    let CertifiedKey { cert, signing_key } =
-        generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let mut params = CertificateParams::new(["localhost".to_owned()]).unwrap();
+    change(&mut params);
+    let signing_key = KeyPair::generate().unwrap();
+    let cert = params.self_signed(&signing_key).unwrap();
     let files = Files {
         certificate: folder.path().join("cert.pem"),
         key: folder.path().join("key.pem"),
@@ -303,6 +309,97 @@ async fn an_https_upstream_is_checked_against_its_authority() {
     assert_eq!(head.status(), 502);
     let json: serde_json::Value = serde_json::from_slice(&body.content).unwrap();
     assert_eq!(json["failure"], "tls", "{json}");
+}
+
+/// What a client is told where TLS with this origin fails.
+async fn tls_failure(endpoint: &str, ca: &Files) -> String {
+    let ca = ca.certificate.clone();
+    let proxy = Proxy::with(pool(&[endpoint]), |config| config.upstream_ca = Some(ca));
+    let mut client = proxy.client().await;
+    let (head, body) = client.ask("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    assert_eq!(head.status(), 502);
+    let json: serde_json::Value = serde_json::from_slice(&body.content).unwrap();
+    assert_eq!(json["failure"], "tls", "{json}");
+    let outcome = proxy.kept.exchange().await.outcome;
+    let failure = UpstreamFailure::Tls;
+    assert!(matches!(outcome, Outcome::UpstreamFailed(it, _) if it == failure));
+    json["detail"].as_str().unwrap().to_lowercase()
+}
+
+#[tokio::test]
+async fn an_upstream_whose_certificate_has_expired_or_is_not_yet_valid_gives_502() {
+    for (from, to, said) in [(2001, 2002, "expired"), (4001, 4002, "not valid yet")] {
+        let identity = identity_of(|params| {
+            params.not_before = date_time_ymd(from, 1, 1);
+            params.not_after = date_time_ymd(to, 1, 1);
+        });
+        let origin = secure_origin(&identity).await;
+        let endpoint = format!("https://localhost:{}", origin.address.port());
+        let detail = tls_failure(&endpoint, &identity.files).await;
+        assert!(detail.contains(said), "{detail}");
+    }
+}
+
+#[tokio::test]
+async fn an_upstream_of_another_name_gives_502() {
+    let identity = identity();
+    let origin = secure_origin(&identity).await;
+    let endpoint = format!("https://127.0.0.1:{}", origin.address.port());
+    let detail = tls_failure(&endpoint, &identity.files).await;
+    assert!(detail.contains("not valid for name"), "{detail}");
+}
+
+#[tokio::test]
+async fn an_upstream_that_does_not_know_the_name_it_is_asked_for_gives_502() {
+    let identity = identity();
+    let names = rustls::server::ResolvesServerCertUsingSni::new();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_cert_resolver(Arc::new(names));
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let origin = Origin::start(move |_, socket| {
+        let acceptor = acceptor.clone();
+        async move { assert!(acceptor.accept(socket).await.is_err()) }
+    })
+    .await;
+    let endpoint = format!("https://localhost:{}", origin.address.port());
+    tls_failure(&endpoint, &identity.files).await;
+}
+
+/// The listener has one certificate, which it shows whatever the name; whether that will do is the client's say.
+#[tokio::test]
+async fn a_client_that_asks_for_an_unknown_name_decides_for_itself() {
+    let identity = identity();
+    let files = identity.files.clone();
+    let proxy = Proxy::with(Origin::echo().await.pool(), |config| {
+        config.tls = Some(files)
+    });
+    let address = proxy.running.local_addr();
+    let elsewhere = ServerName::try_from("elsewhere.test").unwrap();
+    let socket = TcpStream::connect(address).await.unwrap();
+    let strict = connector(&identity).connect(elsewhere, socket).await;
+    let error = strict.unwrap_err().to_string();
+    assert!(error.contains("not valid for name"), "{error}");
+    let url = format!("https://elsewhere.test:{}/", address.port());
+    let resolve = format!("elsewhere.test:{}:127.0.0.1", address.port());
+    let lax = tokio::process::Command::new("curl")
+        .args([
+            "--silent",
+            "--show-error",
+            "--insecure",
+            "--resolve",
+            &resolve,
+        ])
+        .args(["--write-out", "%{http_code}", "--data", "hi", &url])
+        .output()
+        .await
+        .unwrap();
+    assert_eq!(lax.stdout, b"hi200", "{lax:?}");
+    let facts = proxy.kept.exchange().await.tls.unwrap();
+    assert_eq!(facts.server_name.as_deref(), Some("elsewhere.test"));
 }
 
 #[tokio::test]

@@ -28,6 +28,19 @@ impl Node {
         node
     }
 
+    /// The same with so many file descriptors at most.
+    pub fn with_open_files(folder: &Path, config: &Value, most: u32) -> Self {
+        let path = folder.join("config.json");
+        std::fs::write(&path, serde_json::to_vec_pretty(config).unwrap()).unwrap();
+        let mut command = Command::new("sh");
+        command
+            .args(["-c", &format!("ulimit -n {most} && exec \"$0\"")])
+            .arg(env!("CARGO_BIN_EXE_qproxy"));
+        let mut node = Self::run(command, &path, Vec::new());
+        node.wait_until_ready();
+        node
+    }
+
     /// Starts `qproxy` in `folder` with these arguments.
     pub fn with_arguments(folder: &Path, arguments: &[&str]) -> Self {
         let arguments = arguments.iter().map(ToString::to_string).collect();
@@ -43,8 +56,12 @@ impl Node {
 
     fn launch(config: &Path, arguments: Vec<String>) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_qproxy"));
+        command.args(&arguments);
+        Self::run(command, config, arguments)
+    }
+
+    fn run(mut command: Command, config: &Path, arguments: Vec<String>) -> Self {
         command
-            .args(&arguments)
             .env("CONFIG_PATH", config)
             .env("RUST_LOG", "info")
             .current_dir(config.parent().unwrap());

@@ -16,6 +16,32 @@ use super::{DecodeError, EncodeError, Kind, MAX_REMAINING_LENGTH, UserProperty};
 
 pub(super) use values::{check_field, check_text, write_field};
 
+/// How often one property may come in a packet that is read, of those that may come more than once. Five bytes of a peer's
+/// become a pair of texts that take more than ten times as much here: without a bound a packet of 16 MiB takes 200.
+///
+/// ```
+/// use bytes::BytesMut;
+/// use qproxy_mqtt::codec::{
+///     DecodeError, MAX_REPEATED_PROPERTIES, Packet, Publish, PublishProperties, Version, decode, encode,
+/// };
+///
+/// let pair = ("a".into(), "b".into());
+/// let properties = PublishProperties {
+///     user_properties: vec![pair; MAX_REPEATED_PROPERTIES + 1],
+///     ..PublishProperties::default()
+/// };
+/// let publish = Publish {
+///     topic: "lamp/1".into(),
+///     properties: Some(Box::new(properties)),
+///     ..Publish::default()
+/// };
+/// let mut buf = BytesMut::new();
+/// encode(&Packet::Publish(publish), Version::V5, &mut buf).unwrap();
+/// let error = decode(&mut buf, 1 << 20, Version::V5).unwrap_err();
+/// assert!(matches!(error, DecodeError::TooManyProperties { .. }));
+/// ```
+pub const MAX_REPEATED_PROPERTIES: usize = 10_000;
+
 /// The properties of one kind of packet.
 pub(super) trait Block: Default {
     /// Takes one property; `false` where it may not stand here.
@@ -71,6 +97,9 @@ impl<T: Read + Value> Slot for Option<T> {
 impl<T: Read + Value> Slot for Vec<T> {
     fn fill(&mut self, id: u8, body: &mut Body) -> Result<(), DecodeError> {
         let kind = body.kind;
+        if self.len() >= MAX_REPEATED_PROPERTIES {
+            return Err(DecodeError::TooManyProperties { kind, id });
+        }
         let value = T::read(body)?;
         self.push(value.ok_or(DecodeError::PropertyValue { kind, id })?);
         Ok(())

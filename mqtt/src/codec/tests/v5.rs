@@ -13,10 +13,11 @@ use proptest::sample::select;
 
 use super::super::{
     Ack, AckProperties, Auth, AuthProperties, ConnAck, ConnAckProperties, Connect,
-    ConnectProperties, DecodeError, Disconnect, DisconnectProperties, EncodeError, Kind, Packet,
-    PayloadFormat, Publish, PublishProperties, QoS, ReasonCode, RetainHandling, SubAck, Subscribe,
-    SubscribeProperties, Subscription, SubscriptionId, Text, UnsubAck, Unsubscribe, UserProperty,
-    Version, Will, WillProperties, decode, encode, encode_publish_head, encoded_len,
+    ConnectProperties, DecodeError, Disconnect, DisconnectProperties, EncodeError, Kind,
+    MAX_REPEATED_PROPERTIES, Packet, PayloadFormat, Publish, PublishProperties, QoS, ReasonCode,
+    RetainHandling, SubAck, Subscribe, SubscribeProperties, Subscription, SubscriptionId, Text,
+    UnsubAck, Unsubscribe, UserProperty, Version, Will, WillProperties, decode, encode,
+    encode_publish_head, encoded_len,
 };
 use super::{LIMIT, filter, packet_id, payload, qos, text, topic_name};
 use crate::topic::TopicError;
@@ -522,6 +523,33 @@ fn a_publish_names_its_topic_or_has_an_alias_for_it() {
         panic!("no PUBLISH")
     };
     assert_eq!(publish.properties.unwrap().topic_alias, NonZeroU16::new(5));
+}
+
+#[test]
+fn a_property_comes_as_often_as_is_taken_and_no_more() {
+    let message = |pairs: usize| {
+        let mut packet = BytesMut::new();
+        let publish = Publish {
+            topic: "t".into(),
+            properties: Some(Box::new(PublishProperties {
+                user_properties: vec![(Text::default(), Text::default()); pairs],
+                ..PublishProperties::default()
+            })),
+            ..Publish::default()
+        };
+        encode(&Packet::Publish(publish), Version::V5, &mut packet).unwrap();
+        packet
+    };
+    let mut most = message(MAX_REPEATED_PROPERTIES);
+    assert!(matches!(
+        decode(&mut most, usize::MAX, Version::V5),
+        Ok(Some(Packet::Publish(_)))
+    ));
+    let mut more = message(MAX_REPEATED_PROPERTIES + 1);
+    let error = decode(&mut more, usize::MAX, Version::V5).unwrap_err();
+    let kind = Kind::Publish;
+    assert_eq!(error, DecodeError::TooManyProperties { kind, id: 0x26 });
+    assert_eq!(error.reason(), ReasonCode::QuotaExceeded);
 }
 
 #[test]

@@ -102,7 +102,7 @@ fn request(options: &WebSocketOptions, route: &Route<'_>) -> Result<Request, Con
 }
 
 fn refused(error: Tungstenite, options: &WebSocketOptions, route: &Route<'_>) -> ConnectError {
-    let (server, path) = (route.to_string(), options.path().to_owned());
+    let (server, path) = (route.to_string(), options.shown_path().to_owned());
     let chosen = |chosen| WebSocketError::Subprotocol {
         server: server.clone(),
         path: path.clone(),

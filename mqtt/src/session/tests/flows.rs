@@ -24,7 +24,31 @@ fn window_is_respected_and_fills_the_whole_id_space() {
         session.publish(message(0, QoS::AtLeastOnce), None, Instant::now());
         published += 1;
     }
-    assert_eq!(published, 65_534, "one id belongs to the SUBSCRIBE");
+    assert_eq!(published, 65_519, "sixteen ids are kept for controls");
+    for filter in ["b", "c"] {
+        let filter = Subscription::new(filter, QoS::AtMostOnce);
+        session.subscribe(vec![filter], None, None);
+    }
+    assert_eq!(session.open(), 65_522, "and they take theirs");
+}
+
+#[test]
+fn controls_that_come_after_room_was_promised_find_their_ids() {
+    let mut session = session(u16::MAX, AckMode::Auto);
+    session
+        .connected(&Terms::plain(false), Instant::now())
+        .unwrap();
+    let mut room = session.window_free();
+    for _ in 0..20 {
+        let filter = Subscription::new("a", QoS::AtMostOnce);
+        session.subscribe(vec![filter], None, None);
+    }
+    let mut published = 0;
+    while room.take(QoS::AtLeastOnce) {
+        session.publish(message(0, QoS::AtLeastOnce), None, Instant::now());
+        published += 1;
+    }
+    assert_eq!(session.open(), published + 20);
 }
 
 #[test]

@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 
 use super::{Tested, config, connect, events, message, publish, sent};
 use crate::codec::{
-    Ack, AckProperties, Auth, Disconnect, Kind, Packet, PacketId, Publish, PublishProperties, QoS,
-    ReasonCode, SubAck, Subscription, SubscriptionId, Text, UnsubAck, Version,
+    Ack, AckProperties, Auth, Disconnect, Kind, MAX_REMAINING_LENGTH, Packet, PacketId, Publish,
+    PublishProperties, QoS, ReasonCode, SubAck, Subscription, SubscriptionId, Text, UnsubAck,
+    Version,
 };
 use crate::session::{
     AckMode, Closing, Config, Continuity, Event, Failure, Forbidden, Offered, OnSessionLost,
@@ -308,6 +309,63 @@ fn a_topic_goes_out_in_full_again_on_every_connection() {
     session.connection_lost();
     session.connected(&terms, Instant::now()).unwrap();
     assert_eq!(topics(&mut session)[0], (full(), None));
+}
+
+#[test]
+fn a_message_that_fits_goes_out_without_the_alias_that_would_make_it_too_large() {
+    let mut session = v5(10);
+    let large = |bytes| Publish {
+        payload: vec![0; bytes].into(),
+        ..message(0, QoS::AtLeastOnce)
+    };
+    let terms = |present| Terms {
+        topic_alias_maximum: 5,
+        max_packet_size: 64,
+        ..Terms::plain(present)
+    };
+    session.connected(&terms(false), Instant::now()).unwrap();
+    let fits = 64 - (2 + 2 + 7 + 2 + 1);
+    let full = || ("a/topic".to_owned(), None);
+    for token in 0..3 {
+        publish(&mut session, large(fits), token);
+        assert_eq!(topics(&mut session), [full()]);
+    }
+    session.connection_lost();
+    let resumed = session.connected(&terms(true), Instant::now()).unwrap();
+    assert_eq!((resumed.republished, resumed.failed), (3, 0));
+    assert_eq!(topics(&mut session), [full(), full(), full()]);
+    publish(&mut session, large(1), 3);
+    assert_eq!(
+        topics(&mut session),
+        [("a/topic".to_owned(), Some(1))],
+        "where there is room the topic gets a number"
+    );
+    let back = session.publish(large(fits + 1), Some(4), Instant::now());
+    assert_eq!(back, None);
+    assert_eq!(topics(&mut session).len(), 1, "and its number saves bytes");
+}
+
+#[test]
+fn the_largest_packet_there_is_goes_out_without_an_alias() {
+    let mut session = v5(10);
+    let terms = Terms {
+        topic_alias_maximum: 5,
+        ..Terms::plain(false)
+    };
+    session.connected(&terms, Instant::now()).unwrap();
+    let head = 2 + 7 + 2 + 1;
+    let largest = Publish {
+        // Never written to, so no memory stands behind it.
+        payload: vec![0; MAX_REMAINING_LENGTH - head].into(),
+        ..message(0, QoS::AtLeastOnce)
+    };
+    for token in 0..2 {
+        publish(&mut session, largest.clone(), token);
+        assert_eq!(session.outbox().len(), MAX_REMAINING_LENGTH + 5);
+        let len = session.outbox().len();
+        session.outbox().advance(len);
+    }
+    assert!(events(&mut session).is_empty());
 }
 
 #[test]

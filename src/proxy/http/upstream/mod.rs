@@ -3,9 +3,10 @@
 //! HTTP/1.1 connections carry one exchange at a time and are driven by whoever uses them; while idle they are
 //! looked at when taken, and now and then by a sweep, so that what the upstream has closed does not pile up.
 //! HTTP/2 connections are shared and have tasks. Which of the two an endpoint speaks is in its scheme or, for
-//! `https`, said by its TLS.
+//! `https`, said by its TLS. Where an endpoint takes a limited number of connections, requests wait their turn.
 
 mod outbound;
+mod places;
 mod own;
 mod shared;
 
@@ -30,6 +31,8 @@ use crate::service_discovery::{Endpoint, Member, Pool, Scheme};
 
 use outbound::{Closed, Outbound};
 pub(super) use own::{Busy, Connection};
+pub(super) use places::Place;
+use places::Places;
 pub(super) use shared::Seat;
 use shared::{Settings, SharedConnections};
 
@@ -61,6 +64,7 @@ pub(super) struct Site {
     pub(super) name: Arc<str>,
     pub(super) authority: HeaderValue,
     idle: Mutex<Vec<Idle>>,
+    places: Places,
     max_idle: usize,
     idle_for: Duration,
     shared: SharedConnections,
@@ -87,6 +91,8 @@ pub(super) enum Carrier {
 pub(super) struct Upgradable {
     pub(super) sender: http1::SendRequest<RequestBody>,
     pub(super) driver: http1::Connection<TokioIo<Outbound<Stream>>, RequestBody>,
+    /// To be kept until the connection ends.
+    pub(super) place: Place,
 }
 
 /// Where a connection comes from.
@@ -95,6 +101,15 @@ pub(super) enum Source {
     /// It has served before: the upstream may be about to close it.
     Reused,
     /// It was made for this request.
+    Fresh,
+}
+
+/// What an exchange may be sent on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wanted {
+    /// What is kept, or else a new connection.
+    Any,
+    /// No idle connection: one of them has just proved stale.
     Fresh,
 }
 
@@ -140,14 +155,13 @@ impl Upstreams {
     pub(super) async fn connection(&self) -> Result<(Arc<Site>, Carrier, Source), Error> {
         let mut tries = self.sites.len();
         loop {
-            let site = self.pick();
-            if let Some(carrier) = site.kept().await {
-                return Ok((Arc::clone(site), carrier, Source::Reused));
-            }
+            let site = self.pick_with_room();
             tries -= 1;
-            match self.another(site).await {
+            match self.carrier(site, Wanted::Any).await {
                 Ok((carrier, source)) => return Ok((Arc::clone(site), carrier, source)),
-                Err(error) if tries == 0 => return Err(error),
+                Err(error) if tries == 0 || matches!(error, Error::Busy { .. }) => {
+                    return Err(error);
+                }
                 Err(error) => tracing::debug!(%error, "trying another upstream"),
             }
         }
@@ -155,28 +169,92 @@ impl Upstreams {
 
     /// A new connection to an endpoint, or a place on one that others have made meanwhile.
     pub(super) async fn another(&self, site: &Site) -> Result<(Carrier, Source), Error> {
-        let opening = async {
-            if !site.shares.load(Relaxed) {
-                return Ok((self.open(site).await?, Source::Fresh));
+        self.carrier(site, Wanted::Fresh).await
+    }
+
+    async fn carrier(&self, site: &Site, wanted: Wanted) -> Result<(Carrier, Source), Error> {
+        let mut found = None;
+        if site.shares.load(Relaxed) {
+            match self.share(site).await? {
+                Some((Carrier::Own(connection), _)) => found = Some(connection),
+                Some(shared) => return Ok(shared),
+                None => {}
             }
+        }
+        let place = self.place(site).await?;
+        if found.is_none()
+            && wanted == Wanted::Any
+            && let Some(mut connection) = site.take_idle().await
+        {
+            connection.occupy(place);
+            return Ok((Carrier::Own(connection), Source::Reused));
+        }
+        site.make_room();
+        let mut connection = match found {
+            Some(connection) => connection,
+            None => match self.in_time(site, self.open(site)).await? {
+                Carrier::Own(connection) => connection,
+                shared @ Carrier::Shared(_) => return Ok((shared, Source::Fresh)),
+            },
+        };
+        connection.occupy(place);
+        Ok((Carrier::Own(connection), Source::Fresh))
+    }
+
+    /// A seat on a shared connection, or whatever the endpoint speaks when it is dialed; `None` where others
+    /// have found out meanwhile that it shares nothing.
+    async fn share(&self, site: &Site) -> Result<Option<(Carrier, Source)>, Error> {
+        let seat = || {
+            let seat = site.shared.seat();
+            seat.map(|seat| (Carrier::Shared(seat), Source::Reused))
+        };
+        if let Some(kept) = seat() {
+            return Ok(Some(kept));
+        }
+        let opening = async {
             let _dialing = site.dialing.lock().await;
-            match site.shared.seat() {
-                Some(seat) => Ok((Carrier::Shared(seat), Source::Reused)),
-                None => Ok((self.open(site).await?, Source::Fresh)),
+            if !site.shares.load(Relaxed) {
+                return Ok(None);
+            }
+            match seat() {
+                Some(made) => Ok(Some(made)),
+                None => Ok(Some((self.open(site).await?, Source::Fresh))),
             }
         };
         self.in_time(site, opening).await
     }
 
+    /// A place for an HTTP/1.1 exchange, at once or when it is this one's turn.
+    async fn place(&self, site: &Site) -> Result<Place, Error> {
+        if let Some(place) = site.places.try_take() {
+            return Ok(place);
+        }
+        self.metrics.upstream_waits.inc();
+        site.places.wait().await.map_err(|full| {
+            self.metrics.upstream_busy.inc();
+            Error::Busy {
+                upstream: Arc::clone(&site.name),
+                why: full.as_str(),
+            }
+        })
+    }
+
     /// A fresh connection that can be upgraded.
     pub(super) async fn upgradable(&self) -> Result<(Arc<Site>, Upgradable), Error> {
-        let site = self.pick();
+        let site = self.pick_with_room();
+        let place = self.place(site).await?;
+        site.make_room();
         let opening = async {
             let (stream, _) = self.dial(site, Offer::Http1).await?;
             self.http1(site, stream).await
         };
         let (sender, driver, _) = self.in_time(site, opening).await?;
-        Ok((Arc::clone(site), Upgradable { sender, driver }))
+        let upgradable = Upgradable {
+            sender,
+            driver,
+            place,
+        };
+        Ok((Arc::clone(site), upgradable))
     }
 
     /// Whether connections can become tunnels: HTTP/2 alone has no `Upgrade` (RFC 9113 section 8.6).
@@ -208,6 +286,18 @@ impl Upstreams {
             .iter()
             .find(|site| Arc::ptr_eq(&site.member, member))
             .expect("there is a site for each member, and a pool never changes")
+    }
+
+    /// The same, passing over endpoints with which a request would have to wait, if not all are like that.
+    fn pick_with_room(&self) -> &Arc<Site> {
+        let mut site = self.pick();
+        for _ in 1..self.sites.len() {
+            if site.places.has_room() {
+                break;
+            }
+            site = self.pick();
+        }
+        site
     }
 
     async fn open(&self, site: &Site) -> Result<Carrier, Error> {
@@ -272,6 +362,7 @@ impl Site {
                 .expect("an endpoint's host has only characters that a header may have"),
             member: Arc::clone(member),
             idle: Mutex::new(Vec::new()),
+            places: Places::new(config),
             max_idle: config.max_idle_upstream,
             idle_for: config.idle_upstream,
             shared: SharedConnections::default(),
@@ -291,16 +382,6 @@ impl Site {
         } else {
             http::uri::Scheme::HTTP
         }
-    }
-
-    /// What is there for the next exchange.
-    async fn kept(&self) -> Option<Carrier> {
-        if self.shares.load(Relaxed)
-            && let Some(seat) = self.shared.seat()
-        {
-            return Some(Carrier::Shared(seat));
-        }
-        self.take_idle().await.map(Carrier::Own)
     }
 
     /// The connection used last that is still good.
@@ -325,10 +406,12 @@ impl Site {
     }
 
     /// Keeps a connection for the next request, where it can serve one.
-    pub(super) fn give_back(&self, connection: Connection) {
+    pub(super) fn give_back(&self, mut connection: Connection) {
         if !connection.is_ready() {
             return;
         }
+        // Free once the connection is to be seen, so that who waits for the place finds it.
+        let _place = connection.vacate();
         let since = Instant::now();
         let mut idle = self.idle.lock();
         if idle.len() < self.max_idle {
@@ -336,21 +419,26 @@ impl Site {
         }
     }
 
+    /// Closes the idle connection used longest ago, where another one would be one too many.
+    fn make_room(&self) {
+        let mut idle = self.idle.lock();
+        let closed = self.places.crowded(idle.len()).then(|| idle.remove(0));
+        drop(idle);
+        drop(closed);
+    }
+
     fn sweep(&self, now: Instant) {
         self.shared.sweep(self.idle_for);
-        let idle = std::mem::take(&mut *self.idle.lock());
         let mut nobody = Context::from_waker(Waker::noop());
-        let good = |mut idle: Idle| {
+        let bad = |idle: &mut Idle| {
             idle.connection.drive(&mut nobody);
             let young = now.saturating_duration_since(idle.since) <= self.idle_for;
-            (young && idle.connection.is_ready()).then_some(idle)
+            !(young && idle.connection.is_ready())
         };
-        let mut kept: Vec<_> = idle.into_iter().filter_map(good).collect();
-        let mut current = self.idle.lock();
-        // Those that were given back meanwhile are the younger ones, so they go to the end.
-        kept.append(&mut current);
-        kept.truncate(self.max_idle);
-        *current = kept;
+        // They stay where they are while they are looked at: one that is out of sight would be missed by who
+        // counts them. Closing them can wait until the lock is free.
+        let closed: Vec<_> = self.idle.lock().extract_if(.., bad).collect();
+        drop(closed);
     }
 }
 

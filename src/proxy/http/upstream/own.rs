@@ -16,7 +16,7 @@ use super::super::super::stream::Stream;
 use super::super::body::{Progress, RequestBody};
 use super::super::forward::within;
 use super::outbound::{Closed, Outbound};
-use super::{Refused, Request, Response, Site};
+use super::{Place, Refused, Request, Response, Site};
 
 /// A connection in someone's hands, who passes it on several times per exchange: a pointer, not the state of
 /// a whole HTTP connection.
@@ -28,6 +28,8 @@ struct Held {
     ended: bool,
     /// The upstream takes no more of a request.
     closed: Closed,
+    /// While there is an exchange on it; the last field, so that it is free when the socket is closed.
+    place: Place,
 }
 
 /// A connection with an exchange on it whose request's content may still be on its way.
@@ -35,6 +37,8 @@ pub(in super::super) struct Busy {
     pub(in super::super) connection: Connection,
     pub(in super::super) progress: Arc<Progress>,
     pub(in super::super) drain: Drain,
+    /// How long the client may rest in that content once the response is there.
+    pub(in super::super) pause: Duration,
 }
 
 impl Connection {
@@ -48,7 +52,18 @@ impl Connection {
             driver,
             ended: false,
             closed,
+            place: Place::default(),
         }))
+    }
+
+    /// An exchange takes the connection and brings its place.
+    pub(super) fn occupy(&mut self, place: Place) {
+        self.0.place = place;
+    }
+
+    /// The exchange is done.
+    pub(super) fn vacate(&mut self) -> Place {
+        std::mem::take(&mut self.0.place)
     }
 
     /// Lets the connection read and write; whatever comes of it shows at the request or the body.
@@ -101,13 +116,8 @@ impl Busy {
     /// Gives the connection back once its response is complete.
     ///
     /// An upstream may answer before it has read the whole request and go on reading (RFC 9112 section 9.5).
-    /// Then the upload gets a task of its own, until it is done, rests for `pause`, or the drain is over.
-    pub(in super::super) fn answered(
-        mut self,
-        site: &Arc<Site>,
-        pause: Duration,
-        cx: &mut Context<'_>,
-    ) {
+    /// Then the upload gets a task of its own, until it is done, rests for too long, or the drain is over.
+    pub(in super::super) fn answered(mut self, site: &Arc<Site>, cx: &mut Context<'_>) {
         self.connection.drive(cx);
         if self.connection.0.closed.is_set() || self.progress.is_held() {
             // What is left of the request goes nowhere.
@@ -121,6 +131,7 @@ impl Busy {
             mut connection,
             progress,
             drain,
+            pause,
         } = self;
         let (site, closing) = (Arc::clone(site), drain.clone());
         drain.spawn(async move {
