@@ -16,6 +16,14 @@ use crate::topic::TopicError;
 use crate::transport::{ProxyError, WebSocketError};
 
 /// Why a call on the client failed.
+///
+/// ```
+/// use qproxy_mqtt::{Error, topic::validate_topic};
+///
+/// let error = Error::from(validate_topic("lamp/+").unwrap_err());
+/// assert_eq!(error.to_string(), "bad topic");
+/// assert!(std::error::Error::source(&error).is_some(), "the source says why");
+/// ```
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -114,6 +122,14 @@ pub enum Error {
 }
 
 /// Why a query has no answer.
+///
+/// ```
+/// use qproxy_mqtt::error::{Error, QueryError};
+///
+/// let error = Error::from(QueryError::TooMany(1000));
+/// assert!(matches!(error, Error::Query(QueryError::TooMany(_))));
+/// assert_eq!(QueryError::TooMany(1000).to_string(), "1000 queries are open already");
+/// ```
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum QueryError {
@@ -141,6 +157,14 @@ pub enum QueryError {
 }
 
 /// A setting that cannot work.
+///
+/// ```
+/// use qproxy_mqtt::error::{ConfigError, ConnectError};
+///
+/// let error = ConnectError::from(ConfigError::Host);
+/// assert!(matches!(error, ConnectError::Config(ConfigError::Host)));
+/// assert_eq!(ConfigError::Host.to_string(), "host is empty");
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {
@@ -180,6 +204,15 @@ pub enum ConfigError {
 }
 
 /// Why a connection could not be made. `server` is its `host:port`, and the proxy where there is one.
+///
+/// ```
+/// use qproxy_mqtt::{codec::ReasonCode, error::ConnectError};
+///
+/// let busy = ConnectError::Refused(ReasonCode::ServerBusy.into());
+/// assert!(!busy.is_permanent());
+/// let refused = ConnectError::Refused(ReasonCode::NotAuthorized.into());
+/// assert!(refused.is_permanent());
+/// ```
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConnectError {
@@ -263,6 +296,17 @@ impl ConnectError {
 }
 
 /// Why TLS could not be set up.
+///
+/// ```
+/// use qproxy_mqtt::error::{ConnectError, TlsError};
+///
+/// let error = TlsError::ServerName("a b".to_owned());
+/// assert_eq!(
+///     error.to_string(),
+///     r#""a b" is not a name or address that a certificate can have"#
+/// );
+/// assert!(ConnectError::from(error).is_permanent());
+/// ```
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum TlsError {
@@ -319,6 +363,14 @@ pub enum TlsError {
 }
 
 /// Why a connection ended that had been accepted.
+///
+/// ```
+/// use qproxy_mqtt::{codec::ReasonCode, error::Disconnected};
+///
+/// let ended = Disconnected::Server(ReasonCode::ServerShuttingDown.into());
+/// let source = std::error::Error::source(&ended).map(ToString::to_string);
+/// assert_eq!(source.as_deref(), Some("server shutting down"));
+/// ```
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum Disconnected {

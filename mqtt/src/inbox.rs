@@ -188,6 +188,15 @@ impl Budget {
 ///
 /// While it is full the driver does not read from the server. A client that ends puts one message in over the bounds:
 /// one that was acknowledged already would be lost otherwise.
+///
+/// ```
+/// # use qproxy_mqtt::{MqttClient, MqttConfig};
+/// let client = MqttClient::new(MqttConfig::default());
+/// let mut messages = client.messages();
+/// assert!(messages.is_empty());
+/// assert_eq!(messages.len(), 0);
+/// assert!(messages.try_recv().is_none());
+/// ```
 #[derive(Debug)]
 pub struct Messages {
     receiver: mpsc::Receiver<Message>,
@@ -196,6 +205,14 @@ pub struct Messages {
 
 impl Messages {
     /// Waits for the next message; `None` when this receiver was replaced or the client is gone. Cancel-safe.
+    ///
+    /// ```no_run
+    /// # async fn example(mut messages: qproxy_mqtt::client::Messages) {
+    /// while let Some(message) = messages.recv().await {
+    ///     println!("{}", message.topic);
+    /// }
+    /// # }
+    /// ```
     pub async fn recv(&mut self) -> Option<Message> {
         let message = self.receiver.recv().await?;
         self.budget.taken(message.cost());
@@ -211,6 +228,17 @@ impl Messages {
 
     /// Waits for at least one message and takes up to `max` that are here; 0 at the end. Fewer than `max` says that
     /// nothing more waits right now. Cancel-safe.
+    ///
+    /// ```no_run
+    /// # async fn example(mut messages: qproxy_mqtt::client::Messages) {
+    /// let mut batch = Vec::new();
+    /// while messages.recv_many(&mut batch, 100).await > 0 {
+    ///     for message in batch.drain(..) {
+    ///         message.ack();
+    ///     }
+    /// }
+    /// # }
+    /// ```
     pub async fn recv_many(&mut self, into: &mut Vec<Message>, max: usize) -> usize {
         let before = into.len();
         let count = self.receiver.recv_many(into, max).await;

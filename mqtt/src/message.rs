@@ -16,6 +16,19 @@ use crate::session::{AckId, Settled};
 ///
 /// In manual mode the server keeps it until [`Message::ack`]. One that is dropped without is not acknowledged: the
 /// server sends it again in the next connection, and later messages can still be acknowledged.
+///
+/// ```no_run
+/// # fn example(message: &qproxy_mqtt::Message) {
+/// println!("{} ({:?}): {} bytes", message.topic, message.qos, message.payload.len());
+/// if let (Some(topic), Some(data)) = (message.response_topic(), message.correlation_data()) {
+///     println!("answer to {topic} with {data:?}");
+/// }
+/// for (name, value) in message.user_properties() {
+///     println!("{name} = {value}");
+/// }
+/// message.ack();
+/// # }
+/// ```
 pub struct Message {
     /// Where it was published.
     pub topic: Text,
@@ -54,6 +67,14 @@ impl Message {
     }
 
     /// All properties; none in MQTT 3.1.1, and none where the publisher gave none.
+    ///
+    /// ```no_run
+    /// # fn example(message: &qproxy_mqtt::Message) {
+    /// if let Some(properties) = message.properties() {
+    ///     println!("{properties:?}");
+    /// }
+    /// # }
+    /// ```
     #[must_use]
     pub fn properties(&self) -> Option<&PublishProperties> {
         self.properties.as_deref()
@@ -72,12 +93,28 @@ impl Message {
     }
 
     /// What the payload is, in the publisher's words.
+    ///
+    /// ```no_run
+    /// # fn example(message: &qproxy_mqtt::Message) -> bool {
+    /// message.content_type().is_some_and(|it| it == "application/json")
+    /// # }
+    /// ```
     #[must_use]
     pub fn content_type(&self) -> Option<&Text> {
         self.properties()?.content_type.as_ref()
     }
 
     /// What the payload is said to be; nobody has checked it.
+    ///
+    /// ```no_run
+    /// # use qproxy_mqtt::message::PayloadFormat;
+    /// # fn example(message: &qproxy_mqtt::Message) -> Option<&str> {
+    /// match message.payload_format() {
+    ///     PayloadFormat::Utf8 => std::str::from_utf8(&message.payload).ok(),
+    ///     PayloadFormat::Bytes => None,
+    /// }
+    /// # }
+    /// ```
     #[must_use]
     pub fn payload_format(&self) -> PayloadFormat {
         let said = self.properties().and_then(|said| said.payload_format);
@@ -85,6 +122,12 @@ impl Message {
     }
 
     /// How long the message is still of use, counted from its arrival.
+    ///
+    /// ```no_run
+    /// # fn example(message: &qproxy_mqtt::Message, arrived: std::time::Instant) -> bool {
+    /// message.expiry().is_none_or(|time| arrived.elapsed() < time)
+    /// # }
+    /// ```
     #[must_use]
     pub fn expiry(&self) -> Option<Duration> {
         let seconds = self.properties()?.message_expiry?;
@@ -99,6 +142,13 @@ impl Message {
     }
 
     /// The identifiers of the subscriptions that brought the message.
+    ///
+    /// ```no_run
+    /// # use qproxy_mqtt::message::SubscriptionId;
+    /// # fn example(message: &qproxy_mqtt::Message, doors: SubscriptionId) -> bool {
+    /// message.subscription_ids().contains(&doors)
+    /// # }
+    /// ```
     #[must_use]
     pub fn subscription_ids(&self) -> &[SubscriptionId] {
         self.properties()

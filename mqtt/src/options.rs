@@ -16,6 +16,21 @@ pub use crate::transport::WebSocketOptions;
 pub use crate::transport::{Proxy, ProxyKind, Transport};
 
 /// Settings of one client. All fields are public: take `..Default::default()` for the rest.
+///
+/// ```
+/// use std::time::Duration;
+/// use qproxy_mqtt::{MqttConfig, Version};
+///
+/// let config = MqttConfig {
+///     protocol: Version::V5,
+///     client_id: "lamp-1".to_owned(),
+///     token: Some("secret".to_owned()),
+///     connect_timeout: Duration::from_secs(3),
+///     ..MqttConfig::default()
+/// };
+/// assert_eq!(config.port, 1883);
+/// assert!(!format!("{config:?}").contains("secret"));
+/// ```
 #[derive(Clone)]
 pub struct MqttConfig {
     /// Which version of MQTT to speak. Default 3.1.1, which every server does.
@@ -264,6 +279,20 @@ pub(crate) fn whole_seconds(time: Duration) -> u32 {
 }
 
 /// Where a server listens.
+///
+/// ```
+/// use qproxy_mqtt::{MqttConfig, options::Server};
+///
+/// let second = Server {
+///     host: "mqtt-2.example".to_owned(),
+///     port: 1883,
+/// };
+/// let config = MqttConfig {
+///     fallbacks: vec![second],
+///     ..MqttConfig::default()
+/// };
+/// assert_eq!(config.fallbacks[0].host, "mqtt-2.example");
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Server {
     /// Name or address.
@@ -273,6 +302,21 @@ pub struct Server {
 }
 
 /// TLS settings. The default trusts what the operating system trusts.
+///
+/// ```
+/// use qproxy_mqtt::{MqttConfig, options::TlsOptions};
+///
+/// let tls = TlsOptions {
+///     ca: Some("certificates/ca.pem".into()),
+///     ..TlsOptions::default()
+/// };
+/// let config = MqttConfig {
+///     port: 8883,
+///     tls: Some(tls),
+///     ..MqttConfig::default()
+/// };
+/// assert!(config.tls.is_some_and(|tls| tls.alpn.is_empty()));
+/// ```
 #[derive(Debug, Clone, Default)]
 pub struct TlsOptions {
     /// PEM file with the authorities to trust instead of the system's.
@@ -287,6 +331,17 @@ pub struct TlsOptions {
 }
 
 /// Pauses between attempts to connect: they double up to a cap, and half of each is random.
+///
+/// ```
+/// use std::time::Duration;
+/// use qproxy_mqtt::options::Backoff;
+///
+/// let backoff = Backoff {
+///     max: Duration::from_secs(5),
+///     ..Backoff::default()
+/// };
+/// assert_eq!(backoff.initial, Duration::from_millis(500));
+/// ```
 #[derive(Debug, Clone, Copy)]
 pub struct Backoff {
     /// The first pause. Default 500 ms.
@@ -322,6 +377,17 @@ impl Backoff {
 /// A server of MQTT 5.0 says that the session was taken over, and only that counts. One of 3.1.1 says nothing: there
 /// each close right after accepting counts, those of a server that crashes again and again too. Where that is the likelier
 /// case, set `connections` to 0.
+///
+/// ```
+/// use qproxy_mqtt::options::Takeover;
+///
+/// assert_eq!(Takeover::default().connections, 5);
+/// let never_stops = Takeover {
+///     connections: 0,
+///     ..Takeover::default()
+/// };
+/// # assert_eq!(never_stops.within, Takeover::default().within);
+/// ```
 #[derive(Debug, Clone, Copy)]
 pub struct Takeover {
     /// So many connections in a row, closed by the server. 0 never stops. Default 5.
@@ -341,6 +407,17 @@ impl Default for Takeover {
 }
 
 /// What happens to a publish when the queue is full.
+///
+/// ```
+/// use qproxy_mqtt::{MqttConfig, options::Overflow};
+///
+/// let config = MqttConfig {
+///     queue_messages: 100,
+///     overflow: Overflow::DropOldest,
+///     ..MqttConfig::default()
+/// };
+/// assert_ne!(config.overflow, Overflow::default());
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Overflow {
     /// It waits for room.
@@ -353,6 +430,17 @@ pub enum Overflow {
 }
 
 /// Settings of `query` and `respond`.
+///
+/// ```
+/// use std::time::Duration;
+/// use qproxy_mqtt::options::QueryOptions;
+///
+/// let options = QueryOptions {
+///     timeout: Duration::from_secs(2),
+///     ..QueryOptions::default()
+/// };
+/// assert_eq!(options.max_outstanding, 1000);
+/// ```
 #[derive(Debug, Clone)]
 pub struct QueryOptions {
     /// How long a caller waits. Default 10 s.

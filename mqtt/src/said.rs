@@ -8,6 +8,15 @@ use crate::codec::{AckProperties, ConnAck, Disconnect, ReasonCode, Text};
 ///
 /// An error in itself, the source of those that a call returns: printed with all its causes, such an error ends with
 /// the server's own words.
+///
+/// ```
+/// use qproxy_mqtt::{codec::ReasonCode, error::ServerReason};
+///
+/// let said = ServerReason::from(ReasonCode::ServerBusy);
+/// assert_eq!(said, ReasonCode::ServerBusy);
+/// assert_eq!(said.to_string(), "server busy");
+/// assert!(said.is_temporary());
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ServerReason {

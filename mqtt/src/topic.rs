@@ -4,9 +4,28 @@
 //! byte by byte: MQTT knows no case folding and no normalisation.
 
 /// The longest topic or filter that fits its two-byte length prefix, in bytes (section 1.5.3).
+///
+/// ```
+/// use qproxy_mqtt::topic::{MAX_TOPIC_BYTES, TopicError, validate_topic};
+///
+/// let longest = "a".repeat(MAX_TOPIC_BYTES);
+/// assert_eq!(validate_topic(&longest), Ok(()));
+/// assert_eq!(
+///     validate_topic(&format!("{longest}a")),
+///     Err(TopicError::TooLong(MAX_TOPIC_BYTES + 1))
+/// );
+/// ```
 pub const MAX_TOPIC_BYTES: usize = 65_535;
 
 /// Why a topic name or filter is not legal.
+///
+/// ```
+/// use qproxy_mqtt::topic::{TopicError, validate_topic};
+///
+/// let error = validate_topic("").unwrap_err();
+/// assert_eq!(error, TopicError::Empty);
+/// assert_eq!(error.to_string(), "topic is empty [MQTT-4.7.3-1]");
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum TopicError {
@@ -37,6 +56,13 @@ pub enum TopicError {
 
 /// Checks the name of a topic that a message is published to.
 ///
+/// ```
+/// use qproxy_mqtt::topic::{TopicError, validate_topic};
+///
+/// assert_eq!(validate_topic("lamp/1"), Ok(()));
+/// assert_eq!(validate_topic("lamp/+"), Err(TopicError::Wildcard));
+/// ```
+///
 /// # Errors
 /// Says which rule of section 4.7 the name breaks.
 pub fn validate_topic(topic: &str) -> Result<(), TopicError> {
@@ -48,6 +74,13 @@ pub fn validate_topic(topic: &str) -> Result<(), TopicError> {
 }
 
 /// Checks a filter that is subscribed to.
+///
+/// ```
+/// use qproxy_mqtt::topic::{TopicError, validate_filter};
+///
+/// assert_eq!(validate_filter("lamp/+/state"), Ok(()));
+/// assert_eq!(validate_filter("lamp/#/state"), Err(TopicError::MultiLevel));
+/// ```
 ///
 /// # Errors
 /// Says which rule of section 4.7 the filter breaks.
@@ -69,6 +102,13 @@ pub fn validate_filter(filter: &str) -> Result<(), TopicError> {
 ///
 /// 3.1.1 knows no shared subscriptions, so this is not part of [`validate_filter`], which has to be asked too.
 ///
+/// ```
+/// use qproxy_mqtt::topic::validate_share;
+///
+/// assert!(validate_share("$share/workers/jobs/#").is_ok());
+/// assert!(validate_share("$share/workers").is_err());
+/// ```
+///
 /// # Errors
 /// The group is empty or has a wildcard, or there is no filter behind it.
 pub fn validate_share(filter: &str) -> Result<(), TopicError> {
@@ -86,12 +126,26 @@ pub fn validate_share(filter: &str) -> Result<(), TopicError> {
 }
 
 /// Whether a filter is a shared one.
+///
+/// ```
+/// use qproxy_mqtt::topic::is_shared;
+///
+/// assert!(is_shared("$share/workers/jobs/#"));
+/// assert!(!is_shared("jobs/#"));
+/// ```
 #[must_use]
 pub fn is_shared(filter: &str) -> bool {
     filter.starts_with(SHARE)
 }
 
 /// The filter that topics are matched against: of a shared one, what stands behind its group.
+///
+/// ```
+/// use qproxy_mqtt::topic::unshared;
+///
+/// assert_eq!(unshared("$share/workers/jobs/#"), "jobs/#");
+/// assert_eq!(unshared("jobs/#"), "jobs/#");
+/// ```
 #[must_use]
 pub fn unshared(filter: &str) -> &str {
     let shared = filter.strip_prefix(SHARE);
@@ -121,6 +175,14 @@ fn validate_common(text: &str) -> Result<(), TopicError> {
 ///
 /// Both are taken to be valid. A topic that begins with `$` is not matched by a filter that begins with a wildcard
 /// [MQTT-4.7.2-1]; `a/#` matches `a` itself (section 4.7.1.2).
+///
+/// ```
+/// use qproxy_mqtt::topic::matches;
+///
+/// assert!(matches("lamp/+", "lamp/1"));
+/// assert!(matches("lamp/#", "lamp"));
+/// assert!(!matches("#", "$SYS/uptime"));
+/// ```
 #[must_use]
 pub fn matches(filter: &str, topic: &str) -> bool {
     if topic.starts_with('$') && filter.starts_with(['+', '#']) {

@@ -37,6 +37,17 @@ pub use subscribe::SubscribeOptions;
 const EVENT_BACKLOG: usize = 256;
 
 /// A client of one MQTT server.
+///
+/// ```no_run
+/// use qproxy_mqtt::{Error, MqttClient, MqttConfig, QoS};
+///
+/// # async fn example() -> Result<(), Error> {
+/// let client = MqttClient::new(MqttConfig::default());
+/// client.connect().await?;
+/// client.publish("lamp/1", "on", QoS::AtLeastOnce).await?;
+/// client.disconnect().await
+/// # }
+/// ```
 #[derive(Debug, Clone)]
 pub struct MqttClient {
     handle: Arc<Handle>,
@@ -105,6 +116,15 @@ impl MqttClient {
     /// Publishes are queued until there is a connection. Only one thing stops it, with [`Event::Stopped`]: another client
     /// that seems to have the same id (`takeover`).
     ///
+    /// ```no_run
+    /// # async fn example(client: qproxy_mqtt::MqttClient) -> Result<(), qproxy_mqtt::Error> {
+    /// client.start().await?;
+    /// // Waits in the queue where the server is not there yet.
+    /// let token = client.try_publish("lamp/1", "on", qproxy_mqtt::QoS::AtLeastOnce)?;
+    /// token.await
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// The configuration cannot work.
     pub async fn start(&self) -> Result<(), Error> {
@@ -165,6 +185,14 @@ impl MqttClient {
 
     /// As [`MqttClient::disconnect`]; `farewell` says whether the server publishes the will.
     ///
+    /// ```no_run
+    /// use qproxy_mqtt::client::Farewell;
+    ///
+    /// # async fn example(client: qproxy_mqtt::MqttClient) -> Result<(), qproxy_mqtt::Error> {
+    /// client.disconnect_with(Farewell::WithWill).await
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// As [`MqttClient::disconnect`].
     pub async fn disconnect_with(&self, farewell: Farewell) -> Result<(), Error> {
@@ -178,6 +206,12 @@ impl MqttClient {
     }
 
     /// Whether there is a connection right now.
+    ///
+    /// ```
+    /// # use qproxy_mqtt::{MqttClient, MqttConfig};
+    /// let client = MqttClient::new(MqttConfig::default());
+    /// assert!(!client.is_connected());
+    /// ```
     #[must_use]
     pub fn is_connected(&self) -> bool {
         self.shared().connected.load(Ordering::Relaxed)
@@ -185,6 +219,12 @@ impl MqttClient {
 
     /// On which terms the server accepted the latest connection: in MQTT 5.0 its limits, and what it chose instead of
     /// what was asked for; `None` before the first.
+    ///
+    /// ```
+    /// # use qproxy_mqtt::{MqttClient, MqttConfig};
+    /// let client = MqttClient::new(MqttConfig::default());
+    /// assert_eq!(client.terms(), None);
+    /// ```
     #[must_use]
     pub fn terms(&self) -> Option<Terms> {
         let terms = &self.shared().terms;
@@ -192,12 +232,32 @@ impl MqttClient {
     }
 
     /// What happens to the connection, from now on.
+    ///
+    /// ```no_run
+    /// use qproxy_mqtt::client::Event;
+    ///
+    /// # async fn example(client: qproxy_mqtt::MqttClient) {
+    /// let mut events = client.events();
+    /// while let Ok(event) = events.recv().await {
+    ///     if let Event::Disconnected { reason } = event {
+    ///         eprintln!("the connection ended: {reason}");
+    ///     }
+    /// }
+    /// # }
+    /// ```
     #[must_use]
     pub fn events(&self) -> broadcast::Receiver<Event> {
         self.shared().events.subscribe()
     }
 
     /// What the client has counted.
+    ///
+    /// ```
+    /// # use qproxy_mqtt::{MqttClient, MqttConfig, QoS};
+    /// let client = MqttClient::new(MqttConfig::default());
+    /// assert!(client.try_publish("lamp/1", "on", QoS::AtLeastOnce).is_err());
+    /// assert_eq!(client.stats().published, 0);
+    /// ```
     #[must_use]
     pub fn stats(&self) -> Stats {
         let shared = self.shared();
@@ -211,6 +271,12 @@ impl MqttClient {
     }
 
     /// How long the server took to answer, since the client was made.
+    ///
+    /// ```
+    /// # use qproxy_mqtt::{MqttClient, MqttConfig};
+    /// let client = MqttClient::new(MqttConfig::default());
+    /// assert_eq!(client.latencies().publish.quantile(0.99), None);
+    /// ```
     #[must_use]
     pub fn latencies(&self) -> Latencies {
         self.shared().latencies.read()
@@ -219,6 +285,18 @@ impl MqttClient {
     /// The messages of all subscriptions, but for those that a [`MqttClient::subscribe_stream`] or a responder
     /// takes. Call it before `connect`: what nobody listens for is acknowledged, dropped and counted as `unclaimed`.
     /// (In manual mode it waits for the first call instead.) A second call ends the first receiver.
+    ///
+    /// ```no_run
+    /// # async fn example(client: qproxy_mqtt::MqttClient) -> Result<(), qproxy_mqtt::Error> {
+    /// let mut messages = client.messages();
+    /// client.connect().await?;
+    /// client.subscribe("lamp/+", qproxy_mqtt::QoS::AtLeastOnce).await?;
+    /// while let Some(message) = messages.recv().await {
+    ///     println!("{}: {} bytes", message.topic, message.payload.len());
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn messages(&self) -> Messages {
         self.shared().inbox.everything()

@@ -21,6 +21,20 @@ use super::{MqttClient, PublishOptions};
 const LONGEST_HEAD: usize = 9;
 
 /// The outcome of a deferred publish; a future. Dropping it does not take the message back.
+///
+/// ```no_run
+/// use qproxy_mqtt::{QoS, codec::ReasonCode};
+///
+/// # async fn example(client: qproxy_mqtt::MqttClient) -> Result<(), qproxy_mqtt::Error> {
+/// let first = client.publish_deferred("lamp/1", "on", QoS::AtLeastOnce).await?;
+/// let second = client.publish_deferred("lamp/2", "on", QoS::AtLeastOnce).await?;
+/// first.await?;
+/// if second.reason().await? == ReasonCode::NoMatchingSubscribers {
+///     println!("nobody is subscribed to lamp/2");
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 #[must_use = "without waiting for it nobody learns whether the message was delivered"]
 pub struct PublishToken(oneshot::Receiver<Result<ReasonCode, Error>>);
@@ -66,6 +80,16 @@ impl MqttClient {
 
     /// As [`MqttClient::publish`], with options.
     ///
+    /// ```no_run
+    /// use std::time::Duration;
+    /// use qproxy_mqtt::{QoS, client::PublishOptions};
+    ///
+    /// # async fn example(client: qproxy_mqtt::MqttClient) -> Result<(), qproxy_mqtt::Error> {
+    /// let options = PublishOptions::new(QoS::AtLeastOnce).retain().timeout(Duration::from_secs(3));
+    /// client.publish_with("lamp/1", "on", options).await
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// As [`MqttClient::publish`].
     pub async fn publish_with(
@@ -88,6 +112,21 @@ impl MqttClient {
     /// later. Thousands can be under way; they stay in order. With `persistence` it returns when the message is saved;
     /// batches of callers share a write.
     ///
+    /// ```no_run
+    /// # use qproxy_mqtt::QoS;
+    /// # async fn example(client: qproxy_mqtt::MqttClient) -> Result<(), qproxy_mqtt::Error> {
+    /// let mut tokens = Vec::new();
+    /// for number in 0..1000 {
+    ///     let topic = format!("lamp/{number}");
+    ///     tokens.push(client.publish_deferred(topic, "on", QoS::AtLeastOnce).await?);
+    /// }
+    /// for token in tokens {
+    ///     token.await?;
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// The message was not queued.
     pub async fn publish_deferred(
@@ -104,6 +143,15 @@ impl MqttClient {
     }
 
     /// As [`MqttClient::publish_deferred`], but never waits.
+    ///
+    /// ```
+    /// # use qproxy_mqtt::{Error, MqttClient, MqttConfig, QoS};
+    /// let client = MqttClient::new(MqttConfig::default());
+    /// let refused = client.try_publish("lamp/+", "on", QoS::AtMostOnce).unwrap_err();
+    /// assert!(matches!(refused, Error::Topic(_)));
+    /// let refused = client.try_publish("lamp/1", "on", QoS::AtMostOnce).unwrap_err();
+    /// assert!(matches!(refused, Error::NotConnected));
+    /// ```
     ///
     /// # Errors
     /// The message was not queued; [`Error::QueueFull`] where it would have to wait.

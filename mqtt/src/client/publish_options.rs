@@ -41,6 +41,11 @@ impl PublishOptions {
     }
 
     /// The server keeps it for later subscribers.
+    ///
+    /// ```
+    /// # use qproxy_mqtt::{QoS, client::PublishOptions};
+    /// assert!(PublishOptions::new(QoS::AtMostOnce).retain().retain);
+    /// ```
     #[must_use]
     pub fn retain(mut self) -> Self {
         self.retain = true;
@@ -48,6 +53,14 @@ impl PublishOptions {
     }
 
     /// Instead of the client's `publish_timeout`.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// # use qproxy_mqtt::{QoS, client::PublishOptions};
+    ///
+    /// let options = PublishOptions::new(QoS::AtLeastOnce).timeout(Duration::from_secs(3));
+    /// assert_eq!(options.timeout, Some(Duration::from_secs(3)));
+    /// ```
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
@@ -62,6 +75,16 @@ impl PublishOptions {
     }
 
     /// Where an answer is expected; MQTT 5.0.
+    ///
+    /// ```
+    /// # use qproxy_mqtt::{QoS, client::PublishOptions};
+    /// let options = PublishOptions::new(QoS::AtLeastOnce)
+    ///     .response_topic("answers/lamp-1")
+    ///     .correlation_data("7");
+    /// let said = options.properties.expect("they were set");
+    /// assert_eq!(said.response_topic, Some("answers/lamp-1".into()));
+    /// assert_eq!(said.correlation_data, Some("7".into()));
+    /// ```
     #[must_use]
     pub fn response_topic(mut self, topic: impl Into<Text>) -> Self {
         self.properties().response_topic = Some(topic.into());
@@ -69,6 +92,13 @@ impl PublishOptions {
     }
 
     /// To be given back with the answer; MQTT 5.0.
+    ///
+    /// ```
+    /// # use qproxy_mqtt::{QoS, client::PublishOptions};
+    /// let options = PublishOptions::new(QoS::AtLeastOnce).correlation_data(vec![0, 7]);
+    /// let said = options.properties.and_then(|it| it.correlation_data);
+    /// assert_eq!(said.as_deref(), Some(&[0, 7][..]));
+    /// ```
     #[must_use]
     pub fn correlation_data(mut self, data: impl Into<Bytes>) -> Self {
         self.properties().correlation_data = Some(data.into());
@@ -83,6 +113,15 @@ impl PublishOptions {
     }
 
     /// What the payload is said to be. A server may refuse text that is not UTF-8; MQTT 5.0.
+    ///
+    /// ```
+    /// # use qproxy_mqtt::{QoS, client::PublishOptions};
+    /// use qproxy_mqtt::message::PayloadFormat;
+    ///
+    /// let options = PublishOptions::new(QoS::AtMostOnce).payload_format(PayloadFormat::Utf8);
+    /// let said = options.properties.and_then(|it| it.payload_format);
+    /// assert_eq!(said, Some(PayloadFormat::Utf8));
+    /// ```
     #[must_use]
     pub fn payload_format(mut self, format: PayloadFormat) -> Self {
         self.properties().payload_format = Some(format);

@@ -125,6 +125,19 @@ impl Drop for Guard<'_> {
 impl MqttClient {
     /// Asks whoever responds on `topic`, and returns the answer; parts of a long one are joined. Cancel-safe.
     ///
+    /// ```no_run
+    /// use qproxy_mqtt::error::{Error, QueryError};
+    ///
+    /// # async fn example(client: qproxy_mqtt::MqttClient) -> Result<(), Error> {
+    /// match client.query("clock", "now?").await {
+    ///     Ok(answer) => println!("{} bytes", answer.len()),
+    ///     Err(Error::Query(QueryError::Busy)) => println!("ask again later"),
+    ///     Err(error) => return Err(error),
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// [`Error::Query`] says whether nobody answered in time, the responder is busy, or it answered with an error.
     pub async fn query(

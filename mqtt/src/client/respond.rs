@@ -20,6 +20,20 @@ use super::subscribe::{subscribe, unsubscribe};
 use super::{MqttClient, PublishOptions, publish};
 
 /// A question from a [`MqttClient::query`], or from any program that follows its topics.
+///
+/// ```no_run
+/// # use qproxy_mqtt::client::Request;
+/// use bytes::Bytes;
+///
+/// async fn echo(request: Request) -> Result<Bytes, Bytes> {
+///     println!("{} asks on {}", request.caller, request.topic);
+///     Ok(request.payload)
+/// }
+/// # async fn example(client: qproxy_mqtt::MqttClient) -> Result<(), qproxy_mqtt::Error> {
+/// let responder = client.respond("echo", echo).await?;
+/// # responder.stop().await
+/// # }
+/// ```
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Request {
@@ -32,6 +46,14 @@ pub struct Request {
 }
 
 /// Keeps a responder at work; dropped, it stops at once. Its subscription stays: see [`Responder::stop`].
+///
+/// ```no_run
+/// # async fn example(client: qproxy_mqtt::MqttClient) -> Result<(), qproxy_mqtt::Error> {
+/// let responder = client.respond("echo", |it| async move { Ok(it.payload) }).await?;
+/// // ... as long as the program answers ...
+/// responder.stop().await
+/// # }
+/// ```
 #[derive(Debug)]
 #[must_use = "a responder stops when it is dropped"]
 pub struct Responder {
@@ -65,6 +87,20 @@ impl MqttClient {
     /// A long answer goes out in parts, but in one piece, or as an error where that is over a limit, to a Response Topic
     /// that is not of the form that [`MqttClient::query`] gives it. In MQTT 5.0 whoever asks picks the topic of the answer:
     /// the server's access list has to say where a responder may publish.
+    ///
+    /// ```no_run
+    /// # async fn example(client: qproxy_mqtt::MqttClient) -> Result<(), qproxy_mqtt::Error> {
+    /// let responder = client
+    ///     .respond("length", |request| async move {
+    ///         match request.payload.len() {
+    ///             0 => Err("nothing to count".into()),
+    ///             length => Ok(length.to_string().into()),
+    ///         }
+    ///     })
+    ///     .await?;
+    /// # responder.stop().await
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// As [`MqttClient::subscribe`].

@@ -19,6 +19,16 @@ use crate::topic;
 use super::{MqttClient, publish};
 
 /// How to subscribe. A [`QoS`] alone will do; the rest is of MQTT 5.0 and refused in 3.1.1.
+///
+/// ```
+/// use qproxy_mqtt::{QoS, client::SubscribeOptions};
+///
+/// let options = SubscribeOptions {
+///     no_local: true,
+///     ..QoS::AtLeastOnce.into()
+/// };
+/// assert_eq!(options.qos, QoS::AtLeastOnce);
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct SubscribeOptions {
     /// The most that is wanted.
@@ -62,6 +72,17 @@ impl MqttClient {
     /// `request_timeout` at most. Given up while it waits for a connection, the subscription is not made; given up while
     /// it waits for the answer, it may have been.
     ///
+    /// ```no_run
+    /// # use qproxy_mqtt::QoS;
+    /// # async fn example(client: qproxy_mqtt::MqttClient) -> Result<(), qproxy_mqtt::Error> {
+    /// let granted = client.subscribe("lamp/+", QoS::ExactlyOnce).await?;
+    /// if granted < QoS::ExactlyOnce {
+    ///     println!("messages may come twice");
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// The filter is not legal, the server refuses it, or the client has stopped.
     pub async fn subscribe(
@@ -73,6 +94,18 @@ impl MqttClient {
     }
 
     /// Subscribes to several filters in one packet; returns what became of each, in their order.
+    ///
+    /// ```no_run
+    /// use qproxy_mqtt::{QoS, codec::Subscription};
+    ///
+    /// # async fn example(client: qproxy_mqtt::MqttClient) -> Result<(), qproxy_mqtt::Error> {
+    /// let filters = ["lamp/+", "door/#"].map(|it| Subscription::new(it, QoS::AtLeastOnce));
+    /// for code in client.subscribe_many(filters.to_vec()).await? {
+    ///     println!("{code}, granted {:?}", code.granted_qos());
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// A filter is not legal, or the client has stopped. A filter that the server refuses is no error here.
@@ -91,6 +124,17 @@ impl MqttClient {
     /// receiver that was made first takes the message. Dropping it does not unsubscribe. Of a shared filter,
     /// `$share/{group}/{filter}`, it is what stands behind the group that counts.
     ///
+    /// ```no_run
+    /// # use qproxy_mqtt::QoS;
+    /// # async fn example(client: qproxy_mqtt::MqttClient) -> Result<(), qproxy_mqtt::Error> {
+    /// let mut doors = client.subscribe_stream("door/#", QoS::AtLeastOnce).await?;
+    /// while let Some(message) = doors.recv().await {
+    ///     println!("{}", message.topic);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// As [`MqttClient::subscribe`].
     pub async fn subscribe_stream(
@@ -108,6 +152,12 @@ impl MqttClient {
     /// Gives a filter up. Messages that are on their way may still come. One that the server does not know is given
     /// up all the same.
     ///
+    /// ```no_run
+    /// # async fn example(client: qproxy_mqtt::MqttClient) -> Result<(), qproxy_mqtt::Error> {
+    /// client.unsubscribe("lamp/+").await
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// The filter is not legal, the server refuses, or the client has stopped.
     pub async fn unsubscribe(&self, filter: impl Into<Text>) -> Result<(), Error> {
@@ -116,6 +166,14 @@ impl MqttClient {
 
     /// Gives several filters up in one packet; returns what became of each, in their order. MQTT 3.1.1 calls every
     /// one a success.
+    ///
+    /// ```no_run
+    /// # async fn example(client: qproxy_mqtt::MqttClient) -> Result<(), qproxy_mqtt::Error> {
+    /// let codes = client.unsubscribe_many(vec!["lamp/+".into(), "door/#".into()]).await?;
+    /// assert_eq!(codes.len(), 2);
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// A filter is not legal, or the client has stopped.

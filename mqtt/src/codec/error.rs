@@ -7,6 +7,16 @@ use super::{Kind, MAX_REPEATED_PROPERTIES, ReasonCode, Version};
 use crate::topic::TopicError;
 
 /// Why bytes are not a legal packet.
+///
+/// ```
+/// use bytes::BytesMut;
+/// use qproxy_mqtt::codec::{DecodeError, Version, decode};
+///
+/// let mut buf = BytesMut::from(&b"\xf0\x00"[..]);
+/// let error = decode(&mut buf, 1024, Version::V311).unwrap_err();
+/// assert_eq!(error, DecodeError::PacketType(15));
+/// assert_eq!(error.to_string(), "packet type 15 is reserved (section 2.2.1)");
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum DecodeError {
@@ -163,6 +173,13 @@ pub enum DecodeError {
 
 impl DecodeError {
     /// What a side that speaks 5.0 says before it closes the connection (4.13).
+    ///
+    /// ```
+    /// use qproxy_mqtt::codec::{DecodeError, ReasonCode};
+    ///
+    /// let error = DecodeError::ProtocolLevel(3);
+    /// assert_eq!(error.reason(), ReasonCode::UnsupportedProtocolVersion);
+    /// ```
     #[must_use]
     pub const fn reason(&self) -> ReasonCode {
         match self {
@@ -187,6 +204,20 @@ impl DecodeError {
 }
 
 /// Why a packet cannot be written. Nothing was written then.
+///
+/// ```
+/// use bytes::BytesMut;
+/// use qproxy_mqtt::codec::{EncodeError, Packet, Publish, Version, encode};
+///
+/// let packet = Packet::Publish(Publish {
+///     topic: "lamp/+".into(),
+///     ..Publish::default()
+/// });
+/// let mut buf = BytesMut::new();
+/// let error = encode(&packet, Version::V311, &mut buf).unwrap_err();
+/// assert!(matches!(error, EncodeError::Topic { .. }));
+/// assert!(buf.is_empty());
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum EncodeError {

@@ -31,4 +31,10 @@ pub use text::Text;
 pub use version::Version;
 
 /// The largest value the remaining-length field can hold: four bytes of seven bits (section 2.2.3).
+///
+/// ```
+/// use qproxy_mqtt::{MqttConfig, codec::MAX_REMAINING_LENGTH};
+///
+/// assert!(MqttConfig::default().max_packet_size < MAX_REMAINING_LENGTH);
+/// ```
 pub const MAX_REMAINING_LENGTH: usize = 268_435_455;

@@ -10,6 +10,18 @@ use super::{Kind, QoS};
 macro_rules! reason_codes {
     ($($code:literal $name:ident $words:literal,)*) => {
         /// A reason code, named as in table 2-6 of MQTT 5.0.
+        ///
+        /// ```
+        /// use qproxy_mqtt::codec::{Kind, ReasonCode};
+        ///
+        /// let reason = ReasonCode::from_u8(0x97).expect("a code that is given out");
+        /// assert_eq!(reason, ReasonCode::QuotaExceeded);
+        /// assert_eq!(reason.as_u8(), 0x97);
+        /// assert_eq!(reason.words(), "quota exceeded");
+        /// assert!(reason.is_error());
+        /// assert!(reason.allowed_in(Kind::PubAck) && !reason.allowed_in(Kind::PubRel));
+        /// assert!(ReasonCode::ALL.contains(&reason));
+        /// ```
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
         #[repr(u8)]
         pub enum ReasonCode {
@@ -110,6 +122,14 @@ impl ReasonCode {
     }
 
     /// The code that grants a subscription with at most `qos`.
+    ///
+    /// ```
+    /// use qproxy_mqtt::{QoS, codec::ReasonCode};
+    ///
+    /// let code = ReasonCode::granted(QoS::AtLeastOnce);
+    /// assert_eq!(code, ReasonCode::GrantedQoS1);
+    /// assert_eq!(code.granted_qos(), Some(QoS::AtLeastOnce));
+    /// ```
     #[must_use]
     pub const fn granted(qos: QoS) -> Self {
         match qos {
@@ -120,6 +140,13 @@ impl ReasonCode {
     }
 
     /// The QoS granted, where the code of a SUBACK grants one.
+    ///
+    /// ```
+    /// use qproxy_mqtt::{QoS, codec::ReasonCode};
+    ///
+    /// assert_eq!(ReasonCode::GrantedQoS2.granted_qos(), Some(QoS::ExactlyOnce));
+    /// assert_eq!(ReasonCode::NotAuthorized.granted_qos(), None);
+    /// ```
     #[must_use]
     pub const fn granted_qos(self) -> Option<QoS> {
         match self {

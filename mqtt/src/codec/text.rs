@@ -11,6 +11,17 @@ use std::ops::Deref;
 use bytes::Bytes;
 
 /// Shared UTF-8 text; derefs to `str`.
+///
+/// ```
+/// use bytes::Bytes;
+/// use qproxy_mqtt::codec::Text;
+///
+/// let text = Text::from_utf8(Bytes::from_static(b"lamp/1")).expect("UTF-8");
+/// assert_eq!(text, Text::from_static("lamp/1"));
+/// assert_eq!(text.as_str(), "lamp/1");
+/// assert!(text.starts_with("lamp/"), "it is a str, too");
+/// assert_eq!(Text::from_utf8(Bytes::from_static(b"\xff")), None);
+/// ```
 #[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Text(Bytes);
 
@@ -34,12 +45,29 @@ impl Text {
     }
 
     /// Its bytes, without looking at them as text.
+    ///
+    /// ```
+    /// # use qproxy_mqtt::codec::Text;
+    /// assert_eq!(Text::from("lamp/1").as_bytes(), b"lamp/1");
+    /// ```
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
 
     /// A copy in memory of its own, which does not keep a read buffer alive.
+    ///
+    /// ```
+    /// # use qproxy_mqtt::codec::Text;
+    /// use bytes::Bytes;
+    ///
+    /// let buffer = Bytes::from(vec![b'a'; 1000]);
+    /// let slice = Text::from_utf8(buffer.slice(..3)).expect("UTF-8");
+    /// let detached = slice.detached();
+    /// drop(slice);
+    /// assert_eq!(detached, "aaa");
+    /// assert!(buffer.is_unique(), "the copy does not hold the buffer");
+    /// ```
     #[must_use]
     pub fn detached(&self) -> Self {
         Self(Bytes::copy_from_slice(&self.0))

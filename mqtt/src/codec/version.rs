@@ -3,6 +3,15 @@
 use std::fmt;
 
 /// A version of MQTT, by its protocol level in CONNECT (3.1.2.2).
+///
+/// ```
+/// use qproxy_mqtt::Version;
+///
+/// assert_eq!(Version::default().to_string(), "3.1.1");
+/// assert_eq!(Version::V5.level(), 5);
+/// assert_eq!(Version::from_level(4), Some(Version::V311));
+/// assert_eq!(Version::from_level(3), None);
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Version {
     /// MQTT 3.1.1, protocol level 4.

@@ -41,6 +41,19 @@ use latency::Waiting;
 pub(crate) type ClientSession = Session<Waiting, Answered>;
 
 /// What happens to the connection. Slow listeners miss the oldest.
+///
+/// ```no_run
+/// use qproxy_mqtt::client::Event;
+///
+/// # fn example(event: Event) {
+/// match event {
+///     Event::Connected { session_present } => println!("connected, old session: {session_present}"),
+///     Event::Reconnecting { attempt, delay } => println!("attempt {attempt} in {delay:?}"),
+///     Event::Stopped { reason } => println!("given up: {reason}"),
+///     other => println!("{other:?}"),
+/// }
+/// # }
+/// ```
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Event {
@@ -125,6 +138,12 @@ pub(crate) enum Leave {
 }
 
 /// How `disconnect` leaves.
+///
+/// ```
+/// use qproxy_mqtt::client::Farewell;
+///
+/// assert_eq!(Farewell::default(), Farewell::InOrder);
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Farewell {
     /// In order: the server forgets the will.

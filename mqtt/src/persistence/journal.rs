@@ -20,6 +20,12 @@ const MAGIC: &[u8; 8] = b"QMQTTJ\0\x01";
 const REWRITE_AT: u64 = 1 << 20;
 
 /// What a batch has to survive.
+///
+/// ```
+/// use qproxy_mqtt::persistence::{Durability, JournalOptions};
+///
+/// assert_eq!(JournalOptions::default().durability, Durability::ProcessCrash);
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Durability {
     /// The end of the process in any way, `kill -9` included: the system has the bytes.
@@ -30,6 +36,16 @@ pub enum Durability {
 }
 
 /// Settings of a journal.
+///
+/// ```
+/// use qproxy_mqtt::persistence::{Durability, JournalOptions};
+///
+/// let options = JournalOptions {
+///     durability: Durability::PowerLoss,
+///     ..JournalOptions::default()
+/// };
+/// assert_eq!(options.max_bytes, 256 << 20);
+/// ```
 #[derive(Debug, Clone, Copy)]
 pub struct JournalOptions {
     /// What a batch has to survive. Default: the end of the process.
@@ -49,6 +65,24 @@ impl Default for JournalOptions {
 }
 
 /// The session of one client in a file.
+///
+/// ```
+/// use std::sync::Arc;
+/// use qproxy_mqtt::MqttConfig;
+/// use qproxy_mqtt::persistence::{Journal, JournalOptions};
+///
+/// # let folder = tempfile::tempdir()?;
+/// # let path = folder.path().join("lamp.journal");
+/// let journal = Journal::open(path, JournalOptions::default())?;
+/// assert_eq!(journal.size(), 0, "no client was here yet");
+/// let config = MqttConfig {
+///     client_id: "lamp-1".to_owned(),
+///     clean_session: false,
+///     persistence: Some(Arc::new(journal)),
+///     ..MqttConfig::default()
+/// };
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct Journal {
     path: PathBuf,

@@ -26,6 +26,33 @@ pub use saved::{InFlight, Saved};
 /// A store of one client's session. [`Journal`] is one in a file.
 ///
 /// Called by the client's task, which waits for it: an implementation takes no longer than a write to a local disk.
+///
+/// ```
+/// use std::sync::Mutex;
+/// use qproxy_mqtt::persistence::{Change, Persistence, PersistenceError, Saved};
+///
+/// /// Outlives the client, though not the process.
+/// #[derive(Debug, Default)]
+/// struct InMemory(Mutex<Saved>);
+///
+/// impl Persistence for InMemory {
+///     fn load(&self, _client_id: &str) -> Result<Saved, PersistenceError> {
+///         Ok(self.0.lock().unwrap().clone())
+///     }
+///
+///     fn save(&self, changes: &[Change]) -> Result<(), PersistenceError> {
+///         let mut saved = self.0.lock().unwrap();
+///         changes.iter().for_each(|change| saved.apply(change));
+///         Ok(())
+///     }
+/// }
+///
+/// let store = InMemory::default();
+/// let publish = Default::default();
+/// store.save(&[Change::Accepted { number: 7, publish }])?;
+/// assert_eq!(store.load("lamp-1")?.next_number(), 8);
+/// # Ok::<(), PersistenceError>(())
+/// ```
 pub trait Persistence: fmt::Debug + Send + Sync {
     /// What is not complete. Called at each `connect` and `start`.
     ///
@@ -41,6 +68,16 @@ pub trait Persistence: fmt::Debug + Send + Sync {
 }
 
 /// What happened to the session.
+///
+/// ```
+/// use qproxy_mqtt::persistence::{Change, Saved};
+///
+/// let mut saved = Saved::default();
+/// let publish = Default::default();
+/// saved.apply(&Change::Accepted { number: 0, publish });
+/// saved.apply(&Change::Withdrawn { number: 0 });
+/// assert_eq!(saved.queued().count(), 0);
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Change {
@@ -88,6 +125,13 @@ pub enum Change {
 }
 
 /// Why the session could not be kept or read.
+///
+/// ```
+/// use qproxy_mqtt::persistence::PersistenceError;
+///
+/// let error = PersistenceError::Locked { path: "lamp.journal".into() };
+/// assert_eq!(error.to_string(), "lamp.journal is in use by another client");
+/// ```
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum PersistenceError {

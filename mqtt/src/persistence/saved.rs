@@ -7,6 +7,23 @@ use crate::codec::{PacketId, Publish};
 use super::{Change, form};
 
 /// A session as it was saved.
+///
+/// ```
+/// use qproxy_mqtt::codec::PacketId;
+/// use qproxy_mqtt::persistence::{Change, InFlight, Saved};
+///
+/// let id = PacketId::MIN;
+/// let publish = Default::default();
+/// let mut saved = Saved::default();
+/// saved.apply(&Change::Accepted { number: 3, publish });
+/// assert_eq!(saved.queued().count(), 1);
+/// saved.apply(&Change::Sent { number: 3, id });
+/// saved.apply(&Change::Released { id });
+/// assert_eq!(saved.in_flight(), [(id, &InFlight::Release { order: 0 })]);
+/// assert_eq!(saved.changes(), [Change::Released { id }]);
+/// assert_eq!(saved.received().count(), 0);
+/// assert_eq!(saved.next_number(), 4);
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Saved {
     queued: BTreeMap<u64, Publish>,
@@ -18,6 +35,18 @@ pub struct Saved {
 }
 
 /// A publish that went out and is not complete.
+///
+/// ```
+/// use qproxy_mqtt::codec::PacketId;
+/// use qproxy_mqtt::persistence::{Change, InFlight, Saved};
+///
+/// let (number, id) = (0, PacketId::MIN);
+/// let publish = Default::default();
+/// let mut saved = Saved::default();
+/// saved.apply(&Change::Accepted { number, publish });
+/// saved.apply(&Change::Sent { number, id });
+/// assert!(matches!(saved.in_flight()[0].1, InFlight::Publish { number: 0, .. }));
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum InFlight {
     /// PUBLISH may have left.

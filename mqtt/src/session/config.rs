@@ -5,6 +5,25 @@ use std::time::Duration;
 use crate::codec::Version;
 
 /// What a session is built with.
+///
+/// ```
+/// use std::time::Duration;
+/// use qproxy_mqtt::{Version, session::*};
+///
+/// let config = Config {
+///     version: Version::V311,
+///     window: 10,
+///     window_exactly_once: 5,
+///     continuity: Continuity::EachAnew,
+///     keep_alive: Duration::from_secs(60),
+///     ack_mode: AckMode::Auto,
+///     receive_maximum: 100,
+///     topic_alias_maximum: 0,
+///     on_session_lost: OnSessionLost::Republish,
+/// };
+/// let session = Session::<(), ()>::new(&config);
+/// assert!(session.begins_anew());
+/// ```
 #[derive(Debug, Clone)]
 pub struct Config {
     /// Which version is spoken.
@@ -29,6 +48,16 @@ pub struct Config {
 }
 
 /// Who acknowledges messages of QoS 1 and 2 that arrive.
+///
+/// ```
+/// use qproxy_mqtt::{MqttConfig, session::AckMode};
+///
+/// let config = MqttConfig {
+///     ack_mode: AckMode::Manual,
+///     ..MqttConfig::default()
+/// };
+/// assert_ne!(config.ack_mode, AckMode::default());
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum AckMode {
     /// The client, as a message enters the queue towards the program.
@@ -39,18 +68,35 @@ pub enum AckMode {
 }
 
 /// How a connection goes on from the one before.
+///
+/// ```
+/// use qproxy_mqtt::session::Continuity;
+///
+/// assert_eq!(Continuity::default(), Continuity::EachAnew);
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Continuity {
     /// Each begins with a new session: clean session in 3.1.1; in 5.0 Clean Start without a session expiry.
     #[default]
     EachAnew,
-    /// The first begins with a new one, and later ones go on with it until [`Session::abandon`]; of MQTT 5.0.
+    /// The first begins with a new one, and later ones go on with it until
+    /// [`Session::abandon`](super::Session::abandon); of MQTT 5.0.
     FirstAnew,
     /// Each goes on with the session that the server has.
     Resumed,
 }
 
 /// What happens to publishes in flight where the server has lost the session.
+///
+/// ```
+/// use qproxy_mqtt::{MqttConfig, session::OnSessionLost};
+///
+/// let config = MqttConfig {
+///     on_session_lost: OnSessionLost::Fail,
+///     ..MqttConfig::default()
+/// };
+/// assert_ne!(config.on_session_lost, OnSessionLost::default());
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum OnSessionLost {
     /// They are published again, as new messages: those that the server had taken over already arrive twice.

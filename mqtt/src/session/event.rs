@@ -6,6 +6,20 @@ use crate::said::ServerReason;
 use super::{AckId, Forbidden, Violation};
 
 /// What the session reports.
+///
+/// ```
+/// use qproxy_mqtt::session::{Event, Failure};
+///
+/// fn report(event: Event<u32, &str>) -> String {
+///     match event {
+///         Event::Published(number, reason) => format!("{number}: {reason}"),
+///         Event::PublishFailed(number, failure) => format!("{number}: {failure}"),
+///         other => format!("{other:?}"),
+///     }
+/// }
+/// let failed = Event::PublishFailed(7, Failure::SessionLost);
+/// assert_eq!(report(failed), "7: the server lost the session");
+/// ```
 #[derive(Debug)]
 pub enum Event<P, S> {
     /// A publish of QoS 1 or 2 is complete; the reason is one of success.
@@ -26,6 +40,13 @@ pub enum Event<P, S> {
 }
 
 /// Why something came to nothing.
+///
+/// ```
+/// use qproxy_mqtt::session::{Failure, Forbidden};
+///
+/// let failure = Failure::from(Forbidden::Retain);
+/// assert_eq!(failure.to_string(), "the server does not take it");
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Failure {
@@ -35,12 +56,36 @@ pub enum Failure {
     /// The server had said that it does not take it.
     #[error("the server does not take it")]
     Forbidden(#[from] Forbidden),
-    /// The server had lost the session, and [`OnSessionLost::Fail`] is set.
+    /// The server had lost the session, and [`OnSessionLost::Fail`](super::OnSessionLost::Fail) is set.
     #[error("the server lost the session")]
     SessionLost,
 }
 
 /// Why the connection has to be closed.
+///
+/// ```
+/// # use std::time::{Duration, Instant};
+/// # use qproxy_mqtt::session::*;
+/// # use qproxy_mqtt::Version;
+/// # let config = Config {
+/// #     version: Version::V311,
+/// #     window: 10,
+/// #     window_exactly_once: 5,
+/// #     continuity: Continuity::Resumed,
+/// #     keep_alive: Duration::from_secs(60),
+/// #     ack_mode: AckMode::Manual,
+/// #     receive_maximum: 100,
+/// #     topic_alias_maximum: 0,
+/// #     on_session_lost: OnSessionLost::Republish,
+/// # };
+/// # let now = Instant::now();
+/// # let mut session = Session::<u32, &str>::new(&config);
+/// # session.connected(&Terms::plain(false), now).unwrap();
+/// use qproxy_mqtt::codec::{Kind, Packet};
+///
+/// let closing = session.receive(Packet::PingReq, now).unwrap_err();
+/// assert_eq!(closing, Closing::Violation(Violation::Unexpected(Kind::PingReq)));
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Closing {

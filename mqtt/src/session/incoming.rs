@@ -12,6 +12,41 @@ use super::saved::Changes;
 use super::{AckMode, Outbox, SessionChange, Settled, Violation};
 
 /// Names a message that the program has to settle. Never used twice in the life of a session.
+///
+/// ```
+/// # use std::time::{Duration, Instant};
+/// # use qproxy_mqtt::session::*;
+/// # use qproxy_mqtt::Version;
+/// # let config = Config {
+/// #     version: Version::V311,
+/// #     window: 10,
+/// #     window_exactly_once: 5,
+/// #     continuity: Continuity::Resumed,
+/// #     keep_alive: Duration::from_secs(60),
+/// #     ack_mode: AckMode::Manual,
+/// #     receive_maximum: 100,
+/// #     topic_alias_maximum: 0,
+/// #     on_session_lost: OnSessionLost::Republish,
+/// # };
+/// # let now = Instant::now();
+/// # let mut session = Session::<u32, &str>::new(&config);
+/// # session.connected(&Terms::plain(false), now).unwrap();
+/// use qproxy_mqtt::codec::{Packet, PacketId, Publish, QoS};
+///
+/// # let (qos, id) = (QoS::AtLeastOnce, PacketId::new(9));
+/// # let message = Publish { qos, id, topic: "a".into(), ..Publish::default() };
+/// session.receive(Packet::Publish(message), now).unwrap();
+/// let mut events = Vec::new();
+/// session.take_events(&mut events);
+/// let unsettled: Vec<AckId> = events
+///     .iter()
+///     .filter_map(|event| match event {
+///         Event::Message(_, id) => *id,
+///         _ => None,
+///     })
+///     .collect();
+/// assert_eq!(unsettled.len(), 1);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct AckId(u64);
 

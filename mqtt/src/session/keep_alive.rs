@@ -6,6 +6,14 @@
 use std::time::{Duration, Instant};
 
 /// The server has been silent for one and a half keep-alives, a ping included.
+///
+/// ```
+/// use std::time::Duration;
+/// use qproxy_mqtt::session::DeadPeer;
+///
+/// let error = DeadPeer(Duration::from_secs(90));
+/// assert_eq!(error.to_string(), "nothing received for 90s, one and a half times keep alive");
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("nothing received for {0:?}, one and a half times keep alive")]
 pub struct DeadPeer(pub Duration);

@@ -5,6 +5,45 @@
 //! a publish, or a subscribe, is complete. It does not queue publishes: the caller asks [`Session::window_free`]
 //! first, so that what waits has one bound in one place. One state serves both versions: what only MQTT 5.0 has
 //! stands in [`Terms`], which are plain for a server of 3.1.1.
+//!
+//! ```
+//! use std::time::{Duration, Instant};
+//! use qproxy_mqtt::codec::{Ack, Packet, PacketId, Publish, QoS, ReasonCode, Version};
+//! use qproxy_mqtt::session::*;
+//!
+//! let config = Config {
+//!     version: Version::V311,
+//!     window: 10,
+//!     window_exactly_once: 5,
+//!     continuity: Continuity::Resumed,
+//!     keep_alive: Duration::from_secs(60),
+//!     ack_mode: AckMode::Manual,
+//!     receive_maximum: 100,
+//!     topic_alias_maximum: 0,
+//!     on_session_lost: OnSessionLost::Republish,
+//! };
+//! let mut session = Session::<u32, &str>::new(&config);
+//! let now = Instant::now();
+//! session.connected(&Terms::plain(false), now)?;
+//!
+//! let publish = Publish {
+//!     qos: QoS::AtLeastOnce,
+//!     topic: "lamp/1".into(),
+//!     ..Publish::default()
+//! };
+//! assert!(session.window_free().take(publish.qos));
+//! assert_eq!(session.publish(publish, 7, now), None, "the token comes with the answer");
+//! assert_eq!(session.open(), 1);
+//! let bytes = session.outbox().len();
+//! session.outbox().advance(bytes);
+//! session.wrote(now);
+//!
+//! session.receive(Packet::PubAck(Ack::from(PacketId::MIN)), now)?;
+//! let mut events = Vec::new();
+//! session.take_events(&mut events);
+//! assert!(matches!(events[..], [Event::Published(7, ReasonCode::Success)]));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 mod config;
 mod event;
@@ -40,6 +79,37 @@ use keep_alive::KeepAlive;
 use outgoing::Outgoing;
 
 /// What the program does with a message it was to acknowledge.
+///
+/// ```
+/// # use std::time::{Duration, Instant};
+/// # use qproxy_mqtt::session::*;
+/// # use qproxy_mqtt::Version;
+/// # let config = Config {
+/// #     version: Version::V311,
+/// #     window: 10,
+/// #     window_exactly_once: 5,
+/// #     continuity: Continuity::Resumed,
+/// #     keep_alive: Duration::from_secs(60),
+/// #     ack_mode: AckMode::Manual,
+/// #     receive_maximum: 100,
+/// #     topic_alias_maximum: 0,
+/// #     on_session_lost: OnSessionLost::Republish,
+/// # };
+/// # let now = Instant::now();
+/// # let mut session = Session::<u32, &str>::new(&config);
+/// # session.connected(&Terms::plain(false), now).unwrap();
+/// use qproxy_mqtt::codec::{Packet, PacketId, Publish, QoS};
+///
+/// # let (qos, id) = (QoS::AtLeastOnce, PacketId::new(9));
+/// # let message = Publish { qos, id, topic: "a".into(), ..Publish::default() };
+/// # session.receive(Packet::Publish(message), now).unwrap();
+/// # let mut events = Vec::new();
+/// # session.take_events(&mut events);
+/// if let Some(Event::Message(_, Some(id))) = events.pop() {
+///     session.settle(id, Settled::Dropped);
+/// }
+/// assert!(session.outbox().is_empty(), "the server will send it again");
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Settled {
     /// Done with it: PUBACK or PUBREC goes out, in the order of arrival.
@@ -49,6 +119,19 @@ pub enum Settled {
 }
 
 /// Room for publishes in flight.
+///
+/// ```
+/// use qproxy_mqtt::{QoS, session::WindowFree};
+///
+/// let mut free = WindowFree {
+///     acknowledged: 2,
+///     exactly_once: 1,
+/// };
+/// assert!(free.take(QoS::ExactlyOnce));
+/// assert!(!free.take(QoS::ExactlyOnce));
+/// assert!(free.take(QoS::AtLeastOnce));
+/// assert!(free.take(QoS::AtMostOnce), "takes no room");
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WindowFree {
     /// Of QoS 1 and 2 together.
@@ -75,6 +158,32 @@ impl WindowFree {
 }
 
 /// What [`Session::connected`] did.
+///
+/// ```
+/// # use std::time::{Duration, Instant};
+/// # use qproxy_mqtt::session::*;
+/// # use qproxy_mqtt::Version;
+/// # let config = Config {
+/// #     version: Version::V311,
+/// #     window: 10,
+/// #     window_exactly_once: 5,
+/// #     continuity: Continuity::Resumed,
+/// #     keep_alive: Duration::from_secs(60),
+/// #     ack_mode: AckMode::Manual,
+/// #     receive_maximum: 100,
+/// #     topic_alias_maximum: 0,
+/// #     on_session_lost: OnSessionLost::Republish,
+/// # };
+/// # let mut session = Session::<u32, &str>::new(&config);
+/// let resumed = session.connected(&Terms::plain(false), Instant::now())?;
+/// let nothing = Resumed {
+///     republished: 0,
+///     failed: 0,
+///     resubscribed: 0,
+/// };
+/// assert_eq!(resumed, nothing);
+/// # Ok::<(), Violation>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Resumed {
     /// Publishes sent again.
@@ -86,6 +195,96 @@ pub struct Resumed {
 }
 
 /// See the module.
+///
+/// ```
+/// # use std::time::{Duration, Instant};
+/// # use qproxy_mqtt::session::*;
+/// # use qproxy_mqtt::Version;
+/// use qproxy_mqtt::codec::{Packet, PacketId, Publish, QoS, Subscription};
+///
+/// # let config = Config {
+/// #     version: Version::V311,
+/// #     window: 10,
+/// #     window_exactly_once: 5,
+/// #     continuity: Continuity::Resumed,
+/// #     keep_alive: Duration::from_secs(60),
+/// #     ack_mode: AckMode::Manual,
+/// #     receive_maximum: 100,
+/// #     topic_alias_maximum: 0,
+/// #     on_session_lost: OnSessionLost::Republish,
+/// # };
+/// # let now = Instant::now();
+/// let mut session = Session::<u32, &str>::new(&config);
+/// assert!(!session.begins_anew(), "the configuration says to resume");
+/// session.connected(&Terms::plain(false), now)?;
+///
+/// session.subscribe(vec![Subscription::new("lamp/+", QoS::AtLeastOnce)], None, "lamps");
+/// let message = Publish {
+///     qos: QoS::AtLeastOnce,
+///     topic: "lamp/1".into(),
+///     id: PacketId::new(9),
+///     ..Publish::default()
+/// };
+/// session.receive(Packet::Publish(message), now)?;
+/// let mut events = Vec::new();
+/// session.take_events(&mut events);
+/// let Some(Event::Message(_, Some(id))) = events.pop() else {
+///     panic!("no message to settle");
+/// };
+/// session.settle(id, Settled::Acknowledged);
+///
+/// session.tick(now + Duration::from_secs(60))?;
+/// assert!(session.tick(now + Duration::from_secs(90)).is_err(), "the server is silent");
+/// session.connection_lost();
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// Without a server in reach, and with one that does not do as it should:
+///
+/// ```
+/// # use std::time::{Duration, Instant};
+/// # use qproxy_mqtt::session::*;
+/// # use qproxy_mqtt::Version;
+/// use qproxy_mqtt::codec::{Ack, Packet, PacketId, Publish, QoS};
+///
+/// # let config = Config {
+/// #     version: Version::V311,
+/// #     window: 10,
+/// #     window_exactly_once: 5,
+/// #     continuity: Continuity::Resumed,
+/// #     keep_alive: Duration::from_secs(60),
+/// #     ack_mode: AckMode::Manual,
+/// #     receive_maximum: 100,
+/// #     topic_alias_maximum: 0,
+/// #     on_session_lost: OnSessionLost::Republish,
+/// # };
+/// # let now = Instant::now();
+/// # let mut session = Session::<u32, &str>::new(&config);
+/// let free = session.controls_free();
+/// session.unsubscribe(vec!["lamp/+".into()], "lamps");
+/// assert_eq!(session.controls_free(), free - 1, "it waits for a connection");
+/// let mut terms = Terms::plain(false);
+/// terms.assigned_client_id = Some("chosen-1".into());
+/// session.connected(&terms, now)?;
+/// assert_eq!(session.controls_free(), free, "it went out");
+/// assert!(session.assigned_client_id().is_some_and(|it| it == "chosen-1"));
+///
+/// let id = PacketId::new(2).expect("not 0, and 1 is that of UNSUBSCRIBE");
+/// let qos = QoS::ExactlyOnce;
+/// session.publish(Publish { qos, topic: "lamp/1".into(), ..Publish::default() }, 7, now);
+/// session.receive(Packet::PubAck(Ack::from(id)), now)?;
+/// assert_eq!(session.downgraded(), 1, "PUBREC was due");
+/// session.receive(Packet::PubComp(Ack::from(id)), now)?;
+/// assert_eq!(session.ignored(), 1);
+///
+/// assert_eq!(session.deadline(), Some(now + Duration::from_secs(60)));
+/// session.reading_paused(now + Duration::from_secs(80));
+/// assert!(session.tick(now + Duration::from_secs(90)).is_ok(), "nobody has listened");
+///
+/// assert_eq!(session.take_tokens(), (vec![], vec!["lamps"]));
+/// assert_eq!(session.abandon(), (vec![], vec![""]), "the tokens were taken");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct Session<P, S> {
     version: Version,

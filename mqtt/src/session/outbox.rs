@@ -17,6 +17,40 @@ use super::alias::Sent;
 const IN_PLACE_BYTES: usize = 4096;
 
 /// See the module.
+///
+/// ```
+/// # use std::time::{Duration, Instant};
+/// # use qproxy_mqtt::session::*;
+/// # use qproxy_mqtt::Version;
+/// # let config = Config {
+/// #     version: Version::V311,
+/// #     window: 10,
+/// #     window_exactly_once: 5,
+/// #     continuity: Continuity::Resumed,
+/// #     keep_alive: Duration::from_secs(60),
+/// #     ack_mode: AckMode::Manual,
+/// #     receive_maximum: 100,
+/// #     topic_alias_maximum: 0,
+/// #     on_session_lost: OnSessionLost::Republish,
+/// # };
+/// # let now = Instant::now();
+/// # let mut session = Session::<u32, &str>::new(&config);
+/// # session.connected(&Terms::plain(false), now).unwrap();
+/// use std::io::IoSlice;
+/// use qproxy_mqtt::codec::ReasonCode;
+///
+/// let outbox = session.outbox();
+/// outbox.push_disconnect(ReasonCode::Success, None);
+/// assert!(!outbox.is_empty());
+/// let mark = outbox.queued();
+///
+/// let mut slices = [IoSlice::new(&[]); 4];
+/// let used = outbox.slices(&mut slices);
+/// assert_eq!(slices[..used].iter().map(|it| it.len()).sum::<usize>(), 2, "DISCONNECT");
+/// let count = outbox.len();
+/// outbox.advance(count);
+/// assert_eq!(outbox.written(), mark);
+/// ```
 #[derive(Debug, Default)]
 pub struct Outbox {
     version: Version,

@@ -6,6 +6,15 @@
 use crate::codec::{ConnAck, Publish, QoS, Subscription, SubscriptionId, Text, UserProperty};
 
 /// See the module.
+///
+/// ```
+/// use qproxy_mqtt::codec::{ConnAck, QoS};
+/// use qproxy_mqtt::session::Terms;
+///
+/// let terms = Terms::from(&ConnAck::default());
+/// assert_eq!(terms, Terms::plain(false));
+/// assert_eq!(terms.max_qos, QoS::ExactlyOnce);
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Terms {
@@ -40,6 +49,13 @@ pub struct Terms {
 }
 
 /// Whether a server offers something.
+///
+/// ```
+/// use qproxy_mqtt::session::Offered;
+///
+/// assert_eq!(Offered::from(None), Offered::Yes);
+/// assert_eq!(Offered::from(Some(false)), Offered::No);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Offered {
     /// It does.
@@ -49,6 +65,16 @@ pub enum Offered {
 }
 
 /// What the server said that it does not take. Nothing was sent.
+///
+/// ```
+/// use qproxy_mqtt::session::Forbidden;
+///
+/// let error = Forbidden::Wildcards("lamp/+".into());
+/// assert_eq!(
+///     error.to_string(),
+///     "the server takes no wildcards in lamp/+ (section 3.2.2.3.11)"
+/// );
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Forbidden {

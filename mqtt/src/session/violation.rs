@@ -3,6 +3,14 @@
 use crate::codec::{Kind, ReasonCode};
 
 /// Why a connection has to be closed.
+///
+/// ```
+/// use qproxy_mqtt::codec::{Kind, ReasonCode};
+/// use qproxy_mqtt::session::Violation;
+///
+/// let violation = Violation::Unexpected(Kind::Connect);
+/// assert_eq!(violation.reason(), ReasonCode::ProtocolError);
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Violation {

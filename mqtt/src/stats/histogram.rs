@@ -74,6 +74,19 @@ fn upper_bound(bucket: usize) -> u64 {
 }
 
 /// Times counted so far. Microseconds are the finest it knows; what it says is at most 1/16 too long.
+///
+/// ```
+/// use std::time::Duration;
+/// # use qproxy_mqtt::{MqttClient, MqttConfig};
+///
+/// let histogram = MqttClient::new(MqttConfig::default()).latencies().publish;
+/// if let Some(p99) = histogram.quantile(0.99) {
+///     println!("99 of 100 publishes took {p99:?} at most, the longest {:?}", histogram.max());
+/// }
+/// let counted: u64 = histogram.buckets().map(|(_, count)| count).sum();
+/// assert_eq!(counted, histogram.count());
+/// assert_eq!(histogram.sum(), Duration::ZERO, "nothing was published");
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Histogram {
     counts: Box<[u64]>,

@@ -9,6 +9,13 @@ pub use histogram::Histogram;
 use histogram::Recorder;
 
 /// How long the server took to answer.
+///
+/// ```
+/// # use qproxy_mqtt::{MqttClient, MqttConfig};
+/// let latencies = MqttClient::new(MqttConfig::default()).latencies();
+/// assert_eq!(latencies.publish.count(), 0);
+/// assert_eq!(latencies.ping.quantile(0.5), None);
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Latencies {
@@ -54,6 +61,13 @@ impl Counter {
 macro_rules! counters {
     ($($(#[$doc:meta])+ $name:ident,)+) => {
         /// What the client has counted since it was made.
+        ///
+        /// ```
+        /// use qproxy_mqtt::{MqttClient, MqttConfig, stats::Stats};
+        ///
+        /// let stats = MqttClient::new(MqttConfig::default()).stats();
+        /// assert_eq!(stats, Stats::default());
+        /// ```
         #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
         #[non_exhaustive]
         pub struct Stats {

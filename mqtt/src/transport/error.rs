@@ -4,6 +4,13 @@ use std::io;
 use std::sync::Arc;
 
 /// Why a proxy did not let us through. `proxy` is its address, `server` where it was to connect to.
+///
+/// ```
+/// use qproxy_mqtt::{error::ConnectError, transport::ProxyError};
+///
+/// let error = ConnectError::from(ProxyError::NameTooLong { length: 300 });
+/// assert!(error.is_permanent());
+/// ```
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum ProxyError {
@@ -75,6 +82,19 @@ impl ProxyError {
 }
 
 /// Why there is no WebSocket, or no longer.
+///
+/// ```
+/// use qproxy_mqtt::transport::WebSocketError;
+///
+/// let error = WebSocketError::TooLarge {
+///     size: 2000,
+///     limit: 1000,
+/// };
+/// assert_eq!(
+///     error.to_string(),
+///     "the server sent a WebSocket message of 2000 bytes, over the limit of 1000"
+/// );
+/// ```
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum WebSocketError {

@@ -17,6 +17,12 @@ pub use websocket::WebSocketOptions;
 pub(crate) use proxy::Credentials;
 
 /// What carries the MQTT packets.
+///
+/// ```
+/// use qproxy_mqtt::{MqttConfig, transport::Transport};
+///
+/// assert_eq!(MqttConfig::default().transport, Transport::Tcp);
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Transport {
@@ -29,6 +35,13 @@ pub enum Transport {
 }
 
 /// Why a transport, or a proxy, cannot be as it was asked for.
+///
+/// ```
+/// use qproxy_mqtt::transport::{Proxy, TransportError};
+///
+/// let error = "ftp://proxy.example:3128".parse::<Proxy>().unwrap_err();
+/// assert!(matches!(error, TransportError::Proxy(_)));
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum TransportError {

@@ -9,6 +9,14 @@ use super::TransportError;
 const MAX_CREDENTIAL_BYTES: usize = 255;
 
 /// What a proxy speaks.
+///
+/// ```
+/// use qproxy_mqtt::transport::{Proxy, ProxyKind};
+///
+/// let proxy: Proxy = "socks5://proxy.example:1080".parse()?;
+/// assert_eq!(proxy.kind(), ProxyKind::Socks5);
+/// # Ok::<(), qproxy_mqtt::transport::TransportError>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ProxyKind {
     /// HTTP/1.1 with the method CONNECT (RFC 9110, 9.3.6).
@@ -37,6 +45,17 @@ impl ProxyKind {
 ///
 /// Parsed from `http://host:port` or `socks5://user:password@host:port`; in user and password `%` escapes stand for
 /// the characters that a URL cannot have there. `Display` writes the same without the credentials.
+///
+/// ```
+/// use qproxy_mqtt::transport::{Proxy, ProxyKind};
+///
+/// let proxy = Proxy::new(ProxyKind::Http, "proxy.example", 3128)?.with_credentials("me", "secret")?;
+/// assert_eq!(proxy.to_string(), "http://proxy.example:3128");
+/// let parsed: Proxy = "http://me:secret@proxy.example:3128".parse()?;
+/// assert_eq!(parsed, proxy);
+/// assert_eq!(parsed.kind(), ProxyKind::Http);
+/// # Ok::<(), qproxy_mqtt::transport::TransportError>(())
+/// ```
 #[derive(Clone, PartialEq, Eq)]
 pub struct Proxy {
     kind: ProxyKind,

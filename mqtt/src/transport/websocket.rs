@@ -11,6 +11,17 @@ const RESERVED: [&str; 4] = ["host", "connection", "upgrade", "content-length"];
 const RESERVED_PREFIX: &str = "sec-websocket-";
 
 /// A path (default `/mqtt`) and further headers of the handshake.
+///
+/// ```
+/// # use qproxy_mqtt::transport::{Transport, TransportError, WebSocketOptions};
+/// let options = WebSocketOptions::default()
+///     .with_path("/ws?tenant=1")?
+///     .with_header("Origin", "https://app.example")?;
+/// assert!(options.clone().with_path("no-slash").is_err());
+/// assert!(options.clone().with_header("Upgrade", "h2c").is_err());
+/// let transport = Transport::WebSocket(options);
+/// # Ok::<(), TransportError>(())
+/// ```
 #[derive(Clone, PartialEq, Eq)]
 pub struct WebSocketOptions {
     path: String,

@@ -152,6 +152,15 @@ fn tests() -> BTreeSet<String> {
     for file in files {
         let source = fs::read_to_string(file).unwrap();
         let mut marked = false;
+        // Tests that a macro makes once for each broker are listed by name.
+        let listed = source.split("on_every_broker!({").nth(1);
+        let listed = listed.and_then(|rest| rest.split("});").next());
+        found.extend(
+            listed
+                .into_iter()
+                .flat_map(str::split_whitespace)
+                .map(str::to_owned),
+        );
         for line in source.lines().map(str::trim) {
             let name = line
                 .trim_start_matches("async ")

@@ -8,5 +8,6 @@ mod oracle_test;
 mod differential_test;
 mod differential_v5_test;
 mod entries_test;
+mod examples_test;
 mod conformance_test;
 mod journal_test;

@@ -21,6 +21,17 @@ pub(super) use body::Body;
 /// `max_packet_size` limits the whole packet with its fixed header, in bytes. `version` is what CONNECT agreed on;
 /// a CONNECT itself is decoded in the version that it names.
 ///
+/// ```
+/// use bytes::BytesMut;
+/// use qproxy_mqtt::codec::{DecodeError, Packet, Version, decode};
+///
+/// let mut buf = BytesMut::from(&b"\xd0\x00\x40\x02\x00"[..]);
+/// assert_eq!(decode(&mut buf, 1024, Version::V311)?, Some(Packet::PingResp));
+/// assert_eq!(decode(&mut buf, 1024, Version::V311)?, None, "a byte of PUBACK is missing");
+/// assert_eq!(buf.len(), 3);
+/// # Ok::<(), DecodeError>(())
+/// ```
+///
 /// # Errors
 /// The bytes break the protocol; the connection has to be closed and `buf` thrown away.
 pub fn decode(

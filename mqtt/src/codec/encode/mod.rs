@@ -14,6 +14,22 @@ use super::{EncodeError, Packet, Publish, Version};
 
 /// Appends `packet` to `buf`. A CONNECT is written in the version that it names.
 ///
+/// ```
+/// use bytes::BytesMut;
+/// use qproxy_mqtt::codec::{EncodeError, Packet, Publish, Version, encode, encoded_len};
+///
+/// let packet = Packet::Publish(Publish {
+///     topic: "a".into(),
+///     payload: "on".into(),
+///     ..Publish::default()
+/// });
+/// let mut buf = BytesMut::new();
+/// encode(&packet, Version::V311, &mut buf)?;
+/// assert_eq!(&buf[..], b"\x30\x05\x00\x01aon");
+/// assert_eq!(encoded_len(&packet, Version::V311)?, buf.len());
+/// # Ok::<(), EncodeError>(())
+/// ```
+///
 /// # Errors
 /// The packet cannot be expressed or is not allowed; nothing was appended.
 pub fn encode(packet: &Packet, version: Version, buf: &mut BytesMut) -> Result<(), EncodeError> {
@@ -43,6 +59,21 @@ pub fn encode(packet: &Packet, version: Version, buf: &mut BytesMut) -> Result<(
 
 /// Appends everything of a PUBLISH but its payload, which the caller has to write next, from where it lies.
 ///
+/// ```
+/// use bytes::BytesMut;
+/// use qproxy_mqtt::codec::{EncodeError, Publish, Version, encode_publish_head};
+///
+/// let publish = Publish {
+///     topic: "a".into(),
+///     payload: "on".into(),
+///     ..Publish::default()
+/// };
+/// let mut head = BytesMut::new();
+/// encode_publish_head(&publish, Version::V311, &mut head)?;
+/// assert_eq!(&head[..], b"\x30\x05\x00\x01a", "the payload is counted, and not there");
+/// # Ok::<(), EncodeError>(())
+/// ```
+///
 /// # Errors
 /// As [`encode`].
 pub fn encode_publish_head(
@@ -56,6 +87,12 @@ pub fn encode_publish_head(
 }
 
 /// The size of `packet` on the wire in bytes, fixed header included.
+///
+/// ```
+/// use qproxy_mqtt::codec::{Packet, Version, encoded_len};
+///
+/// assert_eq!(encoded_len(&Packet::PingReq, Version::V5), Ok(2));
+/// ```
 ///
 /// # Errors
 /// As [`encode`].

@@ -10,6 +10,21 @@ use super::properties::Hidden;
 use super::{PayloadFormat, QoS, UserProperty};
 
 /// CONNECT (3.1).
+///
+/// ```
+/// use bytes::BytesMut;
+/// use qproxy_mqtt::codec::{Connect, Packet, Version, decode, encode};
+///
+/// let connect = Connect {
+///     client_id: "lamp-1".into(),
+///     clean_session: true,
+///     ..Connect::default()
+/// };
+/// let packet = Packet::Connect(Box::new(connect));
+/// let mut buf = BytesMut::new();
+/// encode(&packet, Version::V311, &mut buf).unwrap();
+/// assert_eq!(decode(&mut buf, 1024, Version::V311), Ok(Some(packet)));
+/// ```
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Connect {
     /// Of this packet and of all that follow on the connection.
@@ -47,6 +62,22 @@ impl fmt::Debug for Connect {
 }
 
 /// The properties of CONNECT (3.1.2.11). What is `None` or empty is not sent; the specification says what it means.
+///
+/// ```
+/// use qproxy_mqtt::codec::{Connect, ConnectProperties, Version};
+///
+/// let properties = ConnectProperties {
+///     session_expiry: Some(3600),
+///     auth_data: Some("secret".into()),
+///     ..ConnectProperties::default()
+/// };
+/// let connect = Connect {
+///     version: Version::V5,
+///     properties: Some(Box::new(properties)),
+///     ..Connect::default()
+/// };
+/// assert!(!format!("{connect:?}").contains("secret"));
+/// ```
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct ConnectProperties {
     /// Seconds the session outlives the connection; `u32::MAX`: for ever.
@@ -93,6 +124,22 @@ impl fmt::Debug for ConnectProperties {
 }
 
 /// The last will (3.1.2.5).
+///
+/// ```
+/// use qproxy_mqtt::{MqttConfig, QoS, codec::Will};
+///
+/// let will = Will {
+///     topic: "lamp/1/state".into(),
+///     payload: "gone".into(),
+///     qos: QoS::AtLeastOnce,
+///     ..Will::default()
+/// };
+/// let config = MqttConfig {
+///     will: Some(will),
+///     ..MqttConfig::default()
+/// };
+/// assert!(config.will.is_some_and(|will| !will.retain));
+/// ```
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Will {
     /// Where it is published.
@@ -121,6 +168,20 @@ impl fmt::Debug for Will {
 }
 
 /// The properties of a will (3.1.3.2).
+///
+/// ```
+/// use qproxy_mqtt::codec::{Will, WillProperties};
+///
+/// let properties = WillProperties {
+///     delay: Some(30),
+///     ..WillProperties::default()
+/// };
+/// let will = Will {
+///     properties: Some(Box::new(properties)),
+///     ..Will::default()
+/// };
+/// assert_eq!(will.properties.and_then(|it| it.delay), Some(30));
+/// ```
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct WillProperties {
     /// Seconds the server waits for the client to come back before it publishes the will.
@@ -155,6 +216,19 @@ impl fmt::Debug for WillProperties {
 }
 
 /// CONNACK (3.2).
+///
+/// ```
+/// use bytes::BytesMut;
+/// use qproxy_mqtt::codec::{ConnAck, Packet, ReasonCode, Version, encode};
+///
+/// let refusal = ConnAck {
+///     code: ReasonCode::NotAuthorized,
+///     ..ConnAck::default()
+/// };
+/// let mut buf = BytesMut::new();
+/// encode(&Packet::ConnAck(refusal), Version::V311, &mut buf).unwrap();
+/// assert_eq!(&buf[..], b"\x20\x02\x00\x05", "5 is the number that 3.1.1 has for it");
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ConnAck {
     /// The server still has the session of this client id.
@@ -166,6 +240,21 @@ pub struct ConnAck {
 }
 
 /// The properties of CONNACK (3.2.2.3).
+///
+/// ```
+/// use qproxy_mqtt::codec::{ConnAck, ConnAckProperties};
+/// use qproxy_mqtt::session::{Offered, Terms};
+///
+/// let properties = ConnAckProperties {
+///     retain_available: Some(false),
+///     ..ConnAckProperties::default()
+/// };
+/// let connack = ConnAck {
+///     properties: Some(Box::new(properties)),
+///     ..ConnAck::default()
+/// };
+/// assert_eq!(Terms::from(&connack).retain, Offered::No);
+/// ```
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct ConnAckProperties {
     /// Seconds the session outlives the connection, where the server does not do as asked.

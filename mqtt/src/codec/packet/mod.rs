@@ -21,9 +21,25 @@ pub use subscribe::{
 };
 
 /// A packet identifier: never 0 [MQTT-2.3.1-1].
+///
+/// ```
+/// use qproxy_mqtt::codec::PacketId;
+///
+/// assert_eq!(PacketId::new(0), None);
+/// assert_eq!(PacketId::new(7).map(PacketId::get), Some(7));
+/// ```
 pub type PacketId = NonZeroU16;
 
 /// Quality of service: how hard the two sides try (section 4.3).
+///
+/// ```
+/// use qproxy_mqtt::QoS;
+///
+/// assert_eq!(QoS::from_u8(2), Some(QoS::ExactlyOnce));
+/// assert_eq!(QoS::from_u8(3), None);
+/// assert_eq!(QoS::AtLeastOnce.as_u8(), 1);
+/// assert!(QoS::AtMostOnce < QoS::AtLeastOnce);
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum QoS {
     /// 0: sent once, never acknowledged; may be lost.
@@ -59,6 +75,13 @@ impl QoS {
 }
 
 /// The fifteen packet types, for messages and counters.
+///
+/// ```
+/// use qproxy_mqtt::codec::Kind;
+///
+/// assert_eq!(Kind::PubAck.name(), "PUBACK");
+/// assert_eq!(Kind::PubAck.to_string(), Kind::PubAck.name());
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[allow(missing_docs, reason = "the names are those of section 2.2.1")]
 pub enum Kind {
@@ -111,6 +134,13 @@ impl fmt::Display for Kind {
 }
 
 /// Any control packet.
+///
+/// ```
+/// use qproxy_mqtt::codec::{Ack, Kind, Packet, PacketId};
+///
+/// let packet = Packet::PubAck(Ack::from(PacketId::MIN));
+/// assert_eq!(packet.kind(), Kind::PubAck);
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Packet {
     /// Client asks to connect (3.1). Boxed: it is large and comes once.

@@ -7,9 +7,24 @@ use bytes::Bytes;
 use super::super::Text;
 
 /// A name and a value, for the programs at both ends (2.2.2.2); a name may come more than once.
+///
+/// ```
+/// use qproxy_mqtt::codec::UserProperty;
+///
+/// let property: UserProperty = ("trace".into(), "4bf92f35".into());
+/// assert_eq!(property.0, "trace");
+/// ```
 pub type UserProperty = (Text, Text);
 
 /// The number a client gives a subscription, to be told which one brought a message: 1 to 268,435,455 (3.8.2.1.2).
+///
+/// ```
+/// use qproxy_mqtt::codec::SubscriptionId;
+///
+/// assert_eq!(SubscriptionId::new(7).map(SubscriptionId::get), Some(7));
+/// assert_eq!(SubscriptionId::new(0), None);
+/// assert_eq!(SubscriptionId::new(SubscriptionId::MAX.get() + 1), None);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SubscriptionId(u32);
 
@@ -34,6 +49,14 @@ impl SubscriptionId {
 }
 
 /// What a payload is said to be (3.3.2.3.2).
+///
+/// ```
+/// use qproxy_mqtt::{QoS, client::PublishOptions, message::PayloadFormat};
+///
+/// let options = PublishOptions::new(QoS::AtMostOnce).payload_format(PayloadFormat::Utf8);
+/// let said = options.properties.and_then(|it| it.payload_format);
+/// assert_eq!(said, Some(PayloadFormat::Utf8));
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub enum PayloadFormat {
     /// 0: any bytes, the same as not saying it.

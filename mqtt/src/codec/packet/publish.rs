@@ -10,6 +10,19 @@ use super::properties::Hidden;
 use super::{PacketId, PayloadFormat, QoS, SubscriptionId, UserProperty};
 
 /// PUBLISH (3.3).
+///
+/// ```
+/// use qproxy_mqtt::codec::{PacketId, Publish, QoS};
+///
+/// let publish = Publish {
+///     qos: QoS::AtLeastOnce,
+///     topic: "lamp/1".into(),
+///     id: PacketId::new(1),
+///     payload: "secret".into(),
+///     ..Publish::default()
+/// };
+/// assert!(!format!("{publish:?}").contains("secret"));
+/// ```
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Publish {
     /// Sent before, in an earlier connection (3.3.1.1).
@@ -44,6 +57,21 @@ impl fmt::Debug for Publish {
 }
 
 /// The properties of PUBLISH (3.3.2.3).
+///
+/// ```
+/// use qproxy_mqtt::codec::{Publish, PublishProperties};
+///
+/// let properties = PublishProperties {
+///     message_expiry: Some(60),
+///     ..PublishProperties::default()
+/// };
+/// let publish = Publish {
+///     topic: "lamp/1".into(),
+///     properties: Some(Box::new(properties)),
+///     ..Publish::default()
+/// };
+/// assert_eq!(publish.properties.and_then(|it| it.message_expiry), Some(60));
+/// ```
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct PublishProperties {
     /// What the payload is said to be.
@@ -81,6 +109,13 @@ impl fmt::Debug for PublishProperties {
 }
 
 /// PUBACK, PUBREC, PUBREL and PUBCOMP (3.4 to 3.7).
+///
+/// ```
+/// use qproxy_mqtt::codec::{Ack, PacketId, ReasonCode};
+///
+/// let id = PacketId::MIN;
+/// assert_eq!(Ack::from(id), Ack::new(id, ReasonCode::Success));
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ack {
     /// What is acknowledged.
@@ -111,6 +146,20 @@ impl Ack {
 }
 
 /// The properties of every acknowledgement (3.4.2.2, 3.9.2.1, 3.11.2.1).
+///
+/// ```
+/// use qproxy_mqtt::codec::{Ack, AckProperties, PacketId, ReasonCode};
+///
+/// let properties = AckProperties {
+///     reason_string: Some("over quota".into()),
+///     ..AckProperties::default()
+/// };
+/// let ack = Ack {
+///     properties: Some(Box::new(properties)),
+///     ..Ack::new(PacketId::MIN, ReasonCode::QuotaExceeded)
+/// };
+/// assert!(ack.reason.is_error());
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AckProperties {
     /// For a person to read.

@@ -4,6 +4,20 @@ use super::super::{ReasonCode, Text};
 use super::{AckProperties, PacketId, QoS, SubscriptionId, UserProperty};
 
 /// SUBSCRIBE (3.8).
+///
+/// ```
+/// use bytes::BytesMut;
+/// use qproxy_mqtt::codec::{Packet, PacketId, QoS, Subscribe, Subscription, Version, encode};
+///
+/// let subscribe = Subscribe {
+///     id: PacketId::MIN,
+///     filters: vec![Subscription::new("a", QoS::AtLeastOnce)],
+///     properties: None,
+/// };
+/// let mut buf = BytesMut::new();
+/// encode(&Packet::Subscribe(subscribe), Version::V311, &mut buf).unwrap();
+/// assert_eq!(&buf[..], b"\x82\x06\x00\x01\x00\x01a\x01");
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Subscribe {
     /// Answered by the SUBACK of the same id.
@@ -15,6 +29,16 @@ pub struct Subscribe {
 }
 
 /// The properties of SUBSCRIBE (3.8.2.1).
+///
+/// ```
+/// use qproxy_mqtt::codec::{SubscribeProperties, SubscriptionId};
+///
+/// let properties = SubscribeProperties {
+///     subscription_id: SubscriptionId::new(7),
+///     ..SubscribeProperties::default()
+/// };
+/// assert_eq!(properties.subscription_id.map(SubscriptionId::get), Some(7));
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SubscribeProperties {
     /// Comes back with each message that these filters bring.
@@ -24,6 +48,16 @@ pub struct SubscribeProperties {
 }
 
 /// One filter of a SUBSCRIBE with its options (3.8.3.1). All but the QoS is of version 5.0.
+///
+/// ```
+/// use qproxy_mqtt::codec::{QoS, RetainHandling, Subscription};
+///
+/// let subscription = Subscription {
+///     retain_handling: RetainHandling::Never,
+///     ..Subscription::new("lamp/+", QoS::AtLeastOnce)
+/// };
+/// assert_eq!(subscription.filter, "lamp/+");
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Subscription {
     /// Which topics.
@@ -53,6 +87,14 @@ impl Subscription {
 }
 
 /// Which retained messages come when a subscription is made (3.8.3.1).
+///
+/// ```
+/// use qproxy_mqtt::codec::RetainHandling;
+///
+/// assert_eq!(RetainHandling::from_u8(1), Some(RetainHandling::SendIfNew));
+/// assert_eq!(RetainHandling::from_u8(3), None);
+/// assert_eq!(RetainHandling::default().as_u8(), 0);
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub enum RetainHandling {
     /// 0: all that match.
@@ -88,6 +130,18 @@ impl RetainHandling {
 }
 
 /// SUBACK (3.9).
+///
+/// ```
+/// use bytes::BytesMut;
+/// use qproxy_mqtt::codec::{Packet, QoS, ReasonCode, SubAck, Version, decode};
+///
+/// let mut buf = BytesMut::from(&b"\x90\x04\x00\x01\x01\x80"[..]);
+/// let packet = decode(&mut buf, 1024, Version::V311).unwrap();
+/// let Some(Packet::SubAck(SubAck { codes, .. })) = packet else {
+///     panic!("not a SUBACK");
+/// };
+/// assert_eq!(codes, [ReasonCode::granted(QoS::AtLeastOnce), ReasonCode::UnspecifiedError]);
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SubAck {
     /// Of the SUBSCRIBE.
@@ -99,6 +153,20 @@ pub struct SubAck {
 }
 
 /// UNSUBSCRIBE (3.10).
+///
+/// ```
+/// use bytes::BytesMut;
+/// use qproxy_mqtt::codec::{Packet, PacketId, Unsubscribe, Version, encode};
+///
+/// let unsubscribe = Unsubscribe {
+///     id: PacketId::MIN,
+///     filters: vec!["a".into()],
+///     user_properties: Vec::new(),
+/// };
+/// let mut buf = BytesMut::new();
+/// encode(&Packet::Unsubscribe(unsubscribe), Version::V311, &mut buf).unwrap();
+/// assert_eq!(&buf[..], b"\xa2\x05\x00\x01\x00\x01a");
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unsubscribe {
     /// Answered by the UNSUBACK of the same id.
@@ -110,6 +178,13 @@ pub struct Unsubscribe {
 }
 
 /// UNSUBACK (3.11).
+///
+/// ```
+/// use qproxy_mqtt::codec::{PacketId, UnsubAck};
+///
+/// let unsuback = UnsubAck::from(PacketId::MIN);
+/// assert!(unsuback.codes.is_empty());
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnsubAck {
     /// Of the UNSUBSCRIBE.

@@ -18,6 +18,28 @@ pub(super) use values::{check_field, check_text, write_field};
 
 /// How often one property may come in a packet that is read, of those that may come more than once. Five bytes of a peer's
 /// become a pair of texts that take more than ten times as much here: without a bound a packet of 16 MiB takes 200.
+///
+/// ```
+/// use bytes::BytesMut;
+/// use qproxy_mqtt::codec::{
+///     DecodeError, MAX_REPEATED_PROPERTIES, Packet, Publish, PublishProperties, Version, decode, encode,
+/// };
+///
+/// let pair = ("a".into(), "b".into());
+/// let properties = PublishProperties {
+///     user_properties: vec![pair; MAX_REPEATED_PROPERTIES + 1],
+///     ..PublishProperties::default()
+/// };
+/// let publish = Publish {
+///     topic: "lamp/1".into(),
+///     properties: Some(Box::new(properties)),
+///     ..Publish::default()
+/// };
+/// let mut buf = BytesMut::new();
+/// encode(&Packet::Publish(publish), Version::V5, &mut buf).unwrap();
+/// let error = decode(&mut buf, 1 << 20, Version::V5).unwrap_err();
+/// assert!(matches!(error, DecodeError::TooManyProperties { .. }));
+/// ```
 pub const MAX_REPEATED_PROPERTIES: usize = 10_000;
 
 /// The properties of one kind of packet.
