@@ -20,7 +20,7 @@ pub enum CloseReason {
     Malformed(DecodeError),
     /// A legal packet at the wrong time or in the wrong direction.
     Protocol(&'static str),
-    /// A limit of this broker, by its field in [`Limits`].
+    /// A limit of this broker, by its field in [`Limits`](crate::Limits).
     Limit(&'static str),
     /// Against what CONNACK announced, which MQTT 5 has reason codes for.
     Breach(ReasonCode, &'static str),
