@@ -307,7 +307,10 @@ fn what_is_sealed_opens_with_its_key_only_and_keeps_its_place() {
             }
         }
         // Unsealed ones stay readable beside them.
-        assert_eq!(opened(&message(std::slice::from_ref(&item)), &keys), Ok(item));
+        assert_eq!(
+            opened(&message(std::slice::from_ref(&item)), &keys),
+            Ok(item)
+        );
     }
 }
 
