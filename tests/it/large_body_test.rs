@@ -229,6 +229,7 @@ impl Stage {
 
 #[test]
 fn large_bodies_are_recorded_and_played_back_both_ways_in_flat_memory() {
+    let _alone = crate::support::alone();
     let stage = Stage::set();
     let idle = stage.peaks();
     stage.download(WARM_UP);

@@ -8,10 +8,14 @@ use serde_json::{Value, json};
 use super::stage::{STRIDE, Stage, flow_for, numbers, wait_for};
 use crate::support::mosquitto::Options;
 use crate::support::numbered::Traffic;
-use crate::support::{long_run, until};
+use crate::support::{alone, long_run, until};
 
 /// What makes a record large, so that a spool of the smallest size fills soon.
 const PADDING: usize = 4 << 10;
+
+/// What the publisher may hold in its memory: where its connection ends for good, a spool as small as this one may have
+/// given up the same on disk. The player then reports it as lost, not as dropped.
+const HELD: u64 = 64;
 
 fn stage() -> Stage {
     let recorder = json!({ "spool": { "path": "data/spool", "max_bytes": "1MiB" } });
@@ -34,6 +38,7 @@ fn full_spool(stage: &Stage, captured: u64) -> Value {
 
 #[test]
 fn drops_are_counted_exactly_on_both_sides() {
+    let _alone = alone();
     let mut stage = stage();
     let traffic: Vec<_> = (0..4)
         .map(|client| {
@@ -68,7 +73,7 @@ fn drops_are_counted_exactly_on_both_sides() {
         "{before:#}"
     );
     stage.broker.launch_now();
-    let told = stage.expect_balance();
+    let told = stage.expect_counted(HELD);
     // More than before only by what was on its way when the broker stopped, and reached nobody.
     assert!(told >= before["dropped"]["spool_limit"].as_u64().unwrap());
     let stored = stage.stored();
@@ -79,6 +84,7 @@ fn drops_are_counted_exactly_on_both_sides() {
 
 #[test]
 fn drops_before_a_kill_are_counted_after_it() {
+    let _alone = alone();
     let mut stage = stage();
     stage.broker.stop();
     let traffic = Traffic::start_padded(&stage.address(), 0, Duration::ZERO, PADDING);
@@ -97,8 +103,9 @@ fn drops_before_a_kill_are_counted_after_it() {
                 .unwrap()
                 .clone();
             let life = lives.iter().find(|life| life["epoch"] == before["epoch"])?;
-            assert_eq!(life["lost"], 0, "{player:#}");
-            let told = life["dropped"].as_u64()?;
+            let lost = life["lost"].as_u64()?;
+            assert!(lost <= HELD, "{player:#}");
+            let told = life["dropped"].as_u64()? + lost;
             let whole = told + life["stored"].as_u64()? == answered.len() as u64;
             // What the publisher held in its memory may have left the disk before it was killed with it.
             (whole && life["missing"] == 0 && told >= dropped).then_some(())

@@ -15,6 +15,7 @@ const GROWTH: u64 = 16 << 20;
 
 #[test]
 fn an_outage_under_load_takes_no_memory() {
+    let _alone = crate::support::alone();
     let mut stage = Stage::set();
     stage.broker.stop();
     let traffic: Vec<_> = (0..CLIENTS)

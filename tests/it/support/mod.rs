@@ -28,6 +28,13 @@ use std::time::{Duration, Instant};
 /// Longest wait for what must happen, on a machine that may be busy.
 pub const PATIENCE: Duration = Duration::from_secs(180);
 
+/// Tests that fill the machine take turns: what one of them counts, the load of another would change.
+pub fn alone() -> std::sync::MutexGuard<'static, ()> {
+    static TURN: std::sync::Mutex<()> = std::sync::Mutex::new(());
+    TURN.lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
 /// Whether the long forms of tests were asked for, with `QPROXY_LONG=1`: minutes, gigabytes.
 pub fn long_run() -> bool {
     std::env::var_os("QPROXY_LONG").is_some_and(|value| value == "1")
