@@ -7,7 +7,8 @@
 //!
 //! It is a ring: over its limits the oldest files go. What was not sent by then is counted, and the reader
 //! meets a gap in its place, so that players learn of it. A place counts as sent once the reader gave it out:
-//! from then on it is the publisher's, which holds it until the broker has it.
+//! from then on it is the publisher's, which holds it until the broker has it. But brokers drop as well: what the limits
+//! remove before a player said that it has it is called dropped, too, and counted, once a player turns out to lack it.
 //!
 //! The acknowledged place is kept in `state.json`, written at most once a second: losing the last second of
 //! it only makes duplicates.
@@ -163,6 +164,12 @@ impl Spool {
     /// Everything up to this number (of a gap message, its [`Message::last`]) has been delivered.
     pub fn acknowledge(&self, epoch: Epoch, seq: Sequence) {
         self.0.shared.acknowledge(epoch, seq);
+    }
+
+    /// A player has settled everything of this epoch up to this number: if the limits remove it, that is no loss. An epoch
+    /// of which nothing is known is ignored.
+    pub fn confirm(&self, epoch: Epoch, seq: Sequence) {
+        self.0.shared.confirm(epoch, seq);
     }
 
     /// What there is of a range of an epoch: at most `max_messages`, and [`Spool::MAX_RESEND_BYTES`] of them.
