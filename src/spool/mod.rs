@@ -65,7 +65,8 @@ impl Config {
     /// The smallest `max_bytes`.
     pub const MIN_MAX_BYTES: u64 = 64 << 10;
 
-    /// The defaults: 4 GiB, 24 hours, files of 64 MiB or one hour, fsync once a second, 4 MiB in memory.
+    /// The defaults: 4 GiB, 24 hours, files of 16 MiB or one hour, fsync once a second, 4 MiB in memory. The entries of the
+    /// file that is written are in memory until it is full, so files are small.
     #[must_use]
     pub fn new(dir: impl Into<PathBuf>, node: NodeId) -> Self {
         Self {
@@ -73,7 +74,7 @@ impl Config {
             node,
             max_bytes: 4 << 30,
             max_age: Duration::from_secs(24 * 3600),
-            segment_bytes: 64 << 20,
+            segment_bytes: 16 << 20,
             rotate_after: Duration::from_secs(3600),
             fsync: Fsync::Interval(Duration::from_secs(1)),
             tail_bytes: 4 << 20,
