@@ -143,6 +143,6 @@ impl Node {
 }
 
 /// The program that is tested, or another build of it at `QPROXY_BIN`.
-fn binary() -> std::ffi::OsString {
+pub fn binary() -> std::ffi::OsString {
     std::env::var_os("QPROXY_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_qproxy").into())
 }
