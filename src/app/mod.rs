@@ -172,17 +172,7 @@ impl App {
         let lag = parts.lag.clone();
         let unfinished = parts.unfinished.clone();
         let status = Arc::new(NodeStatus::new(node, settings.mode, address, parts));
-        let api_parts = api::Parts {
-            store: player.as_ref().map(|player| player.store.clone()),
-            backups: player.as_ref().and_then(|player| player.backups.clone()),
-            status: status.clone(),
-            replays: player.as_ref().map(|player| -> Arc<dyn api::Replays> {
-                Arc::new(ReplayDesk(player.runs.clone()))
-            }),
-            events: events.clone(),
-            registry: Arc::new(metrics.registry()),
-            metrics: metrics.api.clone(),
-        };
+        let api_parts = api_parts(&status, player.as_ref(), &events, &metrics);
         let api = api::serve(api_config(&settings).await?, api_parts).await?;
         listening.push(Listening::new(
             "api",
@@ -329,6 +319,25 @@ fn names(settings: &Settings) -> Result<(NodeId, Topics), Error> {
     let root = &settings.mqtt.root;
     let topics = Topics::new(root).map_err(|error| setting("mqtt.root", &error))?;
     Ok((node, topics))
+}
+
+fn api_parts(
+    status: &Arc<NodeStatus>,
+    player: Option<&Player>,
+    events: &api::Events,
+    metrics: &Metrics,
+) -> api::Parts {
+    api::Parts {
+        store: player.map(|player| player.store.clone()),
+        backups: player.and_then(|player| player.backups.clone()),
+        status: status.clone(),
+        replays: player.map(|player| -> Arc<dyn api::Replays> {
+            Arc::new(ReplayDesk(player.runs.clone()))
+        }),
+        events: events.clone(),
+        registry: Arc::new(metrics.registry()),
+        metrics: metrics.api.clone(),
+    }
 }
 
 async fn api_config(settings: &Settings) -> Result<api::Config, Error> {
