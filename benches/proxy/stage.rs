@@ -67,13 +67,12 @@ impl Recorder {
         )
     }
 
-    /// A node that passes TCP on, and records all of it where it records.
+    /// A node that passes TCP on.
     pub(super) fn tcp(folder: &Path, name: &str, mode: &str, source: u16, broker: u16) -> Self {
         let port = free_port();
         let mut tcp = local(port);
         tcp["downstream"] = format!("127.0.0.1:{source}").into();
-        let section =
-            serde_json::json!({ "tcp": tcp, "capture": { "max_stream_bytes": "1024GiB" } });
+        let section = serde_json::json!({ "tcp": tcp });
         Self::start(folder, name, mode, port, &section, broker)
     }
 

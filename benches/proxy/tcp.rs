@@ -1,5 +1,6 @@
-//! One TCP connection that downloads as fast as it can: `copy_bidirectional`, the TCP proxy where it copies nothing
-//! (the kernel splices), and where it records.
+//! TCP connections that download as fast as they can, one after the other: `copy_bidirectional`, the TCP proxy where
+//! it copies nothing (the kernel splices), and where it records: one long stream, of which `capture.max_stream_bytes`
+//! are kept, and short ones that are kept whole, as far as capture keeps up.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -34,6 +35,9 @@ pub(super) async fn bare(port: String) {
     }
 }
 
+/// How long the short streams are, and how many there are of them in a round.
+const SHORT: (usize, usize) = (16 << 20, 16);
+
 /// What one proxy did in one round.
 struct Measured {
     gib_per_second: f64,
@@ -41,31 +45,42 @@ struct Measured {
 }
 
 impl Measured {
-    fn of(server: &Running, port: u16, settle: impl FnOnce()) -> Self {
-        let before = server.cpu();
-        let (bytes, time) = download(port);
+    #[allow(clippy::cast_precision_loss, reason = "far under 2^53 bytes")]
+    fn of(server: &Running, load: impl FnOnce() -> usize, settle: impl FnOnce()) -> Self {
+        let (before, start) = (server.cpu(), Instant::now());
+        let gib = load() as f64 / f64::from(1 << 30);
+        let took = start.elapsed().as_secs_f64();
         settle();
-        let gib = bytes / f64::from(1 << 30);
         Self {
-            gib_per_second: gib / time.as_secs_f64(),
+            gib_per_second: gib / took,
             cpu_per_gib: (server.cpu() - before) / gib,
         }
     }
 }
 
-#[allow(clippy::cast_precision_loss, reason = "far under 2^53 bytes")]
-fn download(port: u16) -> (f64, Duration) {
+/// Reads from a new connection until there was enough; tells how much there was.
+fn download(port: u16, mut enough: impl FnMut(usize) -> bool) -> usize {
     let mut socket = TcpStream::connect(("127.0.0.1", port)).unwrap();
-    let mut buffer = vec![0; 256 << 10];
-    let (start, mut bytes) = (Instant::now(), 0);
-    let limit = Duration::from_secs(number("BENCH_SECONDS", 6));
-    while start.elapsed() < limit {
+    let (mut buffer, mut bytes) = (vec![0; 256 << 10], 0);
+    while !enough(bytes) {
         let got = socket.read(&mut buffer).unwrap();
         assert!(got > 0, "the connection ended");
         bytes += got;
     }
-    (bytes as f64, start.elapsed())
+    bytes
 }
+
+fn one_long_stream(port: u16) -> usize {
+    let end = Instant::now() + Duration::from_secs(number("BENCH_SECONDS", 6));
+    download(port, |_| Instant::now() >= end)
+}
+
+fn short_streams(port: u16) -> usize {
+    let each = |_| download(port, |bytes| bytes >= SHORT.0);
+    (0..SHORT.1).map(each).sum()
+}
+
+type Round = [Measured; 4];
 
 pub(super) fn compare(scratch: &Scratch) {
     let folder = scratch.path().join("tcp");
@@ -79,14 +94,17 @@ pub(super) fn compare(scratch: &Scratch) {
         node("tcp-forward", "Forward"),
         node("tcp-recorder", "Record"),
     );
-    let mut rounds = Vec::new();
+    let recording = |load: fn(u16) -> usize| {
+        let settle = || drop(recorder.drained());
+        Measured::of(&recorder.process, || load(recorder.port), settle)
+    };
+    let mut rounds: Vec<Round> = Vec::new();
     for at in 0..=number("BENCH_ROUNDS", 5) {
         let round = [
-            Measured::of(&bare.0, bare.1, || ()),
-            Measured::of(&forward.process, forward.port, || ()),
-            Measured::of(&recorder.process, recorder.port, || {
-                recorder.drained();
-            }),
+            Measured::of(&bare.0, || one_long_stream(bare.1), || ()),
+            Measured::of(&forward.process, || one_long_stream(forward.port), || ()),
+            recording(one_long_stream),
+            recording(short_streams),
         ];
         // The first one warms up.
         if at > 0 {
@@ -101,12 +119,15 @@ pub(super) fn compare(scratch: &Scratch) {
     );
 }
 
-fn show(rounds: &[[Measured; 3]]) {
+fn show(rounds: &[Round]) {
     println!("tcp");
-    for (at, name) in ["copy_bidirectional", "spliced", "recording"]
-        .into_iter()
-        .enumerate()
-    {
+    let names = [
+        "copy_bidirectional",
+        "spliced",
+        "recording_long",
+        "recording_short",
+    ];
+    for (at, name) in names.into_iter().enumerate() {
         let figure = |figure: fn(&Measured) -> f64| {
             median(rounds.iter().map(|round| figure(&round[at])).collect())
         };
