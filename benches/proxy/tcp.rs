@@ -95,8 +95,13 @@ pub(super) fn compare(scratch: &Scratch) {
         node("tcp-recorder", "Record"),
     );
     let recording = |load: fn(u16) -> usize| {
-        let settle = || drop(recorder.drained());
-        Measured::of(&recorder.process, || load(recorder.port), settle)
+        Measured::of(
+            &recorder.process,
+            || load(recorder.port),
+            || {
+                recorder.drained();
+            },
+        )
     };
     let mut rounds: Vec<Round> = Vec::new();
     for at in 0..=number("BENCH_ROUNDS", 5) {
