@@ -61,9 +61,12 @@ fn serve(server: impl Future<Output = ()>) {
         .block_on(server);
 }
 
+/// A name for `BENCH_ONLY`, and what is measured.
+type Part = (&'static str, fn(&Scratch));
+
 fn compare() {
     let scratch = Scratch::new();
-    let parts: [(&str, fn(&Scratch)); 3] = [
+    let parts: [Part; 3] = [
         ("recording", recording::compare),
         ("passing", passing::compare),
         ("tcp", tcp::compare),

@@ -123,6 +123,9 @@ fn middle(rounds: &[Round], of: impl Fn(&Round) -> f64) -> f64 {
     median(rounds.iter().map(of).collect())
 }
 
+/// A name for `BENCH_ONLY`, and what is measured.
+type Part = (&'static str, fn(&Setup<'_>));
+
 pub(super) fn compare(scratch: &Scratch) {
     let setup = Setup::new(scratch);
     // Nobody is measured while its connections are made and its first pages touched.
@@ -135,7 +138,7 @@ pub(super) fn compare(scratch: &Scratch) {
         saturate(port);
     }
     setup.recorder.drained();
-    let parts: [(&str, fn(&Setup<'_>)); 4] = [
+    let parts: [Part; 4] = [
         ("saturated", saturated),
         ("steady", at_a_fixed_rate),
         ("broker_away", broker_away),

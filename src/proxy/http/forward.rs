@@ -41,7 +41,7 @@ pub(super) struct Forwarder {
     scheme: &'static str,
     pub(super) response_timeout: Duration,
     body_timeout: Duration,
-    max_request_bytes: Option<u64>,
+    pub(super) max_request_bytes: Option<u64>,
     started: Instant,
     /// In which second after the start the last warning was written.
     warned: AtomicU64,

@@ -100,6 +100,18 @@ async fn chunks_that_go_over_the_limit_get_413_and_the_upstream_sees_no_end() {
 }
 
 #[tokio::test]
+async fn an_offer_to_upgrade_is_no_way_around_the_limit() {
+    let (proxy, _origin) = limited().await;
+    let mut client = proxy.client().await;
+    let head = "POST / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: x\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let (head, _) = client
+        .ask(&format!("{head}5\r\n12345\r\n5\r\n67890\r\n0\r\n\r\n"))
+        .await;
+    assert_eq!(head.status(), 413);
+    refused(&proxy.kept.exchange().await);
+}
+
+#[tokio::test]
 async fn a_stream_that_goes_over_the_limit_gets_413_and_its_neighbours_are_served() {
     let (proxy, _origin) = limited().await;
     let client = Http2::connect(proxy.running.local_addr()).await;
