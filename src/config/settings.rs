@@ -206,6 +206,8 @@ pub struct HttpSettings {
     pub response_timeout: Duration,
     pub body_timeout: Duration,
     pub write_timeout: Duration,
+    /// `None` for no limit.
+    pub max_request_bytes: Option<u64>,
     pub forwarded: Forwarded,
     pub routes: Vec<RouteSettings>,
 }
