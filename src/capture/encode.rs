@@ -324,6 +324,8 @@ impl Encoder {
             direction: part.direction,
             offset_us: part.offset_us,
             bytes: part.bytes,
+            frame: None,
+            missing: 0,
         });
     }
 
@@ -369,6 +371,8 @@ impl Encoder {
             batches: shared.batches.load(Relaxed),
             truncated: shared.truncated.load(Relaxed),
             outcome: end.outcome.clone(),
+            exchange: None,
+            upgrade: None,
         };
         let subject = Subject::Traffic {
             service: Arc::clone(&stream.service),
