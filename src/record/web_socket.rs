@@ -3,7 +3,21 @@
 
 use std::sync::Arc;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use sha1::{Digest, Sha1};
+
 use super::Direction;
+
+/// What a server appends to a key before it hashes it (RFC 6455 section 1.3).
+const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
+
+/// The `Sec-WebSocket-Accept` that answers a `Sec-WebSocket-Key` (RFC 6455 section 4.2.2).
+#[must_use]
+pub fn accept_key(key: &[u8]) -> String {
+    let key = key.trim_ascii();
+    STANDARD.encode(Sha1::new().chain_update(key).chain_update(GUID).finalize())
+}
 
 /// The upgrade that a stream began with, and how it went on.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -190,5 +204,16 @@ impl Part {
     #[must_use]
     pub const fn ends(self) -> bool {
         matches!(self, Self::Whole | Self::Last)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_key_of_the_specification_has_its_answer() {
+        let accept = accept_key(b" dGhlIHNhbXBsZSBub25jZQ== ");
+        assert_eq!(accept, "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
     }
 }
