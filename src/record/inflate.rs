@@ -191,7 +191,7 @@ mod tests {
         let bomb = "0".repeat(3 << 20);
         let bytes = deflated(Context::Fresh, &[&bomb]);
         let mut inflater = Inflater::new(window(Context::Fresh));
-        assert_eq!(message(&mut inflater, &bytes[0], 100), Err(NotInflated::TooLarge));
+        assert_eq!(message(&mut inflater, &bytes[0], 1 << 20), Err(NotInflated::TooLarge));
         assert_eq!(message(&mut inflater, &[0xff; 50], 10), Err(NotInflated::Malformed));
         // A last block (BFINAL) ends the stream, after which there is no context to go on with.
         assert_eq!(message(&mut inflater, &[3, 0], 10), Err(NotInflated::Malformed));
