@@ -644,7 +644,10 @@ pub(super) const fn sender(direction: record::Direction) -> &'static str {
     }
 }
 
-#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde hands out references")]
+#[allow(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde hands out references"
+)]
 const fn is_zero(number: &u64) -> bool {
     *number == 0
 }

@@ -67,7 +67,9 @@ fn segments(node: &Node, stream: &Value) -> Vec<Value> {
     let (mut all, mut batch) = (Vec::new(), Some(0));
     while let Some(from) = batch {
         let page = until("every batch is there", || {
-            let page = node.api(&format!("{href}?batch={from}&limit=64"), &[]).json();
+            let page = node
+                .api(&format!("{href}?batch={from}&limit=64"), &[])
+                .json();
             page["missing"].as_array()?.is_empty().then_some(page)
         });
         all.extend(page["segments"].as_array().unwrap().iter().cloned());
@@ -119,19 +121,40 @@ fn ws(url: &str) -> String {
 fn assert_told(node: &Node) {
     let streams = records(node, "protocol=ws", 7);
     let handshakes = records(node, "protocol=http&method=GET", 8);
-    assert_eq!(handshakes.iter().filter(|h| h["response"]["status"] == 403).count(), 1);
+    assert_eq!(
+        handshakes
+            .iter()
+            .filter(|h| h["response"]["status"] == 403)
+            .count(),
+        1
+    );
     for stream in &streams {
         let began = stream["stream"]["began_with"]["id"].as_str().unwrap();
-        let handshake = handshakes.iter().find(|handshake| handshake["id"] == began).unwrap();
+        let handshake = handshakes
+            .iter()
+            .find(|handshake| handshake["id"] == began)
+            .unwrap();
         assert_eq!(handshake["followed_by"]["id"], stream["id"]);
         assert_eq!(handshake["response"]["status"], 101);
-        assert_eq!(handshake["request"]["target"], stream["stream"]["upgrade"]["target"]);
+        assert_eq!(
+            handshake["request"]["target"],
+            stream["stream"]["upgrade"]["target"]
+        );
         assert_eq!(stream["outcome"]["kind"], "ok", "{stream}");
     }
     let upgrade = &streams[0]["stream"]["upgrade"];
     assert_eq!(upgrade["target"], "/echo?room=1");
-    assert_eq!((&upgrade["client"]["messages"], &upgrade["server"]["messages"]), (&json!(7), &json!(7)));
-    assert_eq!(upgrade["close"], json!({ "from": "client", "code": 4001, "reason": "enough" }));
+    assert_eq!(
+        (
+            &upgrade["client"]["messages"],
+            &upgrade["server"]["messages"]
+        ),
+        (&json!(7), &json!(7))
+    );
+    assert_eq!(
+        upgrade["close"],
+        json!({ "from": "client", "code": 4001, "reason": "enough" })
+    );
 
     let all = segments(node, &streams[0]);
     let tea = "tea ".repeat(30000);
@@ -139,19 +162,37 @@ fn assert_told(node: &Node) {
     assert_eq!(&texts(&all, "client")[..4], expected);
     assert_eq!(texts(&all, "client")[4..].concat(), "in three parts");
     let back = texts(&all, "server");
-    assert_eq!((&back[..4], back[4..].concat()), (&expected[..], "in three parts".to_owned()));
-    assert!(all.iter().any(|segment| segment["opcode"] == "ping" && segment["text"] == "there?"));
+    assert_eq!(
+        (&back[..4], back[4..].concat()),
+        (&expected[..], "in three parts".to_owned())
+    );
+    assert!(
+        all.iter()
+            .any(|segment| segment["opcode"] == "ping" && segment["text"] == "there?")
+    );
     assert!(all.iter().all(|segment| segment.get("note").is_none()));
 
     let all = segments(node, &streams[1]);
-    let expected: Vec<_> = (0..1000).map(|number| format!("message {number}")).collect();
+    let expected: Vec<_> = (0..1000)
+        .map(|number| format!("message {number}"))
+        .collect();
     assert_eq!(texts(&all, "client"), expected);
     let all = segments(node, &streams[2]);
     let expected: Vec<_> = (0..1000).map(|number| format!("event {number}")).collect();
     assert_eq!(texts(&all, "server"), expected);
-    let closes: Vec<_> = streams[4..].iter().map(|stream| &stream["stream"]["upgrade"]["close"]).collect();
+    let closes: Vec<_> = streams[4..]
+        .iter()
+        .map(|stream| &stream["stream"]["upgrade"]["close"])
+        .collect();
     let close = |code: u16, reason| json!({ "from": "server", "code": code, "reason": reason });
-    assert_eq!(closes, [&close(1000, "done"), &close(1011, "broken"), &close(4999, "as we like")]);
+    assert_eq!(
+        closes,
+        [
+            &close(1000, "done"),
+            &close(1011, "broken"),
+            &close(4999, "as we like")
+        ]
+    );
 }
 
 #[test]
@@ -174,7 +215,10 @@ fn messages_pass_as_without_the_proxy_and_are_listed_on_the_player_as_sent() {
 fn compressed_messages_pass_untouched_and_are_shown_inflated() {
     let folder = tempfile::tempdir().unwrap();
     let (_service, port) = service(&["deflate"]);
-    let node = Node::start(folder.path(), &standalone(&format!("http://127.0.0.1:{port}")));
+    let node = Node::start(
+        folder.path(),
+        &standalone(&format!("http://127.0.0.1:{port}")),
+    );
     let direct = talk(&format!("ws://127.0.0.1:{port}"), &["deflate"]);
     assert_eq!(talk(&ws(node.url("record")), &["deflate"]), direct);
     assert_told(&node);
@@ -211,13 +255,19 @@ fn a_listener_and_an_upstream_with_tls_carry_the_same() {
 fn an_end_without_a_close_frame_is_recorded_as_whose_it_was() {
     let folder = tempfile::tempdir().unwrap();
     let (mut service, port) = service(&[]);
-    let node = Node::start(folder.path(), &standalone(&format!("http://127.0.0.1:{port}")));
+    let node = Node::start(
+        folder.path(),
+        &standalone(&format!("http://127.0.0.1:{port}")),
+    );
     let hold = || {
         let script = "import sys; from websockets.sync.client import connect\n\
             c = connect(sys.argv[1], compression=None); print(c.recv(), flush=True)\n\
             try: c.recv()\nexcept Exception as e: print('ended', flush=True)";
         let url = format!("{}/hold", ws(node.url("record")));
-        let mut client = Process::start(Command::new(python()).args(["-c", script, &url]), "python3-venv");
+        let mut client = Process::start(
+            Command::new(python()).args(["-c", script, &url]),
+            "python3-venv",
+        );
         client.expect_line("that it holds", |line| (line == "holding").then_some(()));
         client
     };
@@ -228,7 +278,11 @@ fn an_end_without_a_close_frame_is_recorded_as_whose_it_was() {
     service.kill();
     client.expect_line("that it ended", |line| (line == "ended").then_some(()));
     let streams = records(&node, "protocol=ws", 2);
-    assert_eq!(streams[1]["outcome"]["kind"], "upstream_failed", "{}", streams[1]);
+    assert_eq!(
+        streams[1]["outcome"]["kind"], "upstream_failed",
+        "{}",
+        streams[1]
+    );
     assert_eq!(streams[1]["stream"]["upgrade"]["server"]["messages"], 1);
 }
 
@@ -245,8 +299,17 @@ fn what_is_beyond_the_limit_on_a_stream_passes_and_the_record_says_that_it_is_cu
     assert_eq!(streams[0]["stream"]["truncated"], true);
     assert_eq!(streams[0]["stream"]["upgrade"]["client"]["messages"], 7);
     let all = segments(&node, &streams[0]);
-    let kept: usize = all.iter().filter_map(|segment| segment["text"].as_str()).map(str::len).sum();
+    let kept: usize = all
+        .iter()
+        .filter_map(|segment| segment["text"].as_str())
+        .map(str::len)
+        .sum();
     assert!(kept <= 100_000, "{kept}");
     // The message in which the limit fell has no end.
-    assert_eq!(all.last().unwrap()["part"], "first", "{}", all.last().unwrap()["opcode"]);
+    assert_eq!(
+        all.last().unwrap()["part"],
+        "first",
+        "{}",
+        all.last().unwrap()["opcode"]
+    );
 }

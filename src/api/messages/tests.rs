@@ -78,7 +78,11 @@ fn texts(reader: Reader) -> Vec<(Option<String>, Option<String>, Option<String>)
     reader.finish().into_iter().map(entry).collect()
 }
 
-fn entry(opcode: &str, part: Option<&str>, text: &str) -> (Option<String>, Option<String>, Option<String>) {
+fn entry(
+    opcode: &str,
+    part: Option<&str>,
+    text: &str,
+) -> (Option<String>, Option<String>, Option<String>) {
     (Some(opcode.into()), part.map(Into::into), Some(text.into()))
 }
 
@@ -105,7 +109,9 @@ fn compressed_messages_are_inflated_also_where_a_page_begins_behind_others() {
     let mut compress = Compress::new(Compression::default(), false);
     let mut deflated = |text: &str| {
         let mut out = Vec::with_capacity(200);
-        compress.compress_vec(text.as_bytes(), &mut out, FlushCompress::Sync).unwrap();
+        compress
+            .compress_vec(text.as_bytes(), &mut out, FlushCompress::Sync)
+            .unwrap();
         out.truncate(out.len() - 4);
         out
     };
@@ -123,7 +129,13 @@ fn compressed_messages_are_inflated_also_where_a_page_begins_behind_others() {
     reader.read(&batch(vec![two]));
     let shown = reader.finish();
     assert!(shown[0].compressed && shown[0].base64.is_some());
-    assert!(shown[0].note.as_ref().unwrap().contains("refers to a message before it"));
+    assert!(
+        shown[0]
+            .note
+            .as_ref()
+            .unwrap()
+            .contains("refers to a message before it")
+    );
 }
 
 #[test]
@@ -131,10 +143,17 @@ fn what_inflates_without_end_is_shown_as_it_was_sent() {
     let mut compress = Compress::new(Compression::best(), false);
     let zeros = vec![0; MAX_INFLATED + 1];
     let mut bomb = Vec::with_capacity(1 << 20);
-    compress.compress_vec(&zeros, &mut bomb, FlushCompress::Sync).unwrap();
+    compress
+        .compress_vec(&zeros, &mut bomb, FlushCompress::Sync)
+        .unwrap();
     bomb.truncate(bomb.len() - 4);
     let mut reader = Reader::new(&stream(Some(deflate())));
-    reader.read(&batch(vec![piece(Opcode::Binary, Part::Whole, true, &bomb)]));
+    reader.read(&batch(vec![piece(
+        Opcode::Binary,
+        Part::Whole,
+        true,
+        &bomb,
+    )]));
     let shown = reader.finish();
     assert!(shown[0].note.as_ref().unwrap().contains("too large"));
     assert!(shown[0].base64.as_ref().unwrap().len() < 100_000);

@@ -66,7 +66,6 @@ impl Streams {
             begun: AtomicU64::new(0),
         }))
     }
-
 }
 
 impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Streams {

@@ -24,8 +24,20 @@ const CLOSE: &[u8] = b"\x88\x02\x03\xe8";
 
 /// A frame as a client sends it, masked.
 fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
-    let mut frame = vec![first, 0x80 | u8::try_from(payload.len()).unwrap(), 1, 2, 3, 4];
-    frame.extend(payload.iter().zip([1, 2, 3, 4].iter().cycle()).map(|(byte, key)| byte ^ key));
+    let mut frame = vec![
+        first,
+        0x80 | u8::try_from(payload.len()).unwrap(),
+        1,
+        2,
+        3,
+        4,
+    ];
+    frame.extend(
+        payload
+            .iter()
+            .zip([1, 2, 3, 4].iter().cycle())
+            .map(|(byte, key)| byte ^ key),
+    );
     frame
 }
 
@@ -80,23 +92,42 @@ const WHOLE_CLOSE: Option<(Opcode, Part)> = Some((Opcode::Close, Part::Whole));
 
 #[tokio::test]
 async fn every_byte_passes_untouched_and_messages_are_kept_with_their_stream() {
-    let proxy = Proxy::start(says(b"\x01\x03hel\x89\x01?\x80\x02lo\x88\x02\x03\xe8", "").await.pool());
+    let proxy = Proxy::start(
+        says(b"\x01\x03hel\x89\x01?\x80\x02lo\x88\x02\x03\xe8", "")
+            .await
+            .pool(),
+    );
     let mut client = proxy.client().await;
     client.send(ASK).await;
     let head = client.head().await.unwrap();
-    assert_eq!(head.value("sec-websocket-accept"), Some("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="));
+    assert_eq!(
+        head.value("sec-websocket-accept"),
+        Some("s3pPLMBiTxaQ9kYGzzhZRbK+xOo=")
+    );
     client.send_bytes(&masked(0x81, b"hi")).await;
     client.send_bytes(&masked(0x88, b"\x03\xe9away")).await;
     client.socket.shutdown().await.unwrap();
-    assert_eq!(client.rest().await, b"\x01\x03hel\x89\x01?\x80\x02lo\x88\x02\x03\xe8");
+    assert_eq!(
+        client.rest().await,
+        b"\x01\x03hel\x89\x01?\x80\x02lo\x88\x02\x03\xe8"
+    );
 
     let exchange = upgraded(&proxy.kept).await;
     assert_eq!(exchange.response.unwrap().status, 101);
     let stream = proxy.kept.stream().await;
-    assert_eq!((stream.protocol, stream.outcome), (Protocol::WebSocket, Outcome::Ok));
-    assert_eq!((stream.client_bytes, stream.server_bytes), (8 + 12, 5 + 3 + 4 + 4));
+    assert_eq!(
+        (stream.protocol, stream.outcome),
+        (Protocol::WebSocket, Outcome::Ok)
+    );
+    assert_eq!(
+        (stream.client_bytes, stream.server_bytes),
+        (8 + 12, 5 + 3 + 4 + 4)
+    );
     let upgrade = stream.upgrade.unwrap();
-    assert_eq!((&*upgrade.host, &*upgrade.target), ("shop.test", "/chat?room=1"));
+    assert_eq!(
+        (&*upgrade.host, &*upgrade.target),
+        ("shop.test", "/chat?room=1")
+    );
     assert_eq!((upgrade.client.messages, upgrade.server.messages), (1, 1));
     assert!(upgrade.close.is_some());
     let segments = proxy.kept.segments();
@@ -112,14 +143,21 @@ async fn every_byte_passes_untouched_and_messages_are_kept_with_their_stream() {
     );
     assert_eq!(
         of(Direction::Client, &segments)[..2],
-        [(WHOLE_TEXT, "hi".to_owned()), (WHOLE_CLOSE, "\u{3}\u{fffd}away".to_owned())]
+        [
+            (WHOLE_TEXT, "hi".to_owned()),
+            (WHOLE_CLOSE, "\u{3}\u{fffd}away".to_owned())
+        ]
     );
 }
 
 #[tokio::test]
 async fn what_is_no_websocket_passes_all_the_same_and_is_kept_as_it_came() {
     // A mask from a server, and a client without one.
-    let proxy = Proxy::start(says(b"\x81\x05hello\x81\x81abcdX, and more", "").await.pool());
+    let proxy = Proxy::start(
+        says(b"\x81\x05hello\x81\x81abcdX, and more", "")
+            .await
+            .pool(),
+    );
     let mut client = proxy.client().await;
     client.send(ASK).await;
     client.head().await.unwrap();
@@ -212,7 +250,10 @@ async fn silence_and_shutdown_end_a_tunnel_and_the_record_says_so() {
     let Proxy { running, kept, .. } = proxy;
     running.shutdown(Duration::from_secs(10)).await;
     let outcome = kept.stream().await.outcome;
-    assert_eq!(outcome, Outcome::ProxyClosed("the proxy is shutting down".into()));
+    assert_eq!(
+        outcome,
+        Outcome::ProxyClosed("the proxy is shutting down".into())
+    );
 }
 
 #[tokio::test]
@@ -232,7 +273,11 @@ async fn what_is_not_captured_passes_and_leaves_no_record() {
         client.socket.shutdown().await.unwrap();
         assert_eq!(client.rest().await, HELLO);
     }
-    let Proxy { running, kept, capture } = proxy;
+    let Proxy {
+        running,
+        kept,
+        capture,
+    } = proxy;
     running.shutdown(Duration::from_secs(10)).await;
     assert!(capture.shutdown(Duration::from_secs(10)).await);
     assert!(kept.items().is_empty());
@@ -242,7 +287,9 @@ type Sender = hyper::client::conn::http2::SendRequest<http_body_util::Empty<Byte
 
 /// A client of HTTP/2 that can shake hands for WebSocket.
 async fn http2(proxy: &Proxy) -> Sender {
-    let socket = TcpStream::connect(proxy.running.local_addr()).await.unwrap();
+    let socket = TcpStream::connect(proxy.running.local_addr())
+        .await
+        .unwrap();
     let (sender, mut connection) =
         hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(socket))
             .await
@@ -304,17 +351,29 @@ async fn assert_conversed(proxy: &Proxy, protocol: Protocol) {
     assert_eq!(&*exchange.request.method, "GET");
     assert_eq!(&*exchange.request.target, "/chat?room=1");
     assert_eq!(exchange.request.host(), "shop.test");
-    assert_eq!(exchange.request.headers.first("upgrade").unwrap(), "websocket");
+    assert_eq!(
+        exchange.request.headers.first("upgrade").unwrap(),
+        "websocket"
+    );
     let response = exchange.response.unwrap();
     assert_eq!(response.status, 101);
     assert_eq!(response.headers.first("upgrade").unwrap(), "websocket");
     let stream = proxy.kept.stream().await;
-    assert_eq!((stream.protocol, stream.outcome), (Protocol::WebSocket, Outcome::Ok));
+    assert_eq!(
+        (stream.protocol, stream.outcome),
+        (Protocol::WebSocket, Outcome::Ok)
+    );
     let upgrade = stream.upgrade.unwrap();
     assert_eq!((upgrade.client.messages, upgrade.server.messages), (1, 1));
     let segments = proxy.kept.segments();
-    assert_eq!(of(Direction::Client, &segments)[0], (WHOLE_TEXT, "hi".to_owned()));
-    assert_eq!(of(Direction::Server, &segments)[0], (WHOLE_TEXT, "hello".to_owned()));
+    assert_eq!(
+        of(Direction::Client, &segments)[0],
+        (WHOLE_TEXT, "hi".to_owned())
+    );
+    assert_eq!(
+        of(Direction::Server, &segments)[0],
+        (WHOLE_TEXT, "hello".to_owned())
+    );
 }
 
 /// An origin that takes an extended CONNECT, says hello and closes.
@@ -323,7 +382,10 @@ async fn http2_origin() -> Origin {
         let answer = |_, mut request: Request<hyper::body::Incoming>| async move {
             assert_eq!(request.method(), Method::CONNECT);
             assert_eq!(request.uri().path_and_query().unwrap(), "/chat?room=1");
-            assert_eq!(request.extensions().get::<Extension>().unwrap().as_str(), "websocket");
+            assert_eq!(
+                request.extensions().get::<Extension>().unwrap().as_str(),
+                "websocket"
+            );
             for name in ["upgrade", "connection", "sec-websocket-key"] {
                 assert!(!request.headers().contains_key(name), "{name}");
             }
@@ -373,7 +435,10 @@ async fn an_upgrade_reaches_an_http2_upstream_as_an_extended_connect() {
     client.send(ASK).await;
     let head = client.head().await.unwrap();
     assert_eq!(head.status(), 101);
-    assert_eq!(head.value("sec-websocket-accept"), Some("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="));
+    assert_eq!(
+        head.value("sec-websocket-accept"),
+        Some("s3pPLMBiTxaQ9kYGzzhZRbK+xOo=")
+    );
     client.send_bytes(&masked(0x81, b"hi")).await;
     client.send_bytes(&masked(0x88, b"\x03\xe8")).await;
     assert_eq!(client.read_exactly(11).await, [HELLO, CLOSE].concat());
@@ -385,7 +450,10 @@ async fn an_upgrade_reaches_an_http2_upstream_as_an_extended_connect() {
 #[tokio::test]
 async fn an_http2_upstream_without_websocket_is_refused_with_501() {
     let origin = Origin::start(|number, socket| async move {
-        serve(number, socket, |_, _| async { Response::new(full("plain")) }).await;
+        serve(number, socket, |_, _| async {
+            Response::new(full("plain"))
+        })
+        .await;
     })
     .await;
     let proxy = Proxy::start(pool(&[&format!("h2c://{}", origin.address)]));
@@ -421,12 +489,20 @@ async fn an_upstream_that_does_not_shake_hands_is_told_apart_over_http2() {
         let answer = sender.send_request(connect(path)).await.unwrap();
         assert_eq!(answer.status(), status, "{path}");
         let body = answer.into_body().collect().await.unwrap().to_bytes();
-        assert!(String::from_utf8_lossy(&body).contains(text), "{path} {body:?}");
+        assert!(
+            String::from_utf8_lossy(&body).contains(text),
+            "{path} {body:?}"
+        );
     }
     let exchanges = eventually("three records", || {
         Some(proxy.kept.exchanges()).filter(|exchanges| exchanges.len() == 3)
     });
-    assert!(exchanges.await.iter().all(|exchange| exchange.stream.is_none()));
+    assert!(
+        exchanges
+            .await
+            .iter()
+            .all(|exchange| exchange.stream.is_none())
+    );
 }
 
 #[tokio::test]
