@@ -368,6 +368,7 @@ impl Encoder {
             server_bytes: shared.server_bytes.load(Relaxed),
             batches: shared.batches.load(Relaxed),
             truncated: shared.truncated.load(Relaxed),
+            application: None,
             outcome: end.outcome.clone(),
         };
         let subject = Subject::Traffic {

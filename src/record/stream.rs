@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{ConnectionId, Origin, Outcome, Protocol, RecordId, Timing, TlsFacts};
+use super::{Application, ConnectionId, Origin, Outcome, Protocol, RecordId, Timing, TlsFacts};
 
 /// The summary of a stream, published when it has ended.
 #[derive(Debug, Clone, PartialEq)]
@@ -35,6 +35,8 @@ pub struct Stream {
     pub batches: u32,
     /// Whether fewer bytes were kept than passed.
     pub truncated: bool,
+    /// What was spoken on it, where its bytes told.
+    pub application: Option<Box<Application>>,
     /// How it ended.
     pub outcome: Outcome,
 }

@@ -162,6 +162,7 @@ impl Source {
             server_bytes: 4,
             batches: 2,
             truncated: false,
+            application: None,
             outcome: Outcome::ClientClosed,
         }
     }

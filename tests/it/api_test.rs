@@ -676,6 +676,7 @@ async fn a_stream_is_shown_with_its_segments_in_pages() {
         server_bytes: 1,
         batches: 3,
         truncated: false,
+        application: None,
         outcome: Outcome::Ok,
     };
     let batch = |index, direction, bytes: &'static [u8]| {

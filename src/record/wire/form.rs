@@ -14,6 +14,7 @@ use crate::record::{
 };
 
 use super::VERSION;
+use super::application::ApplicationForm;
 use super::flow::{self, GrpcForm, PaceForm};
 
 /// The key whose value cannot be.
@@ -169,6 +170,8 @@ pub(super) struct StreamForm<'a> {
     truncated: bool,
     #[serde(borrow)]
     outcome: OutcomeForm<'a>,
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    application: Option<Box<ApplicationForm<'a>>>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -315,6 +318,7 @@ impl<'a> From<&'a Stream> for StreamForm<'a> {
             batches: stream.batches,
             truncated: stream.truncated,
             outcome: (&stream.outcome).into(),
+            application: stream.application.as_deref().map(|a| Box::new(a.into())),
         }
     }
 }
@@ -478,6 +482,7 @@ pub(super) fn stream(form: StreamForm<'_>) -> Result<Item, Illegal> {
         server_bytes: form.server_bytes,
         batches: form.batches,
         truncated: form.truncated,
+        application: form.application.map(|form| Box::new((*form).into())),
         outcome: outcome(&form.outcome)?,
     }))))
 }

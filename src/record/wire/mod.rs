@@ -8,6 +8,7 @@
 mod extent;
 mod form;
 mod flow;
+mod application;
 mod sealed;
 
 use std::sync::Arc;

@@ -3,10 +3,10 @@ use proptest::prelude::{any, prop, prop_assert, prop_assert_eq, proptest};
 
 use super::*;
 use crate::record::{
-    Beat, Body, BodyChunk, ConnectionId, Direction, Epoch, Exchange, Flow, Gap, GapReason, Grpc,
-    Headers, IdSource, Key, Keyring, Message, Messages, NodeId, Origin, Outcome, Protocol, Record,
-    Request, Response, Segment, SegmentBatch, Sequence, Side, Stream, Timing, TlsFacts,
-    UpstreamFailure,
+    Answer, Application, Beat, Body, BodyChunk, Call, ConnectionId, Direction, Epoch, Exchange,
+    Facts, Flow, Gap, GapReason, Grpc, Headers, IdSource, Key, Keyring, Message, Messages, NodeId,
+    Origin, Outcome, Protocol, Record, Request, Response, Segment, SegmentBatch, Sequence, Side,
+    Stream, Timing, TlsFacts, UpstreamFailure,
 };
 
 fn origin(seq: u64) -> Origin {
@@ -44,6 +44,38 @@ fn flow() -> Flow {
             response: Messages::default(),
         })),
         pace: vec![Beat { at_us: 1, bytes: 2 }, Beat { at_us: 3, bytes: 4 }],
+    }
+}
+
+fn application() -> Application {
+    let call = |text: &str, answer| Call {
+        offset_us: 7,
+        text: text.into(),
+        answer,
+    };
+    let answered = |error: Option<&str>| {
+        Some(Answer {
+            after_us: 9,
+            error: error.map(Into::into),
+        })
+    };
+    Application {
+        protocol: "postgresql".into(),
+        facts: Facts {
+            user: Some("ada".into()),
+            database: Some("shop".into()),
+            server_version: Some("15.4".into()),
+            encrypted: true,
+            server_name: Some("db.shop".into()),
+            alpn: vec!["postgresql".into()],
+        },
+        count: 300,
+        calls: vec![
+            call("SELECT 1", answered(None)),
+            call("SELEKT", answered(Some("syntax error"))),
+            call("SELECT 2", None),
+        ],
+        broken: true,
     }
 }
 
@@ -108,6 +140,7 @@ fn items() -> Vec<Item> {
         server_bytes: 2,
         batches: 1,
         truncated: false,
+        application: None,
         outcome: Outcome::ClientError("garbage".into()),
     };
     let bytes = Bytes::from(vec![5; 70_000]);
@@ -124,7 +157,11 @@ fn items() -> Vec<Item> {
             tls: None,
             ..exchange
         }))),
-        Item::Record(Record::Stream(Box::new(stream))),
+        Item::Record(Record::Stream(Box::new(stream.clone()))),
+        Item::Record(Record::Stream(Box::new(Stream {
+            application: Some(Box::new(application())),
+            ..stream
+        }))),
         Item::Chunk(BodyChunk {
             record: id,
             origin: origin(3),
@@ -327,6 +364,9 @@ fn a_sealed_item_shows_what_the_reference_says_and_nothing_else() {
             "Host",
             "TLSv1.3",
             "none left",
+            "postgresql",
+            "SELECT",
+            "db.shop",
             "127.0.0.1",
         ] {
             let shown = bytes.windows(word.len()).any(|w| w == word.as_bytes());
@@ -386,7 +426,7 @@ fn content_put_into_another_item_is_refused() {
 
 proptest! {
     #[test]
-    fn mutated_messages_never_panic(at in any::<prop::sample::Index>(), byte in any::<u8>(), which in 0usize..6) {
+    fn mutated_messages_never_panic(at in any::<prop::sample::Index>(), byte in any::<u8>(), which in 0usize..7) {
         let mut bytes = message(&items()[which..=which]).to_vec();
         let at = at.index(bytes.len());
         bytes[at] = byte;
@@ -404,7 +444,7 @@ proptest! {
 
     #[test]
     fn mutated_sealed_messages_never_panic_and_never_open_as_another(
-        at in any::<prop::sample::Index>(), byte in any::<u8>(), which in 0usize..5,
+        at in any::<prop::sample::Index>(), byte in any::<u8>(), which in 0usize..6,
     ) {
         let item = &items()[which];
         let keys = Keyring::new(vec![key("k", "0a")]);
