@@ -34,7 +34,7 @@ function failed(error) {
 function row(record) {
   const how = record.method || record.protocol;
   const link = element("a", { href: `#/records/${record.id}` }, record.target || "–");
-  link.title = `${record.host}${record.target}`;
+  link.title = record.host === record.target ? record.target : `${record.host}${record.target}`;
   const line = element("tr", { id: `r-${record.id}` },
     element("td", { className: "time" }, clock(record.started)),
     element("td", { className: "service" }, record.service),

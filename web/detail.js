@@ -3,6 +3,7 @@ import { getBlob, getJson, remove } from "./api.js";
 import { byId, bytes, clock, duration, element, statusClass } from "./dom.js";
 
 const LARGE = 262144; // bytes of text that a preview shows
+const HEX = 65536; // bytes of a stream that are shown
 const IMAGE = 5242880; // bytes of an image that a preview shows
 let shownUrl = null;
 
@@ -23,7 +24,7 @@ export async function show(id, { onClose, onDeleted, onFailure }) {
     remove(`/api/records/${record.id}`).then(() => onDeleted(record.id)).catch(onFailure);
   };
   const title = record.request ? `${record.request.method} ${record.request.target}`
-    : `${record.protocol} ${record.upstream ?? ""}`;
+    : `${record.stream.application?.protocol ?? record.protocol} ${record.upstream ?? ""}`;
   const head = element("div", { className: "head" }, element("h2", {}, title), erase, close);
   panel.replaceChildren(head, facts(record), ...timeline(record.timing), ...content);
   panel.hidden = false;
@@ -64,6 +65,13 @@ function facts(record) {
   add("Client", record.client);
   add("Upstream", record.upstream);
   add("TLS", record.tls && [record.tls.version, record.tls.cipher, record.tls.server_name].filter(Boolean).join(", "));
+  const spoken = record.stream?.application;
+  if (spoken) {
+    add("Spoken", [spoken.protocol, spoken.server_version].filter(Boolean).join(" "));
+    add("User", spoken.user);
+    add("Database", spoken.database);
+    add("Passing TLS", spoken.encrypted && [spoken.server_name ?? "no name asked for", ...(spoken.alpn ?? [])].join(", "));
+  }
   add("Masked", record.redactions?.join(", "));
   add("Id", record.id);
   return list;
@@ -129,15 +137,53 @@ async function preview(into, body, type, coding) {
   if (cut) into.append(note("Cut here: download it to see the rest."));
 }
 
+// What the client asked for, one line each, with what came of it.
+function calls(spoken) {
+  if (!spoken?.count) return [];
+  const line = (call) => element("tr", {},
+    element("td", { className: "number" }, duration(call.offset_us)),
+    element("td", { className: "call" }, call.text),
+    element("td", { className: "number" }, duration(call.answer_us)),
+    element("td", { className: `call ${call.outcome === "ok" ? "" : "failed"}` }, call.error ?? call.outcome));
+  const head = ["At", "Call", "Answered in", "Outcome"].map((name) => element("th", { scope: "col" }, name));
+  const table = element("table", { className: "calls" },
+    element("thead", {}, element("tr", {}, ...head)), element("tbody", {}, ...spoken.calls.map(line)));
+  const all = [element("h3", {}, "Calls"), table];
+  if (spoken.count > spoken.calls.length) all.push(note(`The first ${spoken.calls.length} of ${spoken.count.toLocaleString()}.`));
+  if (spoken.broken) all.push(note("Not all that passed could be read: there may have been more."));
+  return all;
+}
+
+const octets = (segment) => segment.text !== undefined ? new TextEncoder().encode(segment.text)
+  : Uint8Array.from(atob(segment.base64), (c) => c.charCodeAt(0));
+
+// Bytes as debuggers show them: offset, 16 in hexadecimal, and as text.
+function hex(content) {
+  const lines = [];
+  for (let at = 0; at < content.length; at += 16) {
+    const part = [...content.slice(at, at + 16)];
+    const digits = part.map((byte) => byte.toString(16).padStart(2, "0")).join(" ").padEnd(47);
+    const text = part.map((byte) => (byte >= 32 && byte < 127 ? String.fromCharCode(byte) : ".")).join("");
+    lines.push(`${at.toString(16).padStart(6, "0")}  ${digits}  ${text}`);
+  }
+  return lines.join("\n");
+}
+
 async function stream(record) {
   const page = await getJson(record.stream.href);
-  const box = element("pre", { className: "fields", tabIndex: 0 });
+  const box = element("pre", { className: "fields bytes", tabIndex: 0 });
+  let room = HEX;
   for (const segment of page.segments) {
+    if (room <= 0) break;
     const arrow = segment.from === "client" ? "→" : "←";
-    box.append(element("b", {}, `${arrow} ${duration(segment.offset_us)} `), segment.text ?? `(base64) ${segment.base64}`, "\n");
+    const content = octets(segment);
+    const what = content.length ? bytes(content.length) : "closed its side";
+    box.append(element("b", {}, `${arrow} ${duration(segment.offset_us)}, ${what}\n`));
+    if (content.length) box.append(hex(content.slice(0, room)), "\n");
+    room -= content.length;
   }
-  const all = [element("h3", {}, "Segments"), note(`${bytes(record.stream.client_bytes)} from the client, ${bytes(record.stream.server_bytes)} from the server`), box];
+  const all = [...calls(record.stream.application), element("h3", {}, "Bytes"), note(`${bytes(record.stream.client_bytes)} from the client, ${bytes(record.stream.server_bytes)} from the server`), box];
   if (page.missing.length) all.push(note(`${page.missing.length} batches have not arrived.`));
-  if (page.next !== null) all.push(note("Only the first segments are shown."));
+  if (page.next !== null || room <= 0) all.push(note("Only the first segments are shown."));
   return all;
 }

@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+pub use super::calls::{Application, Call};
 pub use super::resources::{Network, Usage};
 use crate::record;
 use crate::store;
@@ -224,6 +225,9 @@ pub struct Stream {
     pub truncated: bool,
     /// Where the segments can be had.
     pub href: String,
+    /// What was spoken on it, where its bytes told.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub application: Option<Application>,
 }
 
 /// `GET /api/records/{id}/segments`.
@@ -454,6 +458,7 @@ impl From<&record::Stream> for Record {
                 batches: stream.batches,
                 truncated: stream.truncated,
                 href: format!("/api/records/{id}/segments"),
+                application: stream.application.as_deref().map(Into::into),
             }),
             redactions: Vec::new(),
             grpc: None,

@@ -15,6 +15,7 @@ mod params;
 mod records;
 mod bodies;
 mod status;
+mod calls;
 mod resources;
 mod events;
 mod replays;

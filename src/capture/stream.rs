@@ -8,10 +8,12 @@ use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 
+use super::calls::{Heard, Listener};
 use super::queue::{Message, StreamPart};
 use super::{Connection, Inner, MESSAGE_OVERHEAD};
-use crate::record::{Direction, Outcome, RecordId};
+use crate::record::{Application, Direction, Outcome, Protocol, RecordId};
 
 /// All that is known of a stream.
 #[derive(Debug)]
@@ -28,6 +30,8 @@ pub(super) struct SharedStream {
     pub(super) truncated: AtomicBool,
     /// How many batches there are; the encoder's.
     pub(super) batches: AtomicU32,
+    /// What is said on it; the encoder's, so nobody ever waits for it.
+    calls: Mutex<Listener>,
     pub(super) end: OnceLock<StreamEnd>,
 }
 
@@ -38,8 +42,31 @@ pub(super) struct StreamEnd {
     pub(super) end_us: u64,
 }
 
+impl SharedStream {
+    /// Listens to a part of it; in the order in which the parts passed.
+    pub(super) fn hear(&self, part: &StreamPart) {
+        let heard = Heard {
+            direction: part.direction,
+            position: part.position,
+            offset_us: part.offset_us,
+            bytes: &part.bytes,
+        };
+        if !self.calls.lock().hear(heard, &self.inner.calls) {
+            self.inner.metrics.calls_given_up.inc();
+        }
+    }
+
+    /// What was said on it, once it has ended.
+    pub(super) fn application(&self) -> Option<Application> {
+        let truncated = self.truncated.load(Relaxed);
+        self.calls.lock().finish(truncated, &self.inner.calls)
+    }
+}
+
 impl Drop for SharedStream {
     fn drop(&mut self) {
+        // Of one whose end was not recorded, too.
+        self.calls.get_mut().finish(true, &self.inner.calls);
         self.inner.queue.release(MESSAGE_OVERHEAD);
     }
 }
@@ -67,6 +94,10 @@ impl StreamTee {
             kept: AtomicU64::new(0),
             truncated: AtomicBool::new(false),
             batches: AtomicU32::new(0),
+            calls: Mutex::new(match connection.protocol {
+                Protocol::Tcp => Listener::new(),
+                _ => Listener::deaf(),
+            }),
             end: OnceLock::new(),
         }))))
     }
@@ -78,7 +109,7 @@ impl StreamTee {
             Direction::Client => &stream.client_bytes,
             Direction::Server => &stream.server_bytes,
         };
-        passed.fetch_add(bytes.len() as u64, Relaxed);
+        let mut position = passed.fetch_add(bytes.len() as u64, Relaxed);
         let limit = stream.inner.config.max_stream_bytes;
         let before = stream.kept.fetch_add(bytes.len() as u64, Relaxed);
         let room = usize::try_from(limit.saturating_sub(before)).unwrap_or(usize::MAX);
@@ -92,7 +123,8 @@ impl StreamTee {
         }
         let offset_us = Inner::micros(stream.started, Instant::now());
         for part in pieces(bytes, stream.inner.config.chunk_bytes / 2) {
-            push(stream, direction, offset_us, &part);
+            push(stream, direction, position, offset_us, &part);
+            position += part.len() as u64;
         }
     }
 
@@ -123,7 +155,13 @@ impl Drop for StreamTee {
     }
 }
 
-fn push(stream: &Arc<SharedStream>, direction: Direction, offset_us: u64, bytes: &Bytes) {
+fn push(
+    stream: &Arc<SharedStream>,
+    direction: Direction,
+    position: u64,
+    offset_us: u64,
+    bytes: &Bytes,
+) {
     let queue = &stream.inner.queue;
     let room = bytes.len() + MESSAGE_OVERHEAD;
     let reserved = queue.reserve_bulk(room);
@@ -131,6 +169,7 @@ fn push(stream: &Arc<SharedStream>, direction: Direction, offset_us: u64, bytes:
         let part = StreamPart {
             stream: Arc::clone(stream),
             direction,
+            position,
             offset_us,
             // A shared slice would keep a whole read buffer alive.
             bytes: Bytes::copy_from_slice(bytes),

@@ -41,6 +41,16 @@ pub struct Stream {
     pub outcome: Outcome,
 }
 
+impl Stream {
+    /// The name that the client asked for by TLS, ended here or passed through.
+    #[must_use]
+    pub fn server_name(&self) -> Option<&str> {
+        let ended = self.tls.as_ref().and_then(|tls| tls.server_name.as_deref());
+        let application = self.application.as_ref();
+        ended.or_else(|| application.and_then(|a| a.facts.server_name.as_deref()))
+    }
+}
+
 /// Who sent the bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Direction {
