@@ -65,7 +65,10 @@ impl From<&record::Application> for Application {
 
 impl From<&record::Call> for Call {
     fn from(call: &record::Call) -> Self {
-        let error = call.answer.as_ref().and_then(|answer| answer.error.as_deref());
+        let error = call
+            .answer
+            .as_ref()
+            .and_then(|answer| answer.error.as_deref());
         let outcome = match (&call.answer, error) {
             (None, _) => "unanswered",
             (Some(_), None) => "ok",

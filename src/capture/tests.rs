@@ -649,14 +649,18 @@ async fn what_was_spoken_on_a_stream_is_told_apart_and_fits_its_message() {
     let capture = start(config, &outlet);
     let key = "k".repeat(60);
     let get = format!("*2\r\n$3\r\nGET\r\n$60\r\n{key}\r\n");
-    let tee = capture.begin_stream(&stream_connection(Protocol::Tcp)).unwrap();
+    let tee = capture
+        .begin_stream(&stream_connection(Protocol::Tcp))
+        .unwrap();
     for _ in 0..150 {
         tee.segment(Direction::Client, &Bytes::from(get.clone()));
         tee.segment(Direction::Server, &Bytes::from_static(b"$-1\r\n"));
     }
     tee.end(Outcome::Ok, None);
     // The same bytes within a WebSocket are not Redis.
-    let tee = capture.begin_stream(&stream_connection(Protocol::WebSocket)).unwrap();
+    let tee = capture
+        .begin_stream(&stream_connection(Protocol::WebSocket))
+        .unwrap();
     tee.segment(Direction::Client, &Bytes::from(get));
     tee.end(Outcome::Ok, None);
     finish(&capture).await;

@@ -172,7 +172,11 @@ impl<'a> Stored<'a> {
                 Some((target, method)) if is_stream(stored.protocol) => (target, Some(method)),
                 _ => (target, None),
             };
-            Some((host.to_owned(), target.to_owned(), method.map(str::to_owned)))
+            Some((
+                host.to_owned(),
+                target.to_owned(),
+                method.map(str::to_owned),
+            ))
         });
         if let Some((host, target, method)) = texts {
             if let Some(method) = method {

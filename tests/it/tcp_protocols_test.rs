@@ -96,7 +96,12 @@ fn run(command: &mut Command, input: &str) -> Output {
     let command = command.stdin(Stdio::piped()).stdout(Stdio::piped());
     let spawned = command.stderr(Stdio::piped()).spawn();
     let mut child = spawned.unwrap_or_else(|error| panic!("{command:?}: {error}"));
-    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    child
+        .stdin
+        .take()
+        .unwrap()
+        .write_all(input.as_bytes())
+        .unwrap();
     child.wait_with_output().unwrap()
 }
 
@@ -125,6 +130,7 @@ fn the_commands_of_redis_cli_are_listed_found_and_shown_with_their_errors() {
     assert_eq!(
         calls(&application),
         [
+            "COMMAND DOCS",
             "SET tea grün",
             "GET tea",
             "LPUSH tea x !WRONGTYPE Operation against a key holding the wrong kind of value",
@@ -133,30 +139,47 @@ fn the_commands_of_redis_cli_are_listed_found_and_shown_with_their_errors() {
             "CONFIG SET requirepass ***",
         ]
     );
-    assert_eq!(application["count"], 6);
+    assert_eq!(application["count"], 7);
     assert!(application["calls"][0]["answer_us"].is_u64());
-    for filter in ["path=SET%20tea", "q=LPUSH", "service=tcp"] {
+    for filter in ["path=COMMAND%20DOCS", "q=LPUSH", "service=tcp"] {
         let listed = stage.listed(filter);
         assert_eq!(listed["method"], "redis");
         let target = listed["target"].as_str().unwrap();
-        assert!(target.starts_with("SET tea grün; GET tea; "), "{target}");
+        assert!(target.contains("; SET tea grün; GET tea; "), "{target}");
     }
 
     // A pipeline of more than is listed.
-    let many: String = (0..5000).map(|n| format!("SET key:{n} {n}\r\n")).collect();
+    let set = |n: usize| {
+        let (key, value) = (format!("key:{n}"), n.to_string());
+        let (of_key, of_value) = (key.len(), value.len());
+        format!("*3\r\n$3\r\nSET\r\n${of_key}\r\n{key}\r\n${of_value}\r\n{value}\r\n")
+    };
+    let many: String = (0..5000).map(set).collect();
     let output = run(redis_cli().arg("--pipe"), &many);
     assert!(output.status.success(), "{output:?}");
     let application = stage.application("q=key%3A7");
     let listed = calls(&application);
     assert_eq!(listed.len(), 100);
-    assert_eq!((&*listed[0], &*listed[99]), ("SET key:0 0", "SET key:99 99"));
+    assert_eq!(
+        (&*listed[0], &*listed[99]),
+        ("SET key:0 0", "SET key:99 99")
+    );
     assert_eq!(application["count"], 5001, "and the ECHO at its end");
 
     let mut show = Command::new(env!("CARGO_BIN_EXE_qproxy"));
-    show.args(["records", "--api", stage.player.url("api"), "--path", "SET tea"]);
+    show.args([
+        "records",
+        "--api",
+        stage.player.url("api"),
+        "--path",
+        "COMMAND DOCS",
+    ]);
     let shown = show.output().unwrap();
     let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
-    assert!(shown.contains("redis") && shown.contains("SET tea grün; GET tea"), "{shown}");
+    assert!(
+        shown.contains("redis") && shown.contains("SET tea grün; GET tea"),
+        "{shown}"
+    );
 }
 
 #[test]
@@ -188,12 +211,25 @@ fn the_queries_of_psql_and_of_prepared_statements_are_shown() {
     std::fs::write(&script, "\\set x 41\nSELECT :x + 1;\n").unwrap();
     for (mode, expected) in [
         ("extended", ["SELECT $1 + 1;"; 3].as_slice()),
-        ("prepared", &["PREPARE SELECT $1 + 1;", "SELECT $1 + 1;", "SELECT $1 + 1;", "SELECT $1 + 1;"]),
+        (
+            "prepared",
+            &[
+                "PREPARE SELECT $1 + 1;",
+                "SELECT $1 + 1;",
+                "SELECT $1 + 1;",
+                "SELECT $1 + 1;",
+            ],
+        ),
     ] {
         let mut pgbench = Command::new(postgresql_program("pgbench"));
-        pgbench.args(["-n", "-t", "3", "-M", mode, "-f"]).arg(&script);
+        pgbench
+            .args(["-n", "-t", "3", "-M", mode, "-f"])
+            .arg(&script);
         pgbench.args(["-h", "127.0.0.1", "-U", "ada", "-p"]);
-        pgbench.arg(stage.port().to_string()).arg("shop").env("PGPASSWORD", PASSWORD);
+        pgbench
+            .arg(stage.port().to_string())
+            .arg("shop")
+            .env("PGPASSWORD", PASSWORD);
         let output = run(&mut pgbench, "");
         assert!(output.status.success(), "{output:?}");
         let first = expected[0].split(' ').next().unwrap();
@@ -225,9 +261,18 @@ fn the_queries_of_a_mariadb_client_are_shown_without_passwords() {
     let server = Database::mariadb();
     let stage = Stage::set(server.port, None);
     let mut client = Command::new("mariadb");
-    client.args(["--no-defaults", "--protocol=tcp", "--skip-ssl", "-h", "127.0.0.1"]);
+    client.args([
+        "--no-defaults",
+        "--protocol=tcp",
+        "--skip-ssl",
+        "-h",
+        "127.0.0.1",
+    ]);
     client.args(["--batch", "--force", "--skip-column-names", "-u", "ada"]);
-    client.arg(format!("-p{PASSWORD}")).arg(format!("-P{}", stage.port())).arg("shop");
+    client
+        .arg(format!("-p{PASSWORD}"))
+        .arg(format!("-P{}", stage.port()))
+        .arg("shop");
     let statements = "CREATE TABLE tea (id int, name text);\n\
         INSERT INTO tea VALUES (1, 'green');\nSELECT name\n FROM tea;\nSELECT * FROM coffee;\n\
         CREATE USER bob IDENTIFIED BY 'hunter2';\nUSE mysql;\n";
@@ -244,7 +289,10 @@ fn the_queries_of_a_mariadb_client_are_shown_without_passwords() {
         "USE mysql",
     ];
     for expected in expected {
-        assert!(shown.iter().any(|call| call == expected), "{expected}: {shown:#?}");
+        assert!(
+            shown.iter().any(|call| call == expected),
+            "{expected}: {shown:#?}"
+        );
     }
     assert_eq!(application["user"], "ada");
     assert_eq!(application["database"], "shop");
@@ -265,19 +313,37 @@ fn tls_that_passes_through_shows_the_name_that_it_is_for() {
     let port = free_port();
     let mut command = Command::new("openssl");
     command.args(["s_server", "-www", "-accept", &format!("127.0.0.1:{port}")]);
-    command.arg("-cert").arg(&files.certificate).arg("-key").arg(&files.key);
+    command
+        .arg("-cert")
+        .arg(&files.certificate)
+        .arg("-key")
+        .arg(&files.key);
     let mut server = Process::start(&mut command, "openssl");
-    server.expect_line("that it accepts", |line| line.starts_with("ACCEPT").then_some(()));
+    server.expect_line("that it accepts", |line| {
+        line.starts_with("ACCEPT").then_some(())
+    });
     let stage = Stage::set(port, None);
-    let asks = ["-servername", "shop.example", "-alpn", "h2,http/1.1", "-quiet"];
+    let asks = [
+        "-servername",
+        "shop.example",
+        "-alpn",
+        "h2,http/1.1",
+        "-quiet",
+    ];
     let output = s_client(stage.port(), &asks, "GET / HTTP/1.0\r\n\r\n");
-    assert!(String::from_utf8_lossy(&output.stdout).contains("200 ok"), "{output:?}");
+    assert!(
+        String::from_utf8_lossy(&output.stdout).contains("200 ok"),
+        "{output:?}"
+    );
 
     let application = stage.application("host=shop.example");
     assert_eq!(application["protocol"], "tls");
     assert_eq!(application["server_name"], "shop.example");
     assert_eq!(application["alpn"], json!(["h2", "http/1.1"]));
-    assert_eq!((&application["encrypted"], &application["count"]), (&json!(true), &json!(0)));
+    assert_eq!(
+        (&application["encrypted"], &application["count"]),
+        (&json!(true), &json!(0))
+    );
     let listed = stage.listed("method=tls");
     assert_eq!(listed["target"], "shop.example");
 }
@@ -287,7 +353,10 @@ fn within_tls_that_ends_at_the_listener_commands_are_told_apart() {
     let folder = tempfile::tempdir().unwrap();
     let files = certificates::make(folder.path(), "listener");
     let (_runtime, redis) = redis_server();
-    let paths = (files.certificate.to_str().unwrap(), files.key.to_str().unwrap());
+    let paths = (
+        files.certificate.to_str().unwrap(),
+        files.key.to_str().unwrap(),
+    );
     let stage = Stage::set(redis.port(), Some(paths));
     let asks = ["-servername", "localhost", "-quiet"];
     let output = s_client(stage.port(), &asks, "PING\r\nFOO bar\r\nQUIT\r\n");
@@ -295,7 +364,10 @@ fn within_tls_that_ends_at_the_listener_commands_are_told_apart() {
     let application = stage.application("host=localhost");
     let shown = calls(&application);
     assert_eq!((&*shown[0], &*shown[2]), ("PING", "QUIT"));
-    assert!(shown[1].starts_with("FOO bar !ERR unknown command"), "{shown:?}");
+    assert!(
+        shown[1].starts_with("FOO bar !ERR unknown command"),
+        "{shown:?}"
+    );
     assert_eq!(application["encrypted"], false, "not for us");
 }
 

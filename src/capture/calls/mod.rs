@@ -230,8 +230,9 @@ impl Listener {
             if self.held() > before {
                 self.log.forget();
             }
-            let held = std::mem::replace(&mut self.taken, self.held());
-            budget.change(held, self.taken);
+            let left = self.held();
+            budget.change(held, left);
+            self.taken = left;
         }
         fits
     }

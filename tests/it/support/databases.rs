@@ -27,18 +27,21 @@ impl Database {
         std::fs::write(&secret, PASSWORD).unwrap();
         // It refuses to run as root.
         if is_root() {
-            run(Command::new("chown").arg("-R").arg("postgres").arg(folder.path()));
+            run(Command::new("chown")
+                .arg("-R")
+                .arg("postgres")
+                .arg(folder.path()));
         }
         let program = |name: &str| {
             let path = postgresql_program(name);
-            let mut command = match is_root() {
-                true => Command::new("setpriv"),
-                false => Command::new(&path),
+            let mut command = if is_root() {
+                let mut other = Command::new("setpriv");
+                other.args(["--reuid=postgres", "--regid=postgres", "--clear-groups"]);
+                other.arg(path);
+                other
+            } else {
+                Command::new(path)
             };
-            if is_root() {
-                command.args(["--reuid=postgres", "--regid=postgres", "--clear-groups"]);
-                command.arg(path);
-            }
             command.current_dir(folder.path());
             command
         };
@@ -48,7 +51,10 @@ impl Database {
         run(&mut init);
         let mut server = program("postgres");
         server.arg("-D").arg(&data).args(["-F", "-h", "127.0.0.1"]);
-        server.args(["-p", &port.to_string()]).arg("-k").arg(folder.path());
+        server
+            .args(["-p", &port.to_string()])
+            .arg("-k")
+            .arg(folder.path());
         let mut process = Process::start(&mut server, "postgresql");
         process.expect_line("that it is ready", |line| {
             line.contains("ready to accept connections").then_some(())
@@ -78,13 +84,26 @@ impl Database {
         init.arg("--auth-root-authentication-method=normal");
         init.arg(format!("--datadir={}", data.display()));
         let mut server = Command::new("/usr/sbin/mariadbd");
-        server.args(["--no-defaults", "--bind-address=127.0.0.1", "--skip-name-resolve"]);
+        server.args([
+            "--no-defaults",
+            "--bind-address=127.0.0.1",
+            "--skip-name-resolve",
+        ]);
         server.arg(format!("--datadir={}", data.display()));
         server.arg(format!("--init-file={}", start.display()));
         server.arg(format!("--port={port}"));
-        server.arg(format!("--socket={}", folder.path().join("socket").display()));
-        server.arg(format!("--pid-file={}", folder.path().join("pid").display()));
-        server.args(["--innodb-flush-log-at-trx-commit=0", "--innodb-buffer-pool-size=16M"]);
+        server.arg(format!(
+            "--socket={}",
+            folder.path().join("socket").display()
+        ));
+        server.arg(format!(
+            "--pid-file={}",
+            folder.path().join("pid").display()
+        ));
+        server.args([
+            "--innodb-flush-log-at-trx-commit=0",
+            "--innodb-buffer-pool-size=16M",
+        ]);
         if is_root() {
             init.arg("--user=root");
             server.arg("--user=root");
@@ -113,8 +132,12 @@ pub fn psql(port: u16, database: &str) -> Command {
 
 /// A program of PostgreSQL's that Debian does not put into the path.
 pub fn postgresql_program(name: &str) -> PathBuf {
-    let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten();
-    let paths = versions.flatten().map(|version| version.path().join("bin").join(name));
+    let versions = std::fs::read_dir("/usr/lib/postgresql")
+        .into_iter()
+        .flatten();
+    let paths = versions
+        .flatten()
+        .map(|version| version.path().join("bin").join(name));
     let newest = paths.filter(|path| path.exists()).max();
     newest.unwrap_or_else(|| panic!("no {name}: install postgresql, or run ./test.sh which does"))
 }

@@ -2,6 +2,7 @@
 
 use super::{Client, Said, Server, application, calls};
 
+#[test]
 fn http_through_tcp_shows_request_lines_and_statuses() {
     let asked = b"GET /a?token=hunter2 HTTP/1.1\r\nHost: h\r\n\r\n\
         POST /b HTTP/1.1\r\nContent-Length: 4\r\n\r\nGET \
@@ -27,6 +28,7 @@ fn http_through_tcp_shows_request_lines_and_statuses() {
     assert!(!application.broken);
 }
 
+#[test]
 fn what_follows_an_upgrade_or_a_tunnel_is_not_read_as_http() {
     for (asked, told) in [
         (

@@ -4,6 +4,7 @@ use super::{Client, Server, application, calls, resp};
 use crate::capture::calls::{Budget, Heard, Listener};
 use crate::record::Application;
 
+#[test]
 fn what_stops_to_make_sense_keeps_what_was_told_and_says_so() {
     let asked = [
         resp(&["GET", "a"]),
@@ -16,6 +17,7 @@ fn what_stops_to_make_sense_keeps_what_was_told_and_says_so() {
     assert!(application.broken);
 }
 
+#[test]
 fn bytes_that_were_not_kept_end_the_listening() {
     let budget = Budget::new(usize::MAX);
     let mut listener = Listener::new();
@@ -33,6 +35,7 @@ fn bytes_that_were_not_kept_end_the_listening() {
     assert_eq!((application.count, application.broken), (2, true));
 }
 
+#[test]
 fn past_the_listed_calls_they_are_counted() {
     let get = resp(&["GET", "a"]).repeat(1000);
     let application = application(&[(Client, &get), (Server, &b"$-1\r\n".repeat(1000))]);
@@ -41,6 +44,7 @@ fn past_the_listed_calls_they_are_counted() {
     assert!(application.calls.iter().all(|call| call.answer.is_some()));
 }
 
+#[test]
 fn a_call_has_its_times() {
     let budget = Budget::new(usize::MAX);
     let mut listener = Listener::new();
@@ -71,6 +75,7 @@ fn a_call_has_its_times() {
     assert_eq!(call.answer.as_ref().unwrap().after_us, 250);
 }
 
+#[test]
 fn a_budget_that_is_spent_ends_the_listening_and_comes_back() {
     let budget = Budget::new(20_000);
     let get = resp(&["GET", &"k".repeat(60)]);

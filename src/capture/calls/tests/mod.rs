@@ -110,14 +110,6 @@ fn my_login(capabilities: u32) -> Vec<u8> {
 const MY_CAPABILITIES: u32 = 1 << 3 | 1 << 9 | 1 << 15 | 1 << 21;
 const MY_OK: &[u8] = b"\0\0\0\x02\0\0\0";
 
-#[test]
-#[test]
-#[test]
-#[test]
-#[test]
-#[test]
-#[test]
-#[test]
 /// A `ClientHello` in one record, for `name` and with this offer.
 fn client_hello(name: &str, offer: &[&str]) -> Vec<u8> {
     let sized = |bytes: &[u8]| [&u16::try_from(bytes.len()).unwrap().to_be_bytes(), bytes].concat();
@@ -145,11 +137,6 @@ fn client_hello(name: &str, offer: &[&str]) -> Vec<u8> {
     [[22, 3, 1].as_slice(), &sized(&message)].concat()
 }
 
-#[test]
-#[test]
-#[test]
-#[test]
-#[test]
 #[test]
 fn unknown_protocols_stay_bytes() {
     for said in [
@@ -179,11 +166,6 @@ fn unknown_protocols_stay_bytes() {
     }
 }
 
-#[test]
-#[test]
-#[test]
-#[test]
-#[test]
 /// The conversations of these tests, in the form that the fuzzer writes.
 fn written() -> Vec<Vec<u8>> {
     let (hello, welcome) = pg_login();

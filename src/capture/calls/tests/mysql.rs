@@ -4,6 +4,7 @@ use super::{
     Client, MY_CAPABILITIES, MY_OK, Said, Server, application, calls, my, my_greeting, my_login,
 };
 
+#[test]
 fn mysql_queries_prepared_statements_and_errors() {
     let query = |text: &str| my(0, format!("\x03{text}").as_bytes());
     let rows = [
@@ -66,6 +67,7 @@ fn mysql_queries_prepared_statements_and_errors() {
     assert!(!format!("{application:?}").contains("hunter2"));
 }
 
+#[test]
 fn mysql_that_refuses_a_login_and_that_is_compressed() {
     let greeting = my_greeting(MY_CAPABILITIES | COMPRESSED);
     let refused = my(

@@ -2,6 +2,7 @@
 
 use super::{Client, Said, Server, application, calls, pg, pg_login, pg_start};
 
+#[test]
 fn postgresql_simple_queries_errors_and_copy() {
     let (hello, welcome) = pg_login();
     let query = |text: &str| pg(b'Q', format!("{text}\0").as_bytes());
@@ -57,6 +58,7 @@ fn postgresql_simple_queries_errors_and_copy() {
     assert!(!format!("{application:?}").contains("hunter2"));
 }
 
+#[test]
 fn postgresql_prepared_statements_pipelines_and_what_an_error_skips() {
     let (hello, welcome) = pg_login();
     let parse = |name: &str, text: &str| pg(b'P', format!("{name}\0{text}\0\0\0").as_bytes());
@@ -113,6 +115,7 @@ fn postgresql_prepared_statements_pipelines_and_what_an_error_skips() {
     assert!(!format!("{application:?}").contains("hunter2"));
 }
 
+#[test]
 fn postgresql_copy_by_a_prepared_statement_keeps_answers_in_step() {
     let (hello, welcome) = pg_login();
     let copy = [
@@ -141,6 +144,7 @@ fn postgresql_copy_by_a_prepared_statement_keeps_answers_in_step() {
     );
 }
 
+#[test]
 fn postgresql_logins_that_fail_and_cancellations_are_told() {
     let (hello, _) = pg_login();
     let failed = pg(

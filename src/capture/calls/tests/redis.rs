@@ -2,6 +2,7 @@
 
 use super::{Client, Said, Server, application, calls, resp};
 
+#[test]
 fn redis_commands_pipelined_with_errors_and_nested_replies() {
     let asked = [
         resp(&["SET", "tea", "grün"]),
@@ -30,6 +31,7 @@ fn redis_commands_pipelined_with_errors_and_nested_replies() {
     assert!(!application.broken);
 }
 
+#[test]
 fn redis_messages_that_nobody_asked_for_are_no_answers() {
     let message = b"*3\r\n$7\r\nmessage\r\n$1\r\na\r\n$2\r\nhi\r\n".as_slice();
     let told = |name: &str, channel: &str| {
@@ -73,6 +75,7 @@ fn redis_messages_that_nobody_asked_for_are_no_answers() {
     assert_eq!(calls(&application), ["SUBSCRIBE a", "GET x"]);
 }
 
+#[test]
 fn redis_secrets_are_masked_wherever_they_stand() {
     for words in [
         &["AUTH", "hunter2"] as &[_],
@@ -104,6 +107,7 @@ fn redis_secrets_are_masked_wherever_they_stand() {
     }
 }
 
+#[test]
 fn redis_replication_is_told_and_not_followed() {
     let said: [Said<'_>; 4] = [
         (Client, &resp(&["REPLCONF", "listening-port", "1"])),

@@ -1,8 +1,11 @@
 //! TLS that passes through.
 
-use super::{Client, MY_CAPABILITIES, Said, Server, application, client_hello, my, my_greeting, pg_start};
+use super::{
+    Client, MY_CAPABILITIES, Said, Server, application, client_hello, my, my_greeting, pg_start,
+};
 use crate::record::Application;
 
+#[test]
 fn tls_that_passes_through_tells_whom_it_is_for() {
     let hello = client_hello("shop.example", &["h2", "http/1.1"]);
     let check = |application: &Application, protocol: &str| {
