@@ -120,9 +120,10 @@ fn encode(summary: &Summary, fingerprint: Option<Fingerprint>, key: Option<&Key>
         None => Cow::Borrowed(text),
     };
     // The method of an exchange is in its topic, what was spoken on a stream is not.
-    let method = match is_stream(&summary.protocol) {
-        true => open(&summary.method),
-        false => Cow::Borrowed(&*summary.method),
+    let method = if is_stream(&summary.protocol) {
+        open(&summary.method)
+    } else {
+        Cow::Borrowed(&*summary.method)
     };
     let stored = Stored {
         version: if sealed.is_some() {

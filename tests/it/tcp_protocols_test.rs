@@ -28,7 +28,9 @@ impl Stage {
         let folder = tempfile::tempdir().unwrap();
         let broker = Mosquitto::start_now(&Options::default());
         let peer = json!({ "host": "127.0.0.1", "port": broker.port() });
-        let mut tcp = json!({ "port": 0, "downstream": format!("127.0.0.1:{port}") });
+        let mut tcp = json!({
+            "port": 0, "downstream": format!("127.0.0.1:{port}"), "service": "behind"
+        });
         if let Some((certificate, key)) = tls {
             tcp["tls"] = json!({ "tls_cert": certificate, "tls_key": key });
         }
@@ -141,7 +143,7 @@ fn the_commands_of_redis_cli_are_listed_found_and_shown_with_their_errors() {
     );
     assert_eq!(application["count"], 7);
     assert!(application["calls"][0]["answer_us"].is_u64());
-    for filter in ["path=COMMAND%20DOCS", "q=LPUSH", "service=tcp"] {
+    for filter in ["path=COMMAND%20DOCS", "q=LPUSH", "service=behind"] {
         let listed = stage.listed(filter);
         assert_eq!(listed["method"], "redis");
         let target = listed["target"].as_str().unwrap();
