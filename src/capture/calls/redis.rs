@@ -194,7 +194,9 @@ impl Redis {
 }
 
 fn learn(fact: &mut Option<std::sync::Arc<str>>, word: Option<&[u8]>) {
-    if fact.is_none() {
+    // Within quotes, words of an inline command are cut where they are not: it may be half a password.
+    let quoted = |word: &[u8]| word.iter().any(|byte| matches!(byte, b'"' | b'\''));
+    if fact.is_none() && !word.is_some_and(quoted) {
         *fact = word.and_then(text::name);
     }
 }

@@ -108,6 +108,20 @@ fn redis_secrets_are_masked_wherever_they_stand() {
 }
 
 #[test]
+fn redis_users_and_databases_are_told_and_never_a_half_of_a_password() {
+    let told = b"+OK\r\n+OK\r\n";
+    let asked = [resp(&["AUTH", "ada", "hunter2"]), resp(&["SELECT", "3"])].concat();
+    let told_apart = application(&[(Client, &asked), (Server, told)]);
+    let facts = &told_apart.facts;
+    assert_eq!(facts.user.as_deref(), Some("ada"));
+    assert_eq!(facts.database.as_deref(), Some("3"));
+    let inline = b"AUTH \"hunter2 hunter2\"\r\nHELLO 3 AUTH 'hunter2 x' y\r\n";
+    let told_apart = application(&[(Client, inline), (Server, told)]);
+    assert_eq!(told_apart.count, 2);
+    assert!(!format!("{told_apart:?}").contains("hunter2"), "{told_apart:?}");
+}
+
+#[test]
 fn redis_replication_is_told_and_not_followed() {
     let said: [Said<'_>; 4] = [
         (Client, &resp(&["REPLCONF", "listening-port", "1"])),
