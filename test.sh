@@ -19,6 +19,10 @@ need nats-server nats-server
 need nginx nginx-light
 need microsocks microsocks
 need tinyproxy tinyproxy-bin
+need psql postgresql
+[[ -n $(ls /usr/lib/postgresql/*/bin/postgres 2>/dev/null) ]] || packages+=(postgresql)
+need mariadbd mariadb-server
+need mariadb mariadb-client
 need curl curl ca-certificates
 need h2load nghttp2-client
 need openssl openssl

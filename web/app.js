@@ -35,7 +35,7 @@ function failed(error) {
 function row(record) {
   const how = record.method || record.protocol;
   const link = element("a", { href: `#/records/${record.id}` }, record.sealed ? `sealed under ${record.sealed}` : record.target || "–");
-  link.title = record.sealed ? `Sealed under the key ${record.sealed}, which is not open here` : `${record.host}${record.target}`;
+  link.title = record.sealed ? `Sealed under the key ${record.sealed}, which is not open here` : `${record.host === record.target ? "" : record.host}${record.target}`;
   if (record.sealed) link.className = "sealed";
   const lacking = record.completeness && record.completeness !== "complete" ? ` ${record.completeness}` : "";
   const line = element("tr", { id: `r-${record.id}` },

@@ -3,6 +3,7 @@ import { getBlob, getJson, remove } from "./api.js";
 import { byId, bytes, clock, duration, element, statusClass } from "./dom.js";
 
 const LARGE = 262144; // bytes of text that a preview shows
+const HEX = 16384; // bytes of one piece of a stream that are shown
 const IMAGE = 5242880; // bytes of an image that a preview shows
 let shownUrl = null;
 
@@ -25,7 +26,7 @@ export async function show(id, { onClose, onDeleted, onFailure }) {
     remove(`/api/records/${record.id}`).then(() => onDeleted(record.id)).catch(onFailure);
   };
   const title = record.request ? `${record.request.method} ${record.request.target}`
-    : `${record.protocol} ${record.stream.upgrade?.target ?? record.upstream ?? ""}`;
+    : `${record.stream.application?.protocol ?? record.protocol} ${record.stream.upgrade?.target ?? record.upstream ?? ""}`;
   const head = element("div", { className: "head" }, element("h2", {}, title), erase, close);
   panel.replaceChildren(head, facts(record), ...timeline(record.timing), ...content);
   panel.hidden = false;
@@ -68,6 +69,13 @@ function facts(record) {
   add("Client", record.client);
   add("Upstream", record.upstream);
   add("TLS", record.tls && [record.tls.version, record.tls.cipher, record.tls.server_name].filter(Boolean).join(", "));
+  const spoken = record.stream?.application;
+  if (spoken) {
+    add("Spoken", [spoken.protocol, spoken.server_version].filter(Boolean).join(" "));
+    add("User", spoken.user);
+    add("Database", spoken.database);
+    add("Passing TLS", spoken.encrypted && [spoken.server_name ?? "no name asked for", ...(spoken.alpn ?? [])].join(", "));
+  }
   add("Masked", record.redactions?.join(", "));
   add("Id", record.id);
   return list;
@@ -133,9 +141,10 @@ async function preview(into, body, type, coding) {
   if (cut) into.append(note("Cut here: download it to see the rest."));
 }
 
+// What is said on a stream: messages where it is a WebSocket, else calls where they are known, and bytes.
 async function stream(record, go) {
-  const { client_bytes, server_bytes, truncated, upgrade, began_with: handshake, href } = record.stream;
-  const all = [element("h3", {}, upgrade ? "Conversation" : "Segments"),
+  const { client_bytes, server_bytes, truncated, upgrade, application, began_with: handshake, href } = record.stream;
+  const all = [...calls(application), element("h3", {}, upgrade ? "Conversation" : "Bytes"),
     note(`${bytes(client_bytes)} from the client, ${bytes(server_bytes)} from the server`)];
   if (handshake) all.unshift(go(handshake, "Show the handshake"));
   if (upgrade) all.push(...agreed(upgrade));
@@ -162,13 +171,54 @@ function agreed({ deflate, client, server, close }) {
   return [note(said.join(" · ")), ...odd];
 }
 
-// One message, or as much of it as the page has.
-function segment({ from, offset_us, opcode, part, compressed, missing, note: why, text, base64 }) {
+// One message, or as much of it as the page has; of a plain connection the bytes that passed together.
+function segment(said) {
+  const { from, offset_us, opcode, part, compressed, missing, note: why } = said;
   const arrow = from === "client" ? "→" : "←";
   const facts = [arrow, duration(offset_us), opcode, part, compressed && "compressed"].filter(Boolean).join(" ");
-  const shown = text ?? `(base64) ${base64}`;
-  const cut = shown.length > LARGE;
-  const body = opcode === undefined && shown === "" ? "(closed its side)" : cut ? shown.slice(0, LARGE) : shown;
+  const [shown, cut] = opcode === undefined ? raw(said) : message(said);
   const notes = [missing && `${bytes(missing)} before it were not kept`, why, cut && "cut here"].filter(Boolean);
-  return element("div", { className: `said ${from}` }, element("b", {}, facts), element("pre", {}, body), ...notes.map(note));
+  return element("div", { className: `said ${from}` }, element("b", {}, facts), element("pre", {}, shown), ...notes.map(note));
+}
+
+function message({ text, base64 }) {
+  const shown = text ?? `(base64) ${base64}`;
+  return [shown.slice(0, LARGE), shown.length > LARGE];
+}
+
+function raw(said) {
+  const content = octets(said);
+  return [content.length ? hex(content.slice(0, HEX)) : "(closed its side)", content.length > HEX];
+}
+
+// What the client asked for, one line each, with what came of it.
+function calls(spoken) {
+  if (!spoken?.count) return [];
+  const line = (call) => element("tr", {},
+    element("td", { className: "number" }, duration(call.offset_us)),
+    element("td", { className: "call" }, call.text),
+    element("td", { className: "number" }, duration(call.answer_us)),
+    element("td", { className: `call ${call.outcome === "ok" ? "" : "failed"}` }, call.error ?? call.outcome));
+  const head = ["At", "Call", "Answered in", "Outcome"].map((name) => element("th", { scope: "col" }, name));
+  const table = element("table", { className: "calls" },
+    element("thead", {}, element("tr", {}, ...head)), element("tbody", {}, ...spoken.calls.map(line)));
+  const all = [element("h3", {}, "Calls"), table];
+  if (spoken.count > spoken.calls.length) all.push(note(`The first ${spoken.calls.length} of ${spoken.count.toLocaleString()}.`));
+  if (spoken.broken) all.push(note("Not all that passed could be read: there may have been more."));
+  return all;
+}
+
+const octets = (segment) => segment.text !== undefined ? new TextEncoder().encode(segment.text)
+  : Uint8Array.from(atob(segment.base64), (c) => c.charCodeAt(0));
+
+// Bytes as debuggers show them: offset, 16 in hexadecimal, and as text.
+function hex(content) {
+  const lines = [];
+  for (let at = 0; at < content.length; at += 16) {
+    const part = [...content.slice(at, at + 16)];
+    const digits = part.map((byte) => byte.toString(16).padStart(2, "0")).join(" ").padEnd(47);
+    const text = part.map((byte) => (byte >= 32 && byte < 127 ? String.fromCharCode(byte) : ".")).join("");
+    lines.push(`${at.toString(16).padStart(6, "0")}  ${digits}  ${text}`);
+  }
+  return lines.join("\n");
 }

@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+pub use super::calls::{Application, Call};
 pub use super::resources::{Network, Usage};
 use crate::record;
 use crate::store;
@@ -299,6 +300,9 @@ pub struct Stream {
     /// What was agreed on there, and what came of it.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub upgrade: Option<Upgrade>,
+    /// What was spoken on it, where its bytes told.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub application: Option<Application>,
 }
 
 /// `GET /api/records/{id}/segments`.
@@ -572,6 +576,7 @@ impl From<&record::Stream> for Record {
                 href: format!("/api/records/{id}/segments"),
                 began_with: stream.exchange.map(Into::into),
                 upgrade: stream.upgrade.as_deref().map(Into::into),
+                application: stream.application.as_deref().map(Into::into),
             }),
             redactions: Vec::new(),
             followed_by: None,

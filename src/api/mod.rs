@@ -16,6 +16,7 @@ mod messages;
 mod records;
 mod bodies;
 mod status;
+mod calls;
 mod resources;
 mod events;
 mod replays;

@@ -14,14 +14,17 @@ use super::queue::{Chunk, Message, StreamPart};
 use super::stream::SharedStream;
 use super::{Encoded, Metrics};
 use crate::record::{
-    BodyChunk, Epoch, Exchange, Gap, GapReason, Item, Keyring, NodeId, Origin, Record, RecordId,
-    Segment, SegmentBatch, Sequence, Side, Stream, Subject, Timing, wire,
+    Application, BodyChunk, Epoch, Exchange, Gap, GapReason, Item, Keyring, NodeId, Origin, Record,
+    RecordId, Segment, SegmentBatch, Sequence, Side, Stream, Subject, Timing, wire,
 };
 
 /// What one segment takes in a batch beside its bytes.
 const SEGMENT_OVERHEAD: usize = 64;
 /// What its frame takes.
 const FRAME_OVERHEAD: usize = 40;
+
+/// The most that one call takes in a stream's summary.
+const CALL_BYTES: usize = 2 * Application::TEXT_BYTES + 64;
 
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limits {
@@ -203,6 +206,22 @@ impl Encoder {
         }
     }
 
+    /// Whether a stream's summary with its calls goes into one message.
+    fn fits(&mut self, item: &Item) -> bool {
+        let Item::Record(Record::Stream(stream)) = item else {
+            return true;
+        };
+        let calls = stream.application.iter().flat_map(|a| &a.calls);
+        if calls.count() * CALL_BYTES < self.limits.message / 2 {
+            return true;
+        }
+        let start = self.out.len();
+        self.write(item);
+        let length = self.out.len() - start;
+        self.out.truncate(start);
+        length <= self.limits.message
+    }
+
     fn chunk(&mut self, chunk: Chunk) {
         let Chunk {
             record,
@@ -304,6 +323,7 @@ impl Encoder {
     }
 
     fn segment(&mut self, part: StreamPart) {
+        part.stream.hear(&part);
         let frame = part.frame.map_or(0, |_| FRAME_OVERHEAD);
         let size = part.bytes.len() + SEGMENT_OVERHEAD + frame;
         let same = |open: &OpenBatch| Arc::ptr_eq(&open.stream, &part.stream);
@@ -373,6 +393,7 @@ impl Encoder {
             server_bytes: shared.server_bytes.load(Relaxed),
             batches: shared.batches.load(Relaxed),
             truncated: shared.truncated.load(Relaxed),
+            application: shared.application().map(Box::new),
             outcome: end.outcome.clone(),
             exchange: shared.exchange,
             upgrade: end.upgrade.clone(),
@@ -383,7 +404,27 @@ impl Encoder {
             method: self.names.of("-"),
             status: self.names.of("-"),
         };
+        if let Some(application) = &stream.application {
+            self.metrics.calls.inc_by(application.count);
+        }
+        let mut item = Item::Record(Record::Stream(Box::new(stream)));
+        while !self.fits(&item) && list_fewer_calls(&mut item) {}
         self.metrics.records.inc();
-        self.put(&Item::Record(Record::Stream(Box::new(stream))), subject);
+        self.put(&item, subject);
+    }
+}
+
+/// Leaves out half of the calls that a stream's summary lists, then all that is known of it; whether there was any.
+fn list_fewer_calls(item: &mut Item) -> bool {
+    let Item::Record(Record::Stream(stream)) = item else {
+        return false;
+    };
+    match &mut stream.application {
+        Some(application) if !application.calls.is_empty() => {
+            let half = application.calls.len() / 2;
+            application.calls.truncate(half);
+            true
+        }
+        application => application.take().is_some(),
     }
 }

@@ -15,6 +15,8 @@ pub struct Metrics {
     pub(super) sequence: Gauge,
     pub(super) skipped: Skipped,
     pub(super) truncated: Truncated,
+    pub(super) calls: Counter,
+    pub(super) calls_given_up: Counter,
     dropped: Family<Reason, Counter>,
 }
 
@@ -99,6 +101,16 @@ impl Metrics {
             let name = format!("capture_skipped_{reason}");
             registry.add(&name, "Exchanges that were not to be copied.", counter);
         }
+        registry.add(
+            "capture_calls",
+            "Commands and queries told apart on TCP streams.",
+            &self.calls,
+        );
+        registry.add(
+            "capture_calls_given_up",
+            "TCP streams whose calls were given up for want of memory.",
+            &self.calls_given_up,
+        );
         let truncated = "Bodies and streams of which less was kept than passed.";
         registry.add("capture_truncated_limit", truncated, &self.truncated.limit);
         registry.add(

@@ -19,6 +19,11 @@ mod exchange;
 mod frames;
 mod upgrade;
 mod stream;
+#[cfg(not(fuzzing))]
+mod calls;
+/// The readers of what is said on streams; public only where they are fuzzed.
+#[cfg(fuzzing)]
+pub mod calls;
 mod model;
 mod encode;
 mod worker;
@@ -40,6 +45,7 @@ pub use metrics::{Metrics, Stats};
 pub use settings::{Glob, InvalidSetting, Rule, Settings, StatusMatch};
 pub use stream::StreamTee;
 
+use calls::Budget;
 use queue::Queue;
 use worker::Worker;
 
@@ -70,6 +76,8 @@ pub struct Config {
     pub max_stream_bytes: u64,
     /// The largest JSON body that is held back for redaction by JSON paths, in bytes.
     pub redact_buffer_bytes: usize,
+    /// What the calls that are told apart on all open TCP streams may take together, in bytes.
+    pub calls_bytes: usize,
     /// How long the encoder waits for more before it works on little.
     pub linger: Duration,
     /// What holds at start.
@@ -91,6 +99,7 @@ impl Config {
             max_message_bytes: 60 << 10,
             max_stream_bytes: 64 << 20,
             redact_buffer_bytes: 1 << 20,
+            calls_bytes: 16 << 20,
             linger: Duration::from_millis(2),
             settings: Settings::default(),
             keys: Arc::default(),
@@ -196,6 +205,7 @@ pub struct Capture(Option<Arc<Inner>>);
 #[derive(Debug)]
 struct Inner {
     queue: Queue,
+    calls: Budget,
     ids: IdSource,
     settings: ArcSwap<Settings>,
     sampled: AtomicU64,
@@ -215,6 +225,7 @@ impl Capture {
         let (worker, ready) = Worker::new();
         let inner = Arc::new(Inner {
             queue: Queue::new(config.queue_bytes, config.queue_items),
+            calls: Budget::new(config.calls_bytes),
             ids: IdSource::default(),
             settings: ArcSwap::from_pointee(config.settings.clone()),
             sampled: AtomicU64::new(0),

@@ -42,6 +42,8 @@ pub(super) struct Chunk {
 pub(super) struct StreamPart {
     pub(super) stream: Arc<SharedStream>,
     pub(super) direction: Direction,
+    /// How many bytes that side had sent before.
+    pub(super) position: u64,
     pub(super) offset_us: u64,
     pub(super) bytes: Bytes,
     pub(super) frame: Option<Frame>,

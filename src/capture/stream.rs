@@ -8,12 +8,14 @@ use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 
+use super::calls::{Heard, Listener};
 use super::frames::Piece;
 use super::queue::{Message, StreamPart};
 use super::upgrade::{Conversation, Handshake};
 use super::{Connection, Inner, MESSAGE_OVERHEAD};
-use crate::record::{Direction, Frame, Outcome, Part, Protocol, RecordId, Upgrade};
+use crate::record::{Application, Direction, Frame, Outcome, Part, Protocol, RecordId, Upgrade};
 
 /// All that is known of a stream.
 #[derive(Debug)]
@@ -35,6 +37,8 @@ pub(super) struct SharedStream {
     pub(super) truncated: AtomicBool,
     /// How many batches there are; the encoder's.
     pub(super) batches: AtomicU32,
+    /// What is said on it; the encoder's, so nobody ever waits for it.
+    calls: Mutex<Listener>,
     pub(super) end: OnceLock<StreamEnd>,
 }
 
@@ -46,8 +50,31 @@ pub(super) struct StreamEnd {
     pub(super) upgrade: Option<Box<Upgrade>>,
 }
 
+impl SharedStream {
+    /// Listens to a part of it; in the order in which the parts passed.
+    pub(super) fn hear(&self, part: &StreamPart) {
+        let heard = Heard {
+            direction: part.direction,
+            position: part.position,
+            offset_us: part.offset_us,
+            bytes: &part.bytes,
+        };
+        if !self.calls.lock().hear(heard, &self.inner.calls) {
+            self.inner.metrics.calls_given_up.inc();
+        }
+    }
+
+    /// What was said on it, once it has ended.
+    pub(super) fn application(&self) -> Option<Application> {
+        let truncated = self.truncated.load(Relaxed);
+        self.calls.lock().finish(truncated, &self.inner.calls)
+    }
+}
+
 impl Drop for SharedStream {
     fn drop(&mut self) {
+        // Of one whose end was not recorded, too.
+        self.calls.get_mut().finish(true, &self.inner.calls);
         self.inner.queue.release(MESSAGE_OVERHEAD);
     }
 }
@@ -103,6 +130,10 @@ impl StreamTee {
             missing: [AtomicU64::new(0), AtomicU64::new(0)],
             truncated: AtomicBool::new(false),
             batches: AtomicU32::new(0),
+            calls: Mutex::new(match connection.protocol {
+                Protocol::Tcp => Listener::new(),
+                _ => Listener::deaf(),
+            }),
             end: OnceLock::new(),
         };
         Some(Self {
@@ -123,12 +154,18 @@ impl StreamTee {
             Direction::Client => &stream.client_bytes,
             Direction::Server => &stream.server_bytes,
         };
-        passed.fetch_add(bytes.len() as u64, Relaxed);
+        let position = passed.fetch_add(bytes.len() as u64, Relaxed);
         let offset_us = Inner::micros(stream.started, Instant::now());
         match &mut self.conversation {
-            None => keep(stream, direction, offset_us, bytes, None),
+            None => keep(stream, direction, (position, offset_us), bytes, None),
             Some(conversation) => conversation.read(direction, bytes, &mut |piece: Piece| {
-                keep(stream, direction, offset_us, &piece.bytes, piece.frame);
+                keep(
+                    stream,
+                    direction,
+                    (position, offset_us),
+                    &piece.bytes,
+                    piece.frame,
+                );
             }),
         }
     }
@@ -146,7 +183,8 @@ impl StreamTee {
         let mut conversation = self.conversation.take();
         if let Some(conversation) = &mut conversation {
             conversation.finish(|direction, piece| {
-                keep(&stream, direction, end_us, &piece.bytes, piece.frame);
+                // Nobody listens to messages, so their place does not matter.
+                keep(&stream, direction, (0, end_us), &piece.bytes, piece.frame);
             });
         }
         let _ = stream.end.set(StreamEnd {
@@ -171,11 +209,11 @@ impl Drop for StreamTee {
     }
 }
 
-/// Keeps bytes as far as the limit on a stream goes.
+/// Keeps bytes as far as the limit on a stream goes; they passed at this place of their direction, at this time.
 fn keep(
     stream: &Arc<SharedStream>,
     direction: Direction,
-    offset_us: u64,
+    (mut position, offset_us): (u64, u64),
     bytes: &Bytes,
     frame: Option<Frame>,
 ) {
@@ -199,14 +237,15 @@ fn keep(
         false => frame,
     });
     for part in pieces(bytes, stream.inner.config.chunk_bytes / 2) {
-        push(stream, direction, offset_us, &part, frame);
+        push(stream, direction, (position, offset_us), &part, frame);
+        position += part.len() as u64;
     }
 }
 
 fn push(
     stream: &Arc<SharedStream>,
     direction: Direction,
-    offset_us: u64,
+    (position, offset_us): (u64, u64),
     bytes: &Bytes,
     frame: Option<Frame>,
 ) {
@@ -222,6 +261,7 @@ fn push(
         let part = StreamPart {
             stream: Arc::clone(stream),
             direction,
+            position,
             offset_us,
             // A shared slice would keep a whole read buffer alive; a message's bytes are its own.
             bytes: match frame {

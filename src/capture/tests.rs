@@ -114,6 +114,14 @@ fn connection() -> Arc<Connection> {
     })
 }
 
+fn stream_connection(protocol: Protocol) -> Arc<Connection> {
+    let connection = Connection::clone(&connection());
+    Arc::new(Connection {
+        protocol,
+        ..connection
+    })
+}
+
 fn request(method: &str, target: &str) -> http::request::Parts {
     let request = Request::builder().method(method).uri(target);
     let request = request.header("host", "shop.test").header("x-a", "1");
@@ -630,4 +638,39 @@ proptest! {
         assert_eq!(last, Some(stats.sequence));
         assert_eq!(stats.sequence, stats.appended + stats.dropped.iter().sum::<u64>());
     }
+}
+
+#[tokio::test]
+async fn what_was_spoken_on_a_stream_is_told_apart_and_fits_its_message() {
+    let (mut config, outlet) = (config(), Memory::default());
+    config.max_message_bytes = 4096;
+    config.chunk_bytes = 2048;
+    config.inline_bytes = 2048;
+    let capture = start(config, &outlet);
+    let key = "k".repeat(60);
+    let get = format!("*2\r\n$3\r\nGET\r\n$60\r\n{key}\r\n");
+    let mut tee = capture
+        .begin_stream(&stream_connection(Protocol::Tcp))
+        .unwrap();
+    for _ in 0..150 {
+        tee.segment(Direction::Client, &Bytes::from(get.clone()));
+        tee.segment(Direction::Server, &Bytes::from_static(b"$-1\r\n"));
+    }
+    tee.end(Outcome::Ok, None);
+    // The same bytes within a WebSocket are not Redis.
+    let mut tee = capture
+        .begin_stream(&stream_connection(Protocol::WebSocket))
+        .unwrap();
+    tee.segment(Direction::Client, &Bytes::from(get));
+    tee.end(Outcome::Ok, None);
+    finish(&capture).await;
+    let (_, ends) = streams(&outlet);
+    let application = ends[0].application.as_deref().unwrap();
+    assert_eq!((&*application.protocol, application.count), ("redis", 150));
+    let listed = application.calls.len();
+    assert!((10..100).contains(&listed), "{listed}: what fits is listed");
+    assert_eq!(*application.calls[0].text, format!("GET {key}"));
+    assert!(application.calls[0].answer.is_some());
+    assert_eq!(ends[1].application, None);
+    assert!(capture.stats().dropped.iter().all(|dropped| *dropped == 0));
 }

@@ -8,6 +8,7 @@ mod headers;
 mod body;
 mod exchange;
 mod flow;
+mod application;
 mod stream;
 mod web_socket;
 mod inflate;
@@ -19,6 +20,7 @@ mod seal;
 mod sealed;
 pub mod wire;
 
+pub use application::{Answer, Application, Call, Facts};
 pub use body::{Body, BodyChunk, Digest, Digester, Side};
 pub use coverage::{Coverage, Observation, SequenceRange};
 pub(crate) use exchange::Target;

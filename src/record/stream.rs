@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{ConnectionId, Frame, Origin, Outcome, Protocol, RecordId, Timing, TlsFacts, Upgrade};
+use super::{
+    Application, ConnectionId, Frame, Origin, Outcome, Protocol, RecordId, Timing, TlsFacts,
+    Upgrade,
+};
 
 /// The summary of a stream, published when it has ended.
 #[derive(Debug, Clone, PartialEq)]
@@ -35,12 +38,24 @@ pub struct Stream {
     pub batches: u32,
     /// Whether fewer bytes were kept than passed.
     pub truncated: bool,
+    /// What was spoken on it, where its bytes told.
+    pub application: Option<Box<Application>>,
     /// How it ended.
     pub outcome: Outcome,
     /// The exchange that asked for the upgrade which the stream began with; `None` for a connection of its own.
     pub exchange: Option<RecordId>,
     /// What was agreed on there, and what came of it.
     pub upgrade: Option<Box<Upgrade>>,
+}
+
+impl Stream {
+    /// The name that the client asked for by TLS, ended here or passed through.
+    #[must_use]
+    pub fn server_name(&self) -> Option<&str> {
+        let ended = self.tls.as_ref().and_then(|tls| tls.server_name.as_deref());
+        let application = self.application.as_ref();
+        ended.or_else(|| application.and_then(|a| a.facts.server_name.as_deref()))
+    }
 }
 
 /// Who sent the bytes.

@@ -164,6 +164,7 @@ impl Source {
             server_bytes: 4,
             batches: 2,
             truncated: false,
+            application: None,
             outcome: Outcome::ClientClosed,
             exchange: None,
             upgrade: None,

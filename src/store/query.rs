@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use crate::record::{Clear, Origin, Record, RecordId, Sealed};
+use crate::record::{Clear, Origin, Record, RecordId, Sealed, Stream};
 
 /// Which way a listing runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -75,11 +75,11 @@ pub struct Filter {
     pub service: Option<String>,
     /// `http`, `h2`, `grpc`, `ws`, `tcp`.
     pub protocol: Option<String>,
-    /// The method, compared with case.
+    /// The method, compared with case; for a stream what was spoken on it.
     pub method: Option<String>,
     /// The response's status.
     pub status: Option<StatusFilter>,
-    /// The `Host`, compared without case.
+    /// The `Host`, compared without case; for a stream the name that its client asked for by TLS.
     pub host: Option<String>,
     /// How the path starts.
     pub path_prefix: Option<String>,
@@ -219,11 +219,12 @@ pub struct Summary {
     pub service: Arc<str>,
     /// `http`, `h2`, `grpc`, `ws`, `tcp`.
     pub protocol: Arc<str>,
-    /// The method; empty for a stream.
+    /// The method; what was spoken on a stream, `redis`, and empty where that is not known.
     pub method: Arc<str>,
-    /// The `Host`; empty for a stream that is a connection of its own.
+    /// The `Host`, of an upgraded stream that of its handshake; for another stream the name that its client asked for by TLS.
     pub host: Arc<str>,
-    /// The target, of an upgraded stream that of its handshake; the upstream of another stream.
+    /// The target, of an upgraded stream that of its handshake; for another stream its first calls, else the name that TLS
+    /// was for, else the upstream.
     pub target: Arc<str>,
     /// The response's status.
     pub status: Option<u16>,
@@ -275,17 +276,21 @@ impl From<&Record> for Summary {
             },
             Record::Stream(stream) => {
                 let upgrade = stream.upgrade.as_deref();
+                let (host, target) = match upgrade {
+                    Some(upgrade) => (&*upgrade.host, upgrade.target.to_string()),
+                    None => {
+                        let named = stream.server_name().unwrap_or_default();
+                        (named, stream_target(stream))
+                    }
+                };
                 Self {
                     id: stream.id,
                     origin: stream.origin.clone(),
                     service: shortened(&stream.service),
                     protocol: stream.protocol.as_str().into(),
-                    method: "".into(),
-                    host: upgrade.map_or_else(|| "".into(), |upgrade| shortened(&upgrade.host)),
-                    target: shortened(match upgrade {
-                        Some(upgrade) => &upgrade.target,
-                        None => stream.upstream.as_deref().unwrap_or_default(),
-                    }),
+                    method: shortened(stream.application.as_ref().map_or("", |a| &a.protocol)),
+                    host: shortened(host),
+                    target: shortened(&target),
                     status: None,
                     outcome: stream.outcome.as_str().into(),
                     started_us: stream.timing.started_us,
@@ -329,6 +334,17 @@ pub struct Page {
     /// Where the next page starts; `None` where this is the last. A page may be short of its limit, or even
     /// empty, and still have a next one: one call looks at a bounded number of records.
     pub next: Option<Cursor>,
+}
+
+/// What a stream was about, as far as its bytes told.
+fn stream_target(stream: &Stream) -> String {
+    let calls = stream.application.as_ref();
+    let calls = calls.map(|application| application.line(Summary::TEXT_BYTES));
+    let named = || stream.server_name().or(stream.upstream.as_deref());
+    match calls {
+        Some(calls) if !calls.is_empty() => calls,
+        _ => named().unwrap_or_default().to_owned(),
+    }
 }
 
 fn shortened(text: &str) -> Arc<str> {

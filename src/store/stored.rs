@@ -10,12 +10,13 @@ use serde::{Deserialize, Serialize};
 
 use super::{Arrival, Filter, Query, Summary, query::View};
 use crate::record::{
-    Epoch, Fingerprint, Item, Key, Keyring, NodeId, Origin, Outside, RecordId, Sequence,
+    Epoch, Fingerprint, Item, Key, Keyring, NodeId, Origin, Outside, Protocol, RecordId, Sequence,
 };
 
 /// The version of a summary that says everything.
 const VERSION: u8 = 1;
-/// The version of a summary of a sealed record: host and target stand sealed behind the rest.
+/// The version of a summary of a sealed record: host and target, and what was spoken on a stream, stand sealed behind
+/// the rest.
 const SEALED_VERSION: u8 = 2;
 
 /// A summary as it is kept, without the id; the order of the fields is the format.
@@ -28,7 +29,8 @@ pub(super) struct Stored<'a> {
     seq: u64,
     service: &'a str,
     protocol: &'a str,
-    method: &'a str,
+    #[serde(borrow)]
+    method: Cow<'a, str>,
     #[serde(borrow)]
     host: Cow<'a, str>,
     #[serde(borrow)]
@@ -43,7 +45,7 @@ pub(super) struct Stored<'a> {
     sealed: Option<Covered<'a>>,
 }
 
-/// Host and target under a key.
+/// Host and target under a key; of a stream also what was spoken.
 #[derive(Debug, Serialize, Deserialize)]
 struct Covered<'a> {
     key: &'a str,
@@ -117,6 +119,12 @@ fn encode(summary: &Summary, fingerprint: Option<Fingerprint>, key: Option<&Key>
         Some(_) => Cow::Borrowed(""),
         None => Cow::Borrowed(text),
     };
+    // The method of an exchange is in its topic, what was spoken on a stream is not.
+    let method = if is_stream(&summary.protocol) {
+        open(&summary.method)
+    } else {
+        Cow::Borrowed(&*summary.method)
+    };
     let stored = Stored {
         version: if sealed.is_some() {
             SEALED_VERSION
@@ -129,7 +137,7 @@ fn encode(summary: &Summary, fingerprint: Option<Fingerprint>, key: Option<&Key>
         seq: summary.origin.seq.0,
         service: &summary.service,
         protocol: &summary.protocol,
-        method: &summary.method,
+        method,
         host: open(&summary.host),
         target: open(&summary.target),
         status: summary.status,
@@ -160,9 +168,21 @@ impl<'a> Stored<'a> {
             let text = keys.key(covered.key)?.uncover(id, &covered.text)?;
             let text = String::from_utf8(text).ok()?;
             let (host, target) = text.split_once('\0')?;
-            Some((host.to_owned(), target.to_owned()))
+            // Those of streams that were stored before had no method.
+            let (target, method) = match target.split_once('\0') {
+                Some((target, method)) if is_stream(stored.protocol) => (target, Some(method)),
+                _ => (target, None),
+            };
+            Some((
+                host.to_owned(),
+                target.to_owned(),
+                method.map(str::to_owned),
+            ))
         });
-        if let Some((host, target)) = texts {
+        if let Some((host, target, method)) = texts {
+            if let Some(method) = method {
+                stored.method = method.into();
+            }
             stored.host = host.into();
             stored.target = target.into();
             stored.sealed = None;
@@ -188,7 +208,7 @@ impl<'a> Stored<'a> {
             node: self.node,
             service: self.service,
             protocol: self.protocol,
-            method: self.method,
+            method: &self.method,
             host: &self.host,
             target: &self.target,
             status: self.status,
@@ -212,7 +232,7 @@ impl<'a> Stored<'a> {
             origin: self.origin()?,
             service: self.service.into(),
             protocol: self.protocol.into(),
-            method: self.method.into(),
+            method: self.method.as_ref().into(),
             host: self.host.as_ref().into(),
             target: self.target.as_ref().into(),
             status: self.status,
@@ -230,7 +250,17 @@ impl<'a> Stored<'a> {
 /// in the target.
 fn texts(summary: &Summary) -> Vec<u8> {
     let host = summary.host.replace('\0', " ");
+    if is_stream(&summary.protocol) {
+        let target = summary.target.replace('\0', " ");
+        return format!("{host}\0{target}\0{}", summary.method).into_bytes();
+    }
     format!("{host}\0{}", summary.target).into_bytes()
+}
+
+/// Whether records of this protocol are streams.
+fn is_stream(protocol: &str) -> bool {
+    let streams = [Protocol::Tcp, Protocol::WebSocket];
+    streams.iter().any(|stream| stream.as_str() == protocol)
 }
 
 fn halves(value: u128) -> (u64, u64) {
@@ -312,5 +342,45 @@ mod tests {
         let other = Key::parse("k", &Key::generate()).unwrap();
         assert_eq!(read(&Keyring::new(vec![other])), closed);
         assert_eq!(read(&Keyring::new(vec![key])), summary());
+    }
+
+    #[test]
+    fn what_was_spoken_on_a_sealed_stream_shows_only_with_the_key() {
+        let secret = Key::generate();
+        let [key, same] = [(); 2].map(|()| Key::parse("k", &secret).unwrap());
+        let keys = Keyring::new(vec![same]);
+        for method in ["redis", ""] {
+            let stream = Summary {
+                protocol: "tcp".into(),
+                method: method.into(),
+                ..summary()
+            };
+            let bytes = encode(&stream, None, Some(&key));
+            assert!(!bytes.windows(5).any(|w| w == b"redis"));
+            let read = |keys: &Keyring| {
+                let stored = Stored::open(&bytes, stream.id, keys).unwrap();
+                stored.summary(stream.id).unwrap()
+            };
+            assert_eq!(read(&keys), stream);
+            assert_eq!(&*read(&Keyring::default()).method, "");
+        }
+        // One that was stored when streams had no method.
+        let cover = |text: &[u8]| key.cover(summary().id, text);
+        let mut old = encode(
+            &Summary {
+                protocol: "tcp".into(),
+                method: "".into(),
+                ..summary()
+            },
+            None,
+            Some(&key),
+        );
+        let now = cover("shop\0/é?x=1\0".as_bytes());
+        let at = old.windows(now.len()).position(|w| w == now).unwrap();
+        let then = cover("shop\0/é?x=1".as_bytes());
+        old.splice(at..at + now.len(), then.iter().copied());
+        old[at - 1] -= 1;
+        let read = Stored::open(&old, summary().id, &keys).unwrap();
+        assert_eq!((&*read.target, &*read.method), ("/é?x=1", ""));
     }
 }

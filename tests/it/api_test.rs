@@ -686,6 +686,7 @@ async fn a_stream_is_shown_with_its_segments_in_pages() {
         server_bytes: 1,
         batches: 3,
         truncated: false,
+        application: None,
         outcome: Outcome::Ok,
         exchange: None,
         upgrade: None,

@@ -49,8 +49,8 @@ fn read_until(reader: &mut Process, wanted: &[(&str, &str)]) {
     }
 }
 
-/// A TCP service that gives back one message and closes.
-fn echo() -> u16 {
+/// A TCP service that answers one command as Redis does and closes.
+fn redis() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     std::thread::spawn(move || {
@@ -59,7 +59,7 @@ fn echo() -> u16 {
             let mut heard = [0; 5];
             let _ = socket
                 .read_exact(&mut heard)
-                .and_then(|()| socket.write_all(&heard));
+                .and_then(|()| socket.write_all(b"-ERR no\r\n"));
         }
     });
     port
@@ -70,7 +70,7 @@ fn nodes(folder: &Path, broker: u16, upstream: &str, more: &Value) -> (Node, Nod
     let mut recorder = json!({
         "mode": "Record", "node": "az1", "peer": peer, "api": { "port": 0 },
         "http": { "port": 0, "downstream": upstream, "service": "a/shop" },
-        "tcp": { "port": 0, "downstream": format!("127.0.0.1:{}", echo()) },
+        "tcp": { "port": 0, "downstream": format!("127.0.0.1:{}", redis()) },
     });
     let mut player = json!({
         "mode": "Playback", "node": "az2", "peer": peer, "api": { "port": 0 },
@@ -92,7 +92,7 @@ fn traffic(recorder: &Node) {
     );
     curl(&format!("{url}/bytes/70000?seed=7"), &[]);
     let mut socket = TcpStream::connect(recorder.url("tcp")).unwrap();
-    socket.write_all(b"hello").unwrap();
+    socket.write_all(b"PING\n").unwrap();
     socket.read_to_end(&mut Vec::new()).unwrap();
 }
 

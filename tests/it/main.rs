@@ -27,6 +27,7 @@ mod auto_replay_test;
 mod redis_playback_test;
 mod redis_players_test;
 mod tcp_playback_test;
+mod tcp_protocols_test;
 mod large_body_test;
 mod ledger_test;
 mod config_test;

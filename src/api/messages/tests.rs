@@ -30,6 +30,7 @@ fn stream(deflate: Option<Deflate>) -> Stream {
         server_bytes: 0,
         batches: 1,
         truncated: false,
+        application: None,
         outcome: Outcome::Ok,
         exchange: Some(RecordId::from_u128(2)),
         upgrade: Some(Box::new(Upgrade {

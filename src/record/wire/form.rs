@@ -14,6 +14,7 @@ use crate::record::{
 };
 
 use super::VERSION;
+use super::application::ApplicationForm;
 use super::flow::{self, GrpcForm, PaceForm};
 use super::upgrade::{self, UpgradeForm};
 
@@ -176,6 +177,8 @@ pub(super) struct StreamForm<'a> {
     exchange: Option<Bin<'a>>,
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     upgrade: Option<Box<UpgradeForm<'a>>>,
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    application: Option<Box<ApplicationForm<'a>>>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -333,6 +336,7 @@ impl<'a> From<&'a Stream> for StreamForm<'a> {
             outcome: (&stream.outcome).into(),
             exchange: stream.exchange.as_ref().map(|id| Bin(id.as_bytes())),
             upgrade: stream.upgrade.as_deref().map(upgrade::upgrade_form),
+            application: stream.application.as_deref().map(|a| Box::new(a.into())),
         }
     }
 }
@@ -514,6 +518,7 @@ pub(super) fn stream(form: StreamForm<'_>) -> Result<Item, Illegal> {
         server_bytes: form.server_bytes,
         batches: form.batches,
         truncated: form.truncated,
+        application: form.application.map(|form| Box::new((*form).into())),
         outcome: outcome(&form.outcome)?,
         exchange: form.exchange.map(record_id).transpose()?,
         upgrade: form

@@ -9,6 +9,7 @@ mod extent;
 mod form;
 mod flow;
 mod upgrade;
+mod application;
 mod sealed;
 
 use std::sync::Arc;

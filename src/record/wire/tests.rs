@@ -3,11 +3,11 @@ use proptest::prelude::{any, prop, prop_assert, prop_assert_eq, proptest};
 
 use super::*;
 use crate::record::{
-    Beat, Body, BodyChunk, Close, ConnectionId, Context, Deflate, Direction, Epoch, Exchange, Flow,
-    Frame, Gap, GapReason, Grpc, Headers, IdSource, Key, Keyring, Message, Messages, NodeId,
-    Opcode, Origin, Outcome, Part, Protocol, Record, RecordId, Request, Response, Segment,
-    SegmentBatch, Sequence, Side, Stream, Tally, Timing, TlsFacts, Upgrade, UpstreamFailure,
-    Window,
+    Answer, Application, Beat, Body, BodyChunk, Call, Close, ConnectionId, Context, Deflate,
+    Direction, Epoch, Exchange, Facts, Flow, Frame, Gap, GapReason, Grpc, Headers, IdSource, Key,
+    Keyring, Message, Messages, NodeId, Opcode, Origin, Outcome, Part, Protocol, Record, RecordId,
+    Request, Response, Segment, SegmentBatch, Sequence, Side, Stream, Tally, Timing, TlsFacts,
+    Upgrade, UpstreamFailure, Window,
 };
 
 fn origin(seq: u64) -> Origin {
@@ -87,6 +87,38 @@ fn framed() -> Vec<Segment> {
     pieces.map(segment).collect()
 }
 
+fn application() -> Application {
+    let call = |text: &str, answer| Call {
+        offset_us: 7,
+        text: text.into(),
+        answer,
+    };
+    let answered = |error: Option<&str>| {
+        Some(Answer {
+            after_us: 9,
+            error: error.map(Into::into),
+        })
+    };
+    Application {
+        protocol: "postgresql".into(),
+        facts: Facts {
+            user: Some("ada".into()),
+            database: Some("shop".into()),
+            server_version: Some("15.4".into()),
+            encrypted: true,
+            server_name: Some("db.shop".into()),
+            alpn: vec!["postgresql".into()],
+        },
+        count: 300,
+        calls: vec![
+            call("SELECT 1", answered(None)),
+            call("SELEKT", answered(Some("syntax error"))),
+            call("SELECT 2", None),
+        ],
+        broken: true,
+    }
+}
+
 fn items() -> Vec<Item> {
     let id = IdSource::default().next_id(1_700_000_000_000_000);
     let timing = Timing {
@@ -149,6 +181,7 @@ fn items() -> Vec<Item> {
         server_bytes: 2,
         batches: 1,
         truncated: false,
+        application: None,
         outcome: Outcome::ClientError("garbage".into()),
         exchange: None,
         upgrade: None,
@@ -171,6 +204,10 @@ fn items() -> Vec<Item> {
             ..exchange
         }))),
         Item::Record(Record::Stream(Box::new(stream.clone()))),
+        Item::Record(Record::Stream(Box::new(Stream {
+            application: Some(Box::new(application())),
+            ..stream.clone()
+        }))),
         Item::Chunk(BodyChunk {
             record: id,
             origin: origin(3),
@@ -282,7 +319,7 @@ fn every_prefix_of_an_item_is_refused_with_its_place() {
 fn records_of_plain_streams_have_the_keys_they_always_had() {
     let items = items();
     let plain = message(&items[..1]);
-    let framed = message(&items[5..7]);
+    let framed = message(&items[6..8]);
     let has = |message: &Bytes, key: &str| {
         let key = [&[0xa0 | u8::try_from(key.len()).unwrap()], key.as_bytes()].concat();
         message.windows(key.len()).any(|window| window == key)
@@ -411,6 +448,9 @@ fn a_sealed_item_shows_what_the_reference_says_and_nothing_else() {
             "Host",
             "TLSv1.3",
             "none left",
+            "postgresql",
+            "SELECT",
+            "db.shop",
             "127.0.0.1",
             "/chat",
             "binary",
@@ -472,7 +512,7 @@ fn content_put_into_another_item_is_refused() {
 
 proptest! {
     #[test]
-    fn mutated_messages_never_panic(at in any::<prop::sample::Index>(), byte in any::<u8>(), which in 0usize..8) {
+    fn mutated_messages_never_panic(at in any::<prop::sample::Index>(), byte in any::<u8>(), which in 0usize..9) {
         let mut bytes = message(&items()[which..=which]).to_vec();
         let at = at.index(bytes.len());
         bytes[at] = byte;
@@ -490,7 +530,7 @@ proptest! {
 
     #[test]
     fn mutated_sealed_messages_never_panic_and_never_open_as_another(
-        at in any::<prop::sample::Index>(), byte in any::<u8>(), which in 0usize..8,
+        at in any::<prop::sample::Index>(), byte in any::<u8>(), which in 0usize..9,
     ) {
         let item = &items()[which];
         let keys = Keyring::new(vec![key("k", "0a")]);

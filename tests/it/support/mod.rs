@@ -3,6 +3,7 @@
 pub mod broker;
 pub mod certificates;
 pub mod curl;
+pub mod databases;
 pub mod httpbin;
 pub mod httpbin_requests;
 pub mod mosquitto;
