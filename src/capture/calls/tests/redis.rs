@@ -118,7 +118,10 @@ fn redis_users_and_databases_are_told_and_never_a_half_of_a_password() {
     let inline = b"AUTH \"hunter2 hunter2\"\r\nHELLO 3 AUTH 'hunter2 x' y\r\n";
     let told_apart = application(&[(Client, inline), (Server, told)]);
     assert_eq!(told_apart.count, 2);
-    assert!(!format!("{told_apart:?}").contains("hunter2"), "{told_apart:?}");
+    assert!(
+        !format!("{told_apart:?}").contains("hunter2"),
+        "{told_apart:?}"
+    );
 }
 
 #[test]
