@@ -119,6 +119,14 @@ fn application() -> Application {
     }
 }
 
+fn tls() -> TlsFacts {
+    TlsFacts {
+        version: "TLSv1.3".into(),
+        alpn: Some("h2".into()),
+        ..TlsFacts::default()
+    }
+}
+
 fn items() -> Vec<Item> {
     let id = IdSource::default().next_id(1_700_000_000_000_000);
     let timing = Timing {
@@ -127,11 +135,7 @@ fn items() -> Vec<Item> {
         end_us: 3,
         ..Timing::default()
     };
-    let tls = TlsFacts {
-        version: "TLSv1.3".into(),
-        alpn: Some("h2".into()),
-        ..TlsFacts::default()
-    };
+    let tls = tls();
     let exchange = Exchange {
         id,
         origin: origin(1),
