@@ -127,6 +127,28 @@ fn tls() -> TlsFacts {
     }
 }
 
+fn stream(id: RecordId, timing: Timing) -> Stream {
+    Stream {
+        id,
+        origin: origin(2),
+        service: "db".into(),
+        protocol: Protocol::Tcp,
+        connection: ConnectionId(4),
+        client: "127.0.0.1:5".into(),
+        upstream: None,
+        tls: None,
+        timing,
+        client_bytes: 1,
+        server_bytes: 2,
+        batches: 1,
+        truncated: false,
+        application: None,
+        outcome: Outcome::ClientError("garbage".into()),
+        exchange: None,
+        upgrade: None,
+    }
+}
+
 fn items() -> Vec<Item> {
     let id = IdSource::default().next_id(1_700_000_000_000_000);
     let timing = Timing {
@@ -171,25 +193,7 @@ fn items() -> Vec<Item> {
         outcome: Outcome::UpstreamFailed(UpstreamFailure::Reset, "gone".into()),
         redactions: vec!["header:authorization".into()],
     };
-    let stream = Stream {
-        id,
-        origin: origin(2),
-        service: "db".into(),
-        protocol: Protocol::Tcp,
-        connection: ConnectionId(4),
-        client: "127.0.0.1:5".into(),
-        upstream: None,
-        tls: None,
-        timing,
-        client_bytes: 1,
-        server_bytes: 2,
-        batches: 1,
-        truncated: false,
-        application: None,
-        outcome: Outcome::ClientError("garbage".into()),
-        exchange: None,
-        upgrade: None,
-    };
+    let stream = stream(id, timing);
     let bytes = Bytes::from(vec![5; 70_000]);
     let segment = Segment {
         direction: Direction::Server,

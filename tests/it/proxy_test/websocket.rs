@@ -62,21 +62,17 @@ async fn says(bytes: &'static [u8], more: &'static str) -> Origin {
     .await
 }
 
-/// Direction, kind, part and bytes of what was kept.
-fn told(segments: &[Segment]) -> Vec<(Direction, Option<(Opcode, Part)>, String)> {
+/// Kind and part of what was kept, and its bytes.
+type Said = (Option<(Opcode, Part)>, String);
+
+/// What was kept of one side.
+fn of(direction: Direction, segments: &[Segment]) -> Vec<Said> {
     let one = |segment: &Segment| {
         let frame = segment.frame.map(|frame| (frame.opcode, frame.part));
-        let text = String::from_utf8_lossy(&segment.bytes).into_owned();
-        (segment.direction, frame, text)
+        (frame, String::from_utf8_lossy(&segment.bytes).into_owned())
     };
-    segments.iter().map(one).collect()
-}
-
-fn of(direction: Direction, segments: &[Segment]) -> Vec<(Option<(Opcode, Part)>, String)> {
-    let told = told(segments).into_iter();
-    told.filter(|(from, ..)| *from == direction)
-        .map(|(_, frame, text)| (frame, text))
-        .collect()
+    let of = segments.iter().filter(|s| s.direction == direction);
+    of.map(one).collect()
 }
 
 async fn upgraded(kept: &Kept) -> Exchange {
