@@ -95,7 +95,7 @@ forms! {
     Sync { window_messages: u32, max_message_bytes: Size, group: String }
     /// `store`.
     Store {
-        path: PathBuf, redis: SecretString, redis_cluster: Vec<SecretString>, redis_prefix: String, redis_ca: PathBuf,
+        path: PathBuf, backups: PathBuf, incomplete_after: Span, redis: SecretString, redis_cluster: Vec<SecretString>, redis_prefix: String, redis_ca: PathBuf,
     }
     /// `spool`.
     Spool { path: PathBuf, max_bytes: Size, max_age: Limit<Span> }

@@ -147,6 +147,8 @@ pub struct Settings {
     pub mqtt: MqttSettings,
     /// Where records are kept; used in modes Playback and Standalone.
     pub store: StoreSettings,
+    /// How long the pieces of a record may be late.
+    pub incomplete_after: Duration,
     /// Where captured items wait for the broker; used in modes Record and Standalone.
     pub spool: SpoolSettings,
     /// What is copied.
@@ -343,7 +345,7 @@ pub struct MqttSettings {
 )]
 pub enum StoreSettings {
     /// The embedded store.
-    Embedded { path: PathBuf },
+    Embedded { path: PathBuf, backups: PathBuf },
     /// One Redis server.
     Redis {
         url: SecretString,
