@@ -331,9 +331,8 @@ fn api_parts(
         store: player.map(|player| player.store.clone()),
         backups: player.and_then(|player| player.backups.clone()),
         status: status.clone(),
-        replays: player.map(|player| -> Arc<dyn api::Replays> {
-            Arc::new(ReplayDesk(player.runs.clone()))
-        }),
+        replays: player
+            .map(|player| -> Arc<dyn api::Replays> { Arc::new(ReplayDesk(player.runs.clone())) }),
         events: events.clone(),
         registry: Arc::new(metrics.registry()),
         metrics: metrics.api.clone(),

@@ -67,7 +67,8 @@ forms! {
         proxy_protocol: bool, upstream_ca: PathBuf, upstream_cert: PathBuf, upstream_key: PathBuf,
         insecure_skip_verify: bool, max_connections: u32, max_upstream_connections: u32,
         connect_timeout: Span, response_timeout: Span, body_timeout: Span, write_timeout: Span,
-        max_request_bytes: Limit<Size>, forwarded: Forwarded, routes: Vec<RouteForm>,
+        max_request_bytes: Limit<Size>, tunnel_idle_timeout: Span, forwarded: Forwarded,
+        routes: Vec<RouteForm>,
     }
     /// One of `http.routes`.
     RouteForm { host: String, path: String, downstream: OneOrMany<String>, service: String }

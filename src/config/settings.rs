@@ -208,6 +208,7 @@ pub struct HttpSettings {
     pub write_timeout: Duration,
     /// `None` for no limit.
     pub max_request_bytes: Option<u64>,
+    pub tunnel_idle_timeout: Duration,
     pub forwarded: Forwarded,
     pub routes: Vec<RouteSettings>,
 }

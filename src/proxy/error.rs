@@ -142,6 +142,14 @@ pub enum Error {
         #[source]
         source: hyper::Error,
     },
+    /// The upstream did not do what a WebSocket handshake asks for.
+    #[error("shake hands with {upstream} for WebSocket: {what}")]
+    WebSocket {
+        /// The upstream.
+        upstream: Arc<str>,
+        /// What it did.
+        what: &'static str,
+    },
     /// The upstream does not speak HTTP.
     #[error("{upstream} sent what is not HTTP")]
     Protocol {
@@ -179,6 +187,7 @@ impl Error {
             | Self::Handshake { .. }
             | Self::Timeout { .. }
             | Self::Reset { .. }
+            | Self::WebSocket { .. }
             | Self::Protocol { .. } => Side::Upstream,
             _ => Side::Proxy,
         }
@@ -192,7 +201,7 @@ impl Error {
             Self::Handshake { .. } => Some(UpstreamFailure::Tls),
             Self::Timeout { .. } => Some(UpstreamFailure::Timeout),
             Self::Reset { .. } => Some(UpstreamFailure::Reset),
-            Self::Protocol { .. } => Some(UpstreamFailure::Protocol),
+            Self::Protocol { .. } | Self::WebSocket { .. } => Some(UpstreamFailure::Protocol),
             _ => None,
         }
     }
@@ -206,6 +215,7 @@ impl Error {
             | Self::Busy { upstream, .. }
             | Self::Timeout { upstream, .. }
             | Self::Reset { upstream, .. }
+            | Self::WebSocket { upstream, .. }
             | Self::Protocol { upstream, .. } => Some(upstream),
             _ => None,
         }
@@ -224,6 +234,7 @@ impl Error {
             Self::Connect { .. }
             | Self::Handshake { .. }
             | Self::Reset { .. }
+            | Self::WebSocket { .. }
             | Self::Protocol { .. } => StatusCode::BAD_GATEWAY,
             _ => StatusCode::INTERNAL_SERVER_ERROR,
         }
@@ -246,6 +257,7 @@ impl Error {
             | Self::Handshake { .. }
             | Self::Busy { .. }
             | Self::Reset { .. }
+            | Self::WebSocket { .. }
             | Self::Protocol { .. } => 14,
             // INTERNAL, as gRPC's own mapping has it for 400
             _ => 13,

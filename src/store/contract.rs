@@ -141,6 +141,7 @@ impl Source {
             }),
             outcome: Outcome::Ok,
             flow: crate::record::Flow::default(),
+            stream: None,
             redactions: Vec::new(),
         }
     }
@@ -164,6 +165,8 @@ impl Source {
             batches: 2,
             truncated: false,
             outcome: Outcome::ClientClosed,
+            exchange: None,
+            upgrade: None,
         }
     }
 
@@ -183,6 +186,8 @@ impl Source {
             direction: Direction::Server,
             offset_us: u64::from(index),
             bytes: Bytes::from(format!("segment {index}")),
+            frame: None,
+            missing: 0,
         };
         SegmentBatch {
             record,

@@ -64,6 +64,7 @@ fn exchange() -> Exchange {
             informational: Vec::new(),
         }),
         outcome: Outcome::Ok,
+        stream: None,
         flow: Flow::default(),
         redactions: Vec::new(),
     }

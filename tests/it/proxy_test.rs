@@ -26,6 +26,7 @@ mod slow;
 mod storm;
 mod tcp;
 mod tls;
+mod websocket;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -88,6 +88,7 @@ impl Resolver {
                 .max_request_bytes
                 .and_then(Limit::get)
                 .map(|size| size.0),
+            tunnel_idle_timeout: span(form.tunnel_idle_timeout, 3600),
         })
     }
 

@@ -41,6 +41,7 @@ pub(super) struct Forwarder {
     forwarded: Forwarded,
     scheme: &'static str,
     pub(super) response_timeout: Duration,
+    pub(super) tunnel_idle_timeout: Duration,
     body_timeout: Duration,
     pub(super) max_request_bytes: Option<u64>,
     started: Instant,
@@ -99,6 +100,7 @@ impl Forwarder {
                 "http"
             },
             response_timeout: config.response_timeout,
+            tunnel_idle_timeout: config.tunnel_idle_timeout,
             body_timeout: config.body_timeout,
             max_request_bytes: config.max_request_bytes,
             started: Instant::now(),
@@ -151,7 +153,7 @@ impl Forwarder {
             self.linger(parts.version, body);
             return self.refuse(&Error::LargeRequest { limit }, asker, tee, meter);
         }
-        if kind == Use::Upgrade && upstreams.upgrades() {
+        if kind == Use::Upgrade && (head::is_web_socket(&parts.headers) || upstreams.upgrades()) {
             let request = Request::from_parts(parts, body);
             return upgrade::forward(self, upstreams, request, tee, meter, client).await;
         }
@@ -489,7 +491,7 @@ pub(super) fn no_answer(progress: &Progress, upstream: &Arc<str>) -> Error {
 }
 
 /// What is needed to send a request without content again; its header case is not.
-fn copy(parts: &Parts) -> Parts {
+pub(super) fn copy(parts: &Parts) -> Parts {
     let mut copy = Request::new(()).into_parts().0;
     copy.method = parts.method.clone();
     copy.uri = parts.uri.clone();
