@@ -10,7 +10,7 @@ use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
 use http::request::Parts;
 use http::{HeaderMap, StatusCode};
 use http_body::Body;
-use http_body_util::Full;
+use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::{Request, Response, Version};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
@@ -20,6 +20,7 @@ use super::super::{Error, Metrics, Side};
 use super::body::{Meter, Pause, Progress, Reply, RequestBody, UpstreamBody, Way};
 use super::head::{self, Route, Use};
 use super::interim::Hints;
+use super::line::{LINGER, LINGER_BYTES};
 use super::loan;
 use super::upstream::{Busy, Carrier, Seat, Site, Source, Upstreams};
 use super::{Client, Config, Forwarded, Host, Route as Service, upgrade};
@@ -149,6 +150,7 @@ impl Forwarder {
             .max_request_bytes
             .filter(|most| body.size_hint().lower() > *most)
         {
+            self.linger(parts.version, body);
             return self.refuse(&Error::LargeRequest { limit }, asker, tee, meter);
         }
         if kind == Use::Upgrade && (head::is_web_socket(&parts.headers) || upstreams.upgrades()) {
@@ -210,6 +212,29 @@ impl Forwarder {
             }
             Err(error) => self.refuse(&progress.explain(error), asker, tee, meter),
         }
+    }
+
+    /// Reads and forgets the content of a request that was refused over HTTP/2: to let go of it would reset the
+    /// stream, and some clients then make nothing of the answer. Over HTTP/1.1 the socket does the same.
+    fn linger(&self, version: Version, mut body: Incoming) {
+        if version != Version::HTTP_2 {
+            return;
+        }
+        let closing = self.drain.clone();
+        self.drain.spawn(async move {
+            let rest = async {
+                let mut left = LINGER_BYTES;
+                while left > 0
+                    && let Some(Ok(frame)) = body.frame().await
+                {
+                    left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
+                }
+            };
+            tokio::select! {
+                _ = tokio::time::timeout(LINGER, rest) => {}
+                () = closing.closing() => {}
+            }
+        });
     }
 
     /// How long a response with such a head may rest in its content. Event streams (HTML, section 9.2) and

@@ -23,9 +23,9 @@ use tokio::time::{Sleep, sleep};
 use super::inspect::{Copies, Inspector, Verdict};
 
 /// For how long a client that still sends is listened to after its answer.
-const LINGER: Duration = Duration::from_secs(2);
+pub(super) const LINGER: Duration = Duration::from_secs(2);
 /// How much is read of it in that time, in bytes.
-const LINGER_BYTES: usize = 64 << 20;
+pub(super) const LINGER_BYTES: usize = 64 << 20;
 /// How many interim responses wait for their turn; more are not passed on.
 const MAX_INTERIM: usize = 16;
 /// How many heads wait for their request to be served; the library reads no further ahead than its buffer.
