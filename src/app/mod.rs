@@ -55,7 +55,7 @@ const BUS_GRACE: Duration = Duration::from_secs(10);
 /// One address that the node listens on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listening {
-    /// What it is: `record`, `forward`, `tcp`, `answer`, `api`, `broker`.
+    /// What it is: `record`, `forward`, `tcp`, `answer`, `answer-tcp`, `api`, `broker`.
     pub label: &'static str,
     /// A URL, or `host:port`.
     pub address: String,
@@ -134,12 +134,7 @@ impl App {
             false => None,
         };
         if let Some(player) = &player {
-            bound.extend(
-                player
-                    .bind(&settings, &metrics, &mut listening)
-                    .await?
-                    .map(Bound::Http),
-            );
+            bound.extend(player.bind(&settings, &metrics, &mut listening).await?);
         }
 
         let broker = bus::start_broker(&settings, &mut listening).await?;
@@ -157,7 +152,10 @@ impl App {
             player.as_ref(),
             &listening,
         );
-        let (parts, ends) = joined;
+        let (mut parts, ends) = joined;
+        if let Some(player) = &player {
+            parts.talkers.clone_from(&player.talkers);
+        }
         if let Some(station) = &parts.station {
             results.connect(station.client());
         }
