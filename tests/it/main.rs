@@ -8,6 +8,7 @@
 
 mod support;
 mod architecture_test;
+mod asyncapi_test;
 mod sync_test;
 mod mqtt_test;
 mod mqtt_integration_test;
