@@ -12,7 +12,9 @@ export async function show(id, { onClose, onDeleted, onFailure }) {
   wanted = id;
   const panel = byId("detail");
   const record = await getJson(`/api/records/${encodeURIComponent(id)}`);
-  const content = record.request ? exchange(record) : await stream(record);
+  const go = (link, text) => element("button", { type: "button", onclick: () =>
+    show(link.id, { onClose, onDeleted, onFailure }).catch(onFailure) }, text);
+  const content = record.request ? exchange(record, go) : await stream(record, go);
   if (wanted !== id) return;
   if (shownUrl) URL.revokeObjectURL(shownUrl);
   shownUrl = null;
@@ -23,7 +25,7 @@ export async function show(id, { onClose, onDeleted, onFailure }) {
     remove(`/api/records/${record.id}`).then(() => onDeleted(record.id)).catch(onFailure);
   };
   const title = record.request ? `${record.request.method} ${record.request.target}`
-    : `${record.protocol} ${record.upstream ?? ""}`;
+    : `${record.protocol} ${record.stream.upgrade?.target ?? record.upstream ?? ""}`;
   const head = element("div", { className: "head" }, element("h2", {}, title), erase, close);
   panel.replaceChildren(head, facts(record), ...timeline(record.timing), ...content);
   panel.hidden = false;
@@ -38,9 +40,10 @@ export function hide() {
   byId("detail").hidden = true;
 }
 
-function exchange({ request, response }) {
+function exchange({ request, response, followed_by: next }, go) {
   const first = `${request.method} ${request.target} ${request.version}`;
   const asked = message("Request", first, request);
+  if (next) asked.unshift(go(next, "Show the stream that followed"));
   if (response) return [...asked, ...message("Response", `${response.status}`, response)];
   return [...asked, element("h3", {}, "Response"), note("The client got none.")];
 }
@@ -129,15 +132,42 @@ async function preview(into, body, type, coding) {
   if (cut) into.append(note("Cut here: download it to see the rest."));
 }
 
-async function stream(record) {
-  const page = await getJson(record.stream.href);
-  const box = element("pre", { className: "fields", tabIndex: 0 });
-  for (const segment of page.segments) {
-    const arrow = segment.from === "client" ? "→" : "←";
-    box.append(element("b", {}, `${arrow} ${duration(segment.offset_us)} `), segment.text ?? `(base64) ${segment.base64}`, "\n");
-  }
-  const all = [element("h3", {}, "Segments"), note(`${bytes(record.stream.client_bytes)} from the client, ${bytes(record.stream.server_bytes)} from the server`), box];
-  if (page.missing.length) all.push(note(`${page.missing.length} batches have not arrived.`));
-  if (page.next !== null) all.push(note("Only the first segments are shown."));
-  return all;
+async function stream(record, go) {
+  const { client_bytes, server_bytes, truncated, upgrade, began_with: handshake, href } = record.stream;
+  const all = [element("h3", {}, upgrade ? "Conversation" : "Segments"),
+    note(`${bytes(client_bytes)} from the client, ${bytes(server_bytes)} from the server`)];
+  if (handshake) all.unshift(go(handshake, "Show the handshake"));
+  if (upgrade) all.push(...agreed(upgrade));
+  if (truncated) all.push(note("Less was kept than passed."));
+  const box = element("div", { className: "conversation", tabIndex: 0 });
+  const more = element("button", { type: "button" }, "Show more");
+  const load = async (batch) => {
+    const page = await getJson(`${href}?batch=${batch}`);
+    box.append(...page.segments.map(segment));
+    if (page.missing.length) box.append(note(`${page.missing.length} batches have not arrived.`));
+    more.hidden = page.next === null;
+    more.onclick = () => load(page.next).catch((error) => box.append(note(error.message)));
+  };
+  await load(0);
+  return [...all, box, more];
+}
+
+function agreed({ deflate, client, server, close }) {
+  const said = [`${client.messages} messages from the client, ${server.messages} from the server`];
+  if (deflate) said.push("compressed by permessage-deflate");
+  if (close) said.push(`closed by the ${close.from} with ${[close.code ?? "no code", close.reason].filter(Boolean).join(" ")}`);
+  const odd = [["client", client.unframed], ["server", server.unframed]].filter(([, why]) => why)
+    .map(([name, why]) => note(`Kept as it came from the ${name}: ${why}`));
+  return [note(said.join(" · ")), ...odd];
+}
+
+// One message, or as much of it as the page has.
+function segment({ from, offset_us, opcode, part, compressed, missing, note: why, text, base64 }) {
+  const arrow = from === "client" ? "→" : "←";
+  const facts = [arrow, duration(offset_us), opcode, part, compressed && "compressed"].filter(Boolean).join(" ");
+  const shown = text ?? `(base64) ${base64}`;
+  const cut = shown.length > LARGE;
+  const body = opcode === undefined && shown === "" ? "(closed its side)" : cut ? shown.slice(0, LARGE) : shown;
+  const notes = [missing && `${bytes(missing)} before it were not kept`, why, cut && "cut here"].filter(Boolean);
+  return element("div", { className: `said ${from}` }, element("b", {}, facts), element("pre", {}, body), ...notes.map(note));
 }

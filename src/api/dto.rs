@@ -91,11 +91,73 @@ pub struct Record {
     pub stream: Option<Stream>,
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub redactions: Vec<String>,
+    /// The stream that followed, where the exchange ended in an upgrade.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub followed_by: Option<Link>,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub grpc: Option<Grpc>,
     /// When the parts of the response's content came: microseconds since the start, and bytes.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub pace: Vec<(u64, u64)>,
+}
+
+/// Another record.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Link {
+    /// Its id.
+    pub id: String,
+    /// Where it can be had.
+    pub href: String,
+}
+
+/// What an upgrade agreed on, and what came of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "named as the fields of `record::Upgrade`")]
+pub struct Upgrade {
+    pub host: String,
+    pub target: String,
+    pub deflate: Option<Deflate>,
+    pub client: Tally,
+    pub server: Tally,
+    pub close: Option<Close>,
+}
+
+/// How messages are compressed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "named as the fields of `record::Deflate`")]
+pub struct Deflate {
+    pub client: Window,
+    pub server: Window,
+}
+
+/// How one side compresses.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Window {
+    /// The base-2 logarithm of the window's size.
+    pub bits: u8,
+    /// Whether a message may refer to those before it.
+    pub context: bool,
+}
+
+/// What came from one side.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tally {
+    /// Text and binary messages that came whole.
+    pub messages: u64,
+    /// Why bytes were kept as they came.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub unframed: Option<String>,
+}
+
+/// The first Close frame.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Close {
+    /// `client` or `server`: who sent it.
+    pub from: String,
+    /// The status code.
+    pub code: Option<u16>,
+    /// The reason.
+    pub reason: String,
 }
 
 /// A gRPC call.
@@ -224,6 +286,12 @@ pub struct Stream {
     pub truncated: bool,
     /// Where the segments can be had.
     pub href: String,
+    /// The exchange that it began with.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub began_with: Option<Link>,
+    /// What was agreed on there, and what came of it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub upgrade: Option<Upgrade>,
 }
 
 /// `GET /api/records/{id}/segments`.
@@ -237,13 +305,28 @@ pub struct Segments {
     pub next: Option<u32>,
 }
 
-/// Bytes that passed together.
+/// Bytes that passed together; in a WebSocket stream a message, or as much of one as the page has.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Segment {
     /// `client` or `server`: who sent them.
     pub from: String,
-    /// Microseconds since the stream's start.
+    /// Microseconds since the stream's start, when the last of it passed.
     pub offset_us: u64,
+    /// The kind of the message: `text`, `binary`, `close`, `ping`, `pong`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub opcode: Option<String>,
+    /// `first`, `middle` or `last`, where it is not the whole message.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub part: Option<String>,
+    /// Whether it was compressed on the wire.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub compressed: bool,
+    /// Bytes of the same sender before it that were not kept.
+    #[serde(skip_serializing_if = "is_zero", default)]
+    pub missing: u64,
+    /// Why it is not shown inflated.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub note: Option<String>,
     /// The bytes, where they are UTF-8.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub text: Option<String>,
@@ -394,6 +477,7 @@ impl From<&record::Exchange> for Record {
                 .iter()
                 .map(ToString::to_string)
                 .collect(),
+            followed_by: exchange.stream.map(Into::into),
             grpc: exchange.flow.grpc.as_deref().map(Into::into),
             pace: exchange
                 .flow
@@ -454,8 +538,11 @@ impl From<&record::Stream> for Record {
                 batches: stream.batches,
                 truncated: stream.truncated,
                 href: format!("/api/records/{id}/segments"),
+                began_with: stream.exchange.map(Into::into),
+                upgrade: stream.upgrade.as_deref().map(Into::into),
             }),
             redactions: Vec::new(),
+            followed_by: None,
             grpc: None,
             pace: Vec::new(),
             id,
@@ -512,19 +599,57 @@ impl From<&record::Outcome> for Outcome {
     }
 }
 
-impl From<&record::Segment> for Segment {
-    fn from(segment: &record::Segment) -> Self {
-        let (text, base64) = text_or_base64(&segment.bytes);
+impl From<record::RecordId> for Link {
+    fn from(id: record::RecordId) -> Self {
         Self {
-            from: match segment.direction {
-                record::Direction::Client => "client".to_owned(),
-                record::Direction::Server => "server".to_owned(),
-            },
-            offset_us: segment.offset_us,
-            text,
-            base64,
+            id: id.to_string(),
+            href: format!("/api/records/{id}"),
         }
     }
+}
+
+impl From<&record::Upgrade> for Upgrade {
+    fn from(upgrade: &record::Upgrade) -> Self {
+        let window = |window: record::Window| Window {
+            bits: window.bits,
+            context: window.context == record::Context::Kept,
+        };
+        let tally = |tally: &record::Tally| Tally {
+            messages: tally.messages,
+            unframed: tally.unframed.as_deref().map(str::to_owned),
+        };
+        Self {
+            host: upgrade.host.to_string(),
+            target: upgrade.target.to_string(),
+            deflate: upgrade.deflate.map(|deflate| Deflate {
+                client: window(deflate.client),
+                server: window(deflate.server),
+            }),
+            client: tally(&upgrade.client),
+            server: tally(&upgrade.server),
+            close: upgrade.close.as_ref().map(|close| Close {
+                from: sender(close.from).to_owned(),
+                code: close.code,
+                reason: close.reason.to_string(),
+            }),
+        }
+    }
+}
+
+/// How a direction is called.
+pub(super) const fn sender(direction: record::Direction) -> &'static str {
+    match direction {
+        record::Direction::Client => "client",
+        record::Direction::Server => "server",
+    }
+}
+
+#[allow(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde hands out references"
+)]
+const fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 fn fields(headers: &record::Headers) -> Fields {
@@ -550,7 +675,7 @@ fn header_text(bytes: &[u8]) -> Cow<'_, str> {
     }
 }
 
-fn text_or_base64(bytes: &[u8]) -> (Option<String>, Option<String>) {
+pub(super) fn text_or_base64(bytes: &[u8]) -> (Option<String>, Option<String>) {
     match std::str::from_utf8(bytes) {
         Ok(text) => (Some(text.to_owned()), None),
         Err(_) => (None, Some(STANDARD.encode(bytes))),

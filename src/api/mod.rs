@@ -12,6 +12,7 @@ mod stall;
 mod router;
 mod guard;
 mod params;
+mod messages;
 mod records;
 mod bodies;
 mod status;

@@ -6,6 +6,7 @@ use axum::http::StatusCode;
 
 use super::dto;
 use super::error::Error;
+use super::messages::{MAX_BEFORE, Reader};
 use super::params::{self, Params};
 use super::router::Shared;
 use crate::record::{Record, RecordId};
@@ -74,19 +75,35 @@ pub(super) async fn segments(
         });
     };
     let end = stream.batches.min(first.saturating_add(limit));
-    let mut page = dto::Segments {
-        segments: Vec::new(),
-        missing: Vec::new(),
-        next: (end < stream.batches).then_some(end),
+    let mut reader = Reader::new(&stream);
+    let mut missing = Vec::new();
+    let store = shared.store()?;
+    let start = match reader.looks_back() && first <= MAX_BEFORE {
+        true => 0,
+        false => first,
     };
-    for index in first..end {
-        match shared.store()?.segments(id, index).await? {
-            Some(batch) => page
-                .segments
-                .extend(batch.segments.iter().map(dto::Segment::from)),
-            None => page.missing.push(index),
+    if start > 0 {
+        reader.skip();
+    }
+    for index in start..end {
+        if index == first {
+            reader.forget();
+        }
+        match store.segments(id, index).await? {
+            Some(batch) => reader.read(&batch),
+            None => {
+                reader.skip();
+                if index >= first {
+                    missing.push(index);
+                }
+            }
         }
     }
+    let page = dto::Segments {
+        segments: reader.finish(),
+        missing,
+        next: (end < stream.batches).then_some(end),
+    };
     Ok(Json(page))
 }
 

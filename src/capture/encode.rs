@@ -19,7 +19,9 @@ use crate::record::{
 };
 
 /// What one segment takes in a batch beside its bytes.
-const SEGMENT_OVERHEAD: usize = 48;
+const SEGMENT_OVERHEAD: usize = 64;
+/// What its frame takes.
+const FRAME_OVERHEAD: usize = 40;
 
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limits {
@@ -302,7 +304,8 @@ impl Encoder {
     }
 
     fn segment(&mut self, part: StreamPart) {
-        let size = part.bytes.len() + SEGMENT_OVERHEAD;
+        let frame = part.frame.map_or(0, |_| FRAME_OVERHEAD);
+        let size = part.bytes.len() + SEGMENT_OVERHEAD + frame;
         let same = |open: &OpenBatch| Arc::ptr_eq(&open.stream, &part.stream);
         let mut at = self.open.iter().position(same);
         if let Some(full) = at.filter(|at| self.open[*at].bytes + size > self.limits.chunk) {
@@ -324,6 +327,8 @@ impl Encoder {
             direction: part.direction,
             offset_us: part.offset_us,
             bytes: part.bytes,
+            frame: part.frame,
+            missing: part.missing,
         });
     }
 
@@ -352,7 +357,7 @@ impl Encoder {
             id: shared.id,
             origin: self.origin(seq),
             service: Arc::clone(&connection.service),
-            protocol: connection.protocol,
+            protocol: shared.protocol,
             connection: connection.id,
             client: Arc::clone(&connection.client),
             upstream: end.upstream.clone(),
@@ -369,6 +374,8 @@ impl Encoder {
             batches: shared.batches.load(Relaxed),
             truncated: shared.truncated.load(Relaxed),
             outcome: end.outcome.clone(),
+            exchange: shared.exchange,
+            upgrade: end.upgrade.clone(),
         };
         let subject = Subject::Traffic {
             service: Arc::clone(&stream.service),

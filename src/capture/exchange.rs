@@ -18,6 +18,8 @@ use super::messages::Framer;
 use super::pace::Pace;
 use super::queue::{Chunk, Message};
 use super::settings::RequestParts;
+use super::stream::StreamTee;
+use super::upgrade::Handshake;
 use super::{Connection, Inner, MESSAGE_OVERHEAD, Settings, redact};
 use crate::record::{Beat, Grpc, Messages, Outcome, Protocol, RecordId, Side, Target};
 
@@ -42,6 +44,8 @@ pub(super) struct Shared {
     pub(super) typed: bool,
     pub(super) request: OnceLock<RequestHalf>,
     pub(super) response: OnceLock<ResponseHalf>,
+    /// The stream that follows.
+    pub(super) stream: OnceLock<RecordId>,
     open: AtomicU8,
     discarded: AtomicBool,
     /// Interim responses; written while there is no response, and read when all has ended.
@@ -205,6 +209,7 @@ impl Tee {
             head: flat,
             request: OnceLock::new(),
             response: OnceLock::new(),
+            stream: OnceLock::new(),
             open: AtomicU8::new(1),
             discarded: AtomicBool::new(false),
             interim: Mutex::new(Vec::new()),
@@ -418,6 +423,19 @@ impl ResponseTee {
     /// Trailer fields passed.
     pub fn trailers(&mut self, trailers: &HeaderMap) {
         self.trailers = Some(FlatHead::copy(&[], trailers));
+    }
+
+    /// The copy of the stream that begins with this response; `None` where there is no room. `headers` are the
+    /// response's in the form of HTTP/1.1, and `Upgrade` among them tells what is spoken.
+    #[must_use]
+    pub fn stream(&self, headers: &HeaderMap) -> Option<StreamTee> {
+        let shared = self.shared.as_ref()?;
+        let mut request = shared.head.headers();
+        redact::headers(&shared.settings, &mut request, &mut Vec::new());
+        let handshake = Handshake::new(shared.id, shared.head.text(), &request, headers);
+        let stream = StreamTee::after(&shared.inner, &shared.connection, handshake)?;
+        let _ = shared.stream.set(stream.id()?);
+        Some(stream)
     }
 
     /// The response has ended in this way; its content is whole where that is [`Outcome::Ok`].

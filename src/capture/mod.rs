@@ -16,6 +16,8 @@ mod queue;
 mod messages;
 mod pace;
 mod exchange;
+mod frames;
+mod upgrade;
 mod stream;
 mod model;
 mod encode;
@@ -360,5 +362,8 @@ impl Inner {
     }
 }
 
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 #[cfg(test)]
 mod tests;

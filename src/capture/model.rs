@@ -52,6 +52,7 @@ pub(super) fn exchange(shared: &Shared, origin: Origin, names: &mut Names) -> Ex
         },
         request,
         response,
+        stream: shared.stream.get().copied(),
         outcome: half.map_or(Outcome::ClientClosed, |half| half.outcome.clone()),
         redactions,
     }

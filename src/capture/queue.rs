@@ -12,7 +12,7 @@ use crossbeam_queue::SegQueue;
 
 use super::exchange::Shared;
 use super::stream::SharedStream;
-use crate::record::{Direction, RecordId, Side};
+use crate::record::{Direction, Frame, RecordId, Side};
 
 /// What the encoder works on.
 #[derive(Debug)]
@@ -44,6 +44,9 @@ pub(super) struct StreamPart {
     pub(super) direction: Direction,
     pub(super) offset_us: u64,
     pub(super) bytes: Bytes,
+    pub(super) frame: Option<Frame>,
+    /// Bytes of this direction before it that were not kept.
+    pub(super) missing: u64,
     pub(super) room: usize,
 }
 

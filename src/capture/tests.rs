@@ -519,7 +519,7 @@ fn streams(outlet: &Memory) -> (Vec<SegmentBatch>, Vec<Stream>) {
 async fn a_stream_keeps_order_direction_and_close() {
     let outlet = Memory::default();
     let capture = start(config(), &outlet);
-    let tee = capture.begin_stream(&connection()).unwrap();
+    let mut tee = capture.begin_stream(&connection()).unwrap();
     let large = Bytes::from(vec![9; 150_000]);
     tee.segment(Direction::Client, &Bytes::from_static(b"ask"));
     tee.segment(Direction::Server, &large);
@@ -560,7 +560,7 @@ async fn a_stream_over_its_limit_is_cut_and_says_so() {
     let mut config = config();
     config.max_stream_bytes = 1000;
     let capture = start(config, &outlet);
-    let tee = capture.begin_stream(&connection()).unwrap();
+    let mut tee = capture.begin_stream(&connection()).unwrap();
     for _ in 0..3 {
         tee.segment(Direction::Server, &Bytes::from(vec![1; 600]));
     }

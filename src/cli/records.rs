@@ -58,9 +58,13 @@ fn row(record: &Value) -> Vec<String> {
 }
 
 pub(super) async fn show(args: &Show) -> anyhow::Result<ExitCode> {
-    let record = Client::new(&args.api)?
-        .get(&format!("/api/records/{}", args.id), &[])
-        .await?;
+    let client = Client::new(&args.api)?;
+    let path = format!("/api/records/{}", args.id);
+    let mut record = client.get(&path, &[]).await?;
+    if record["stream"].is_object() {
+        // The first page: `next` in it says that there is more.
+        record["stream"]["shown"] = client.get(&format!("{path}/segments"), &[]).await?;
+    }
     say_json(&record)?;
     Ok(ExitCode::SUCCESS)
 }

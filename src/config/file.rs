@@ -67,6 +67,7 @@ forms! {
         proxy_protocol: bool, upstream_ca: PathBuf, upstream_cert: PathBuf, upstream_key: PathBuf,
         insecure_skip_verify: bool, max_connections: u32, max_upstream_connections: u32,
         connect_timeout: Span, response_timeout: Span, body_timeout: Span, write_timeout: Span,
+        tunnel_idle_timeout: Span,
         forwarded: Forwarded, routes: Vec<RouteForm>,
     }
     /// One of `http.routes`.

@@ -204,6 +204,7 @@ pub struct HttpSettings {
     pub response_timeout: Duration,
     pub body_timeout: Duration,
     pub write_timeout: Duration,
+    pub tunnel_idle_timeout: Duration,
     pub forwarded: Forwarded,
     pub routes: Vec<RouteSettings>,
 }

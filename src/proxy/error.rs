@@ -136,6 +136,14 @@ pub enum Error {
         #[source]
         source: hyper::Error,
     },
+    /// The upstream did not do what a WebSocket handshake asks for.
+    #[error("shake hands with {upstream} for WebSocket: {what}")]
+    WebSocket {
+        /// The upstream.
+        upstream: Arc<str>,
+        /// What it did.
+        what: &'static str,
+    },
     /// The upstream does not speak HTTP.
     #[error("{upstream} sent what is not HTTP")]
     Protocol {
@@ -171,6 +179,7 @@ impl Error {
             | Self::Handshake { .. }
             | Self::Timeout { .. }
             | Self::Reset { .. }
+            | Self::WebSocket { .. }
             | Self::Protocol { .. } => Side::Upstream,
             _ => Side::Proxy,
         }
@@ -184,7 +193,7 @@ impl Error {
             Self::Handshake { .. } => Some(UpstreamFailure::Tls),
             Self::Timeout { .. } => Some(UpstreamFailure::Timeout),
             Self::Reset { .. } => Some(UpstreamFailure::Reset),
-            Self::Protocol { .. } => Some(UpstreamFailure::Protocol),
+            Self::Protocol { .. } | Self::WebSocket { .. } => Some(UpstreamFailure::Protocol),
             _ => None,
         }
     }
@@ -198,6 +207,7 @@ impl Error {
             | Self::Busy { upstream, .. }
             | Self::Timeout { upstream, .. }
             | Self::Reset { upstream, .. }
+            | Self::WebSocket { upstream, .. }
             | Self::Protocol { upstream, .. } => Some(upstream),
             _ => None,
         }
@@ -215,6 +225,7 @@ impl Error {
             Self::Connect { .. }
             | Self::Handshake { .. }
             | Self::Reset { .. }
+            | Self::WebSocket { .. }
             | Self::Protocol { .. } => StatusCode::BAD_GATEWAY,
             _ => StatusCode::INTERNAL_SERVER_ERROR,
         }
@@ -235,6 +246,7 @@ impl Error {
             | Self::Handshake { .. }
             | Self::Busy { .. }
             | Self::Reset { .. }
+            | Self::WebSocket { .. }
             | Self::Protocol { .. } => 14,
             // INTERNAL, as gRPC's own mapping has it for 400
             _ => 13,

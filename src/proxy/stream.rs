@@ -27,6 +27,21 @@ impl Stream {
     }
 }
 
+/// What a stream's bytes are carried between.
+pub(super) trait Socket: AsyncRead + AsyncWrite + Unpin {
+    /// The bare socket, where there is nothing between it and the bytes.
+    fn plain(&mut self) -> Option<&mut TcpStream>;
+}
+
+impl Socket for Stream {
+    fn plain(&mut self) -> Option<&mut TcpStream> {
+        match self {
+            Self::Plain(socket) => Some(socket),
+            Self::Tls(_) => None,
+        }
+    }
+}
+
 macro_rules! either {
     ($self:expr, $inner:ident => $call:expr) => {
         match $self.get_mut() {

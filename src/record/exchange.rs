@@ -112,6 +112,8 @@ pub struct Exchange {
     pub response: Option<Response>,
     /// How its content flowed.
     pub flow: Flow,
+    /// The stream that followed, where the exchange ended in an upgrade and the stream was copied.
+    pub stream: Option<RecordId>,
     /// How it ended.
     pub outcome: Outcome,
     /// What was masked, e.g. `header:authorization`, `json:/user/password`.

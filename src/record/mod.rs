@@ -9,6 +9,8 @@ mod body;
 mod exchange;
 mod flow;
 mod stream;
+mod web_socket;
+mod inflate;
 mod item;
 mod coverage;
 mod fingerprint;
@@ -27,8 +29,12 @@ pub use fingerprint::{BodyMatch, Fingerprint, FingerprintRules, RequestView};
 pub use flow::{Beat, Flow, Grpc, Message, Messages};
 pub use headers::Headers;
 pub use id::{ConnectionId, Epoch, IdSource, InvalidNode, NodeId, Origin, RecordId, Sequence};
+pub use inflate::{Inflater, NotInflated};
 pub use item::{Gap, GapReason, Item};
 pub use seal::{InvalidKey, Key, Keyring, SealError};
 pub use sealed::{Clear, Outside, Sealed};
 pub use stream::{Direction, Segment, SegmentBatch, Stream};
 pub use subject::Subject;
+pub use web_socket::{
+    Close, Context, Deflate, Frame, Opcode, Part, Tally, Upgrade, Window, accept_key,
+};

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{ConnectionId, Origin, Outcome, Protocol, RecordId, Timing, TlsFacts};
+use super::{ConnectionId, Frame, Origin, Outcome, Protocol, RecordId, Timing, TlsFacts, Upgrade};
 
 /// The summary of a stream, published when it has ended.
 #[derive(Debug, Clone, PartialEq)]
@@ -15,7 +15,7 @@ pub struct Stream {
     pub origin: Origin,
     /// The service in front of which the proxy stands.
     pub service: Arc<str>,
-    /// [`Protocol::Tcp`] or [`Protocol::WebSocket`].
+    /// [`Protocol::WebSocket`], or [`Protocol::Tcp`] for everything else, also behind an upgrade.
     pub protocol: Protocol,
     /// The client connection.
     pub connection: ConnectionId,
@@ -37,6 +37,10 @@ pub struct Stream {
     pub truncated: bool,
     /// How it ended.
     pub outcome: Outcome,
+    /// The exchange that asked for the upgrade which the stream began with; `None` for a connection of its own.
+    pub exchange: Option<RecordId>,
+    /// What was agreed on there, and what came of it.
+    pub upgrade: Option<Box<Upgrade>>,
 }
 
 /// Who sent the bytes.
@@ -48,15 +52,20 @@ pub enum Direction {
     Server,
 }
 
-/// Bytes that passed together in one direction.
+/// Bytes that passed together in one direction; of a WebSocket stream a message, or a piece of one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Segment {
     /// Who sent them.
     pub direction: Direction,
     /// Microseconds since the stream's start.
     pub offset_us: u64,
-    /// What was sent; empty where the sender closed its side.
+    /// What was sent. Without a frame it is empty where the sender closed its side.
     pub bytes: Bytes,
+    /// Which piece of which message the bytes are; `None` for bytes that are none: plain TCP, and what of an
+    /// upgraded stream is no WebSocket.
+    pub frame: Option<Frame>,
+    /// How many bytes of the same direction passed since its segment before and were not kept.
+    pub missing: u64,
 }
 
 /// Consecutive segments of one stream.

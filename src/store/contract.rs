@@ -140,6 +140,7 @@ impl Source {
             }),
             outcome: Outcome::Ok,
             flow: crate::record::Flow::default(),
+            stream: None,
             redactions: Vec::new(),
         }
     }
@@ -163,6 +164,8 @@ impl Source {
             batches: 2,
             truncated: false,
             outcome: Outcome::ClientClosed,
+            exchange: None,
+            upgrade: None,
         }
     }
 
@@ -182,6 +185,8 @@ impl Source {
             direction: Direction::Server,
             offset_us: u64::from(index),
             bytes: Bytes::from(format!("segment {index}")),
+            frame: None,
+            missing: 0,
         };
         SegmentBatch {
             record,

@@ -221,9 +221,9 @@ pub struct Summary {
     pub protocol: Arc<str>,
     /// The method; empty for a stream.
     pub method: Arc<str>,
-    /// The `Host`; empty for a stream.
+    /// The `Host`; empty for a stream that is a connection of its own.
     pub host: Arc<str>,
-    /// The target; the upstream of a stream.
+    /// The target, of an upgraded stream that of its handshake; the upstream of another stream.
     pub target: Arc<str>,
     /// The response's status.
     pub status: Option<u16>,
@@ -266,22 +266,28 @@ impl From<&Record> for Summary {
                 response_bytes: exchange.response.as_ref().map_or(0, |r| r.body.bytes),
                 sealed: None,
             },
-            Record::Stream(stream) => Self {
-                id: stream.id,
-                origin: stream.origin.clone(),
-                service: shortened(&stream.service),
-                protocol: stream.protocol.as_str().into(),
-                method: "".into(),
-                host: "".into(),
-                target: shortened(stream.upstream.as_deref().unwrap_or_default()),
-                status: None,
-                outcome: stream.outcome.as_str().into(),
-                started_us: stream.timing.started_us,
-                duration_us: stream.timing.end_us,
-                request_bytes: stream.client_bytes,
-                response_bytes: stream.server_bytes,
-                sealed: None,
-            },
+            Record::Stream(stream) => {
+                let upgrade = stream.upgrade.as_deref();
+                Self {
+                    id: stream.id,
+                    origin: stream.origin.clone(),
+                    service: shortened(&stream.service),
+                    protocol: stream.protocol.as_str().into(),
+                    method: "".into(),
+                    host: upgrade.map_or_else(|| "".into(), |upgrade| shortened(&upgrade.host)),
+                    target: shortened(match upgrade {
+                        Some(upgrade) => &upgrade.target,
+                        None => stream.upstream.as_deref().unwrap_or_default(),
+                    }),
+                    status: None,
+                    outcome: stream.outcome.as_str().into(),
+                    started_us: stream.timing.started_us,
+                    duration_us: stream.timing.end_us,
+                    request_bytes: stream.client_bytes,
+                    response_bytes: stream.server_bytes,
+                    sealed: None,
+                }
+            }
         }
     }
 }

@@ -50,6 +50,7 @@ pub(super) fn exchange(node: &str, epoch: u64, seq: u64) -> Item {
         }),
         outcome: Outcome::Ok,
         flow: crate::record::Flow::default(),
+        stream: None,
         redactions: Vec::new(),
     })))
 }

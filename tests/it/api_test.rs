@@ -396,6 +396,7 @@ fn exchange(seq: u64, target: &str, status: u16) -> Exchange {
         }),
         outcome: Outcome::Ok,
         flow: qproxy::record::Flow::default(),
+        stream: None,
         redactions: Vec::new(),
     }
 }
@@ -677,12 +678,16 @@ async fn a_stream_is_shown_with_its_segments_in_pages() {
         batches: 3,
         truncated: false,
         outcome: Outcome::Ok,
+        exchange: None,
+        upgrade: None,
     };
     let batch = |index, direction, bytes: &'static [u8]| {
         let segment = Segment {
             direction,
             offset_us: 5,
             bytes: Bytes::from_static(bytes),
+            frame: None,
+            missing: 0,
         };
         (
             index,

@@ -24,6 +24,7 @@ mod routes;
 mod slow;
 mod tcp;
 mod tls;
+mod websocket;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -274,6 +274,7 @@ fn exchange(epoch: Epoch, seq: u64, body: usize, ids: &IdSource) -> Item {
         }),
         outcome: Outcome::Ok,
         flow: qproxy::record::Flow::default(),
+        stream: None,
         redactions: Vec::new(),
     })))
 }

@@ -83,6 +83,7 @@ impl Resolver {
             response_timeout: span(form.response_timeout, 60),
             body_timeout: span(form.body_timeout, 300),
             write_timeout: span(form.write_timeout, 60),
+            tunnel_idle_timeout: span(form.tunnel_idle_timeout, 3600),
         })
     }
 

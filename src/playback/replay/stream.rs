@@ -17,7 +17,7 @@ use crate::playback::link::{Duplex, SendError};
 use crate::playback::pace::Speed;
 use crate::playback::script::{Piece, Script, Step, Unfit, dump};
 use crate::playback::wire::Wire;
-use crate::record::{Direction, Protocol, Stream};
+use crate::record::{Direction, Stream};
 
 /// How long a target whose answer differs has to be silent before its answer counts as over.
 const SILENCE: Duration = Duration::from_millis(200);
@@ -48,11 +48,6 @@ impl Context {
         stream: &Stream,
         result: &mut ReplayResult,
     ) -> Result<(), Setback> {
-        if stream.protocol != Protocol::Tcp {
-            return Err(Setback::Skipped(
-                "it belongs to an upgraded exchange".to_owned(),
-            ));
-        }
         if self.sending.streams == Streams::Skipped {
             let why =
                 "it is a TCP stream: ask for its service, for protocol tcp, or for a tcp:// target";

@@ -33,6 +33,8 @@ pub(super) enum Unfit {
     Truncated,
     #[error("no connection to the service was made then")]
     NoService,
+    #[error("it is what followed the upgrade of an HTTP exchange, which is not played back yet")]
+    Upgraded,
     #[error("batch {index} of its segments has not arrived, or is gone")]
     Missing { index: u32 },
     #[error("its segments are not the bytes that its record tells of")]
@@ -146,6 +148,9 @@ impl Turns {
         joined: Direction,
         ignore: Arc<Ignore>,
     ) -> Result<Self, Unfit> {
+        if stream.exchange.is_some() {
+            return Err(Unfit::Upgraded);
+        }
         if stream.truncated {
             return Err(Unfit::Truncated);
         }
@@ -186,6 +191,9 @@ impl Turns {
                 return Ok(Next::Step(Step::End));
             };
             let (from, at_us) = (first.direction, first.offset_us);
+            if first.missing > 0 {
+                return Err(Unfit::Truncated);
+            }
             if self.closed[side(from)] && !first.bytes.is_empty() {
                 return Err(Unfit::Inconsistent);
             }
@@ -215,6 +223,7 @@ impl Turns {
             match self.segment(count) {
                 Some(segment)
                     if segment.direction == from
+                        && (count == 0 || segment.missing == 0)
                         && !segment.bytes.is_empty()
                         && (count == 0 || bytes + segment.bytes.len() <= JOIN_BYTES) =>
                 {

@@ -26,6 +26,8 @@ pub(in crate::playback) fn batch(
                 direction,
                 offset_us,
                 bytes,
+                frame: None,
+                missing: 0,
             })
             .collect(),
     }
@@ -54,6 +56,8 @@ pub(in crate::playback) fn stream(id: u128, batches: &[SegmentBatch]) -> Stream 
         batches: u32::try_from(batches.len()).unwrap(),
         truncated: false,
         outcome: Outcome::Ok,
+        exchange: None,
+        upgrade: None,
     }
 }
 
@@ -240,8 +244,20 @@ fn a_stream_of_which_something_is_missing_is_refused_with_the_reason() {
     };
     assert!(change(|s| s.truncated = true).contains("only a part"));
     assert!(change(|s| s.upstream = None).contains("no connection"));
+    assert!(change(|s| s.exchange = Some(s.id)).contains("upgrade"));
     assert!(change(|s| s.client_bytes = 3).contains("not the bytes"));
     assert!(change(|s| s.server_bytes = 1).contains("not the bytes"));
+}
+
+#[test]
+fn bytes_that_were_not_kept_in_between_are_noticed() {
+    let mut batches = [batch(
+        0,
+        text(&[(Client, 0, "ab"), (Client, 1, "cd"), (Server, 2, "x")]),
+    )];
+    batches[0].segments[1].missing = 7;
+    let refused = steps(&batches, Client, Ignore::default());
+    assert!(matches!(refused, Err(Unfit::Truncated)), "{refused:?}");
 }
 
 #[test]

@@ -57,6 +57,8 @@ pub struct Config {
     pub stream_window: u32,
     /// The same for all streams of a connection together, in bytes.
     pub connection_window: u32,
+    /// How long a tunnel, which is what an upgrade makes of a connection, may be silent in both directions.
+    pub tunnel_idle_timeout: Duration,
     /// How long an HTTP/2 connection may be silent before it is asked with a ping whether it still lives.
     pub ping_after: Duration,
     /// How long the answer to such a ping may take.
@@ -116,6 +118,7 @@ impl Config {
             response_timeout: Duration::from_secs(60),
             body_timeout: Duration::from_secs(300),
             write_timeout: Duration::from_secs(60),
+            tunnel_idle_timeout: Duration::from_secs(3600),
             max_client_streams: 128,
             max_upstream_streams: 100,
             stream_window: 1 << 20,
@@ -161,6 +164,7 @@ impl Config {
             ("response_timeout", self.response_timeout),
             ("body_timeout", self.body_timeout),
             ("write_timeout", self.write_timeout),
+            ("tunnel_idle_timeout", self.tunnel_idle_timeout),
             ("ping_after", self.ping_after),
             ("ping_timeout", self.ping_timeout),
         ] {

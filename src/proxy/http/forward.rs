@@ -40,6 +40,7 @@ pub(super) struct Forwarder {
     forwarded: Forwarded,
     scheme: &'static str,
     pub(super) response_timeout: Duration,
+    pub(super) tunnel_idle_timeout: Duration,
     body_timeout: Duration,
     started: Instant,
     /// In which second after the start the last warning was written.
@@ -97,6 +98,7 @@ impl Forwarder {
                 "http"
             },
             response_timeout: config.response_timeout,
+            tunnel_idle_timeout: config.tunnel_idle_timeout,
             body_timeout: config.body_timeout,
             started: Instant::now(),
             warned: AtomicU64::new(0),
@@ -141,7 +143,7 @@ impl Forwarder {
             Ok(kind) => kind,
             Err(error) => return self.refuse(&error, asker, tee, meter),
         };
-        if kind == Use::Upgrade && upstreams.upgrades() {
+        if kind == Use::Upgrade && (head::is_web_socket(&parts.headers) || upstreams.upgrades()) {
             let request = Request::from_parts(parts, body);
             return upgrade::forward(self, upstreams, request, tee, meter, client).await;
         }
@@ -452,7 +454,7 @@ pub(super) fn no_answer(progress: &Progress, upstream: &Arc<str>) -> Error {
 }
 
 /// What is needed to send a request without content again; its header case is not.
-fn copy(parts: &Parts) -> Parts {
+pub(super) fn copy(parts: &Parts) -> Parts {
     let mut copy = Request::new(()).into_parts().0;
     copy.method = parts.method.clone();
     copy.uri = parts.uri.clone();

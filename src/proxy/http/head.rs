@@ -6,20 +6,25 @@
 use std::net::IpAddr;
 
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, FORWARDED, HOST, HeaderName, TE, TRANSFER_ENCODING,
-    UPGRADE,
+    CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, FORWARDED, HOST, HeaderName, SEC_WEBSOCKET_ACCEPT,
+    SEC_WEBSOCKET_KEY, TE, TRANSFER_ENCODING, UPGRADE,
 };
 use http::uri::{Authority, PathAndQuery, Uri};
-use http::{HeaderMap, HeaderValue, Method, Version};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
+use hyper::ext::Protocol;
 
 use super::super::Error;
 use super::{Forwarded, Host};
+use crate::record::accept_key;
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+
+/// The name of WebSocket in `Upgrade` and in `:protocol`.
+const WEB_SOCKET: &str = "websocket";
 
 /// Whether the connection is to become something else after this request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,10 +45,16 @@ pub(super) struct Route<'a> {
     pub(super) scheme: &'static str,
 }
 
-/// Makes of a request that came over HTTP/2 one with a path for a target, a `Host`, and one `Cookie`.
+/// Makes of a request that came over HTTP/2 one with a path for a target, a `Host`, and one `Cookie`; of an
+/// extended CONNECT for WebSocket (RFC 8441 section 4) the upgrade that it is over HTTP/1.1, but for its key.
 pub(super) fn from_http2(head: &mut http::request::Parts) -> Result<(), Error> {
     if head.method == Method::CONNECT {
-        return Ok(());
+        let protocol = head.extensions.get::<Protocol>();
+        if !protocol.is_some_and(|name| name.as_str().eq_ignore_ascii_case(WEB_SOCKET)) {
+            return Ok(());
+        }
+        head.method = Method::GET;
+        upgrading(&mut head.headers);
     }
     if let Some(authority) = head.uri.authority() {
         let authority = authority.as_str();
@@ -61,6 +72,47 @@ pub(super) fn from_http2(head: &mut http::request::Parts) -> Result<(), Error> {
     let path = head.uri.path_and_query().cloned();
     head.uri = Uri::from(path.unwrap_or(PathAndQuery::from_static("/")));
     join_cookies(&mut head.headers)
+}
+
+/// Makes of a request for an upgrade to WebSocket, in the form of HTTP/1.1, an extended CONNECT.
+pub(super) fn to_extended_connect(
+    head: &mut http::request::Parts,
+    scheme: http::uri::Scheme,
+) -> Result<(), Error> {
+    head.headers.remove(SEC_WEBSOCKET_KEY);
+    head.headers.remove(UPGRADE);
+    head.method = Method::CONNECT;
+    head.extensions.insert(Protocol::from_static(WEB_SOCKET));
+    to_http2(head, scheme)
+}
+
+/// Makes of what accepts an extended CONNECT the 101 that it is over HTTP/1.1; `key` is the client's.
+pub(super) fn accepted(head: &mut http::response::Parts, key: Option<&HeaderValue>) {
+    head.status = StatusCode::SWITCHING_PROTOCOLS;
+    upgrading(&mut head.headers);
+    let accept = key.map(|key| accept_key(key.as_bytes()));
+    if let Some(accept) = accept.and_then(|accept| HeaderValue::try_from(accept).ok()) {
+        head.headers.insert(SEC_WEBSOCKET_ACCEPT, accept);
+    }
+}
+
+/// Makes of a 101 what accepts an extended CONNECT.
+pub(super) fn to_http2_client(head: &mut http::response::Parts) {
+    head.status = StatusCode::OK;
+    for name in [CONNECTION, UPGRADE, CONTENT_LENGTH] {
+        head.headers.remove(name);
+    }
+}
+
+/// Whether the upgrade that is asked for, or granted, is to WebSocket.
+pub(super) fn is_web_socket(headers: &HeaderMap) -> bool {
+    let mut offers = headers.get_all(UPGRADE).iter();
+    offers.any(|offer| lists(offer, WEB_SOCKET))
+}
+
+fn upgrading(headers: &mut HeaderMap) {
+    headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    headers.insert(UPGRADE, HeaderValue::from_static(WEB_SOCKET));
 }
 
 /// A request as HTTP/1.1 has it, as far as that can be done: for who answers and asks nobody.
@@ -140,7 +192,12 @@ pub(super) fn check(head: &http::request::Parts) -> Result<Use, Error> {
         && head.headers.contains_key(UPGRADE)
         && names(&head.headers, "upgrade")
         && !offers_h2c(&head.headers);
-    Ok(if upgrade { Use::Upgrade } else { Use::Exchange })
+    let connect = head.extensions.get::<Protocol>().is_some();
+    Ok(if upgrade || connect {
+        Use::Upgrade
+    } else {
+        Use::Exchange
+    })
 }
 
 /// Makes the upstream's request of the client's.

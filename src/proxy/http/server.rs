@@ -23,7 +23,7 @@ use super::super::stream::Stream;
 use super::body::Reply;
 use super::line::{Desk, Line};
 use super::stall::{self, Lift, StallGuard};
-use super::streams::{Patience, Streams};
+use super::streams::{Patience, Streams, Watch};
 use super::{Config, Handler, MAX_FIELDS, head};
 use crate::capture::Connection;
 use crate::record::{Protocol, TlsFacts};
@@ -181,16 +181,19 @@ impl Server {
             self.config.write_timeout,
             self.metrics.client_errors.clone(),
         );
-        let (server, each) = (Arc::clone(&self), streams.clone());
+        let server = Arc::clone(&self);
         let service = service_fn(move |request| {
-            let watch = each.next();
             let (server, peer) = (Arc::clone(&server), Arc::clone(&peer));
             async move {
                 let response = serve(server, peer, request).await?;
-                Ok::<_, Infallible>(response.map(|reply| watch.over(reply)))
+                Ok::<_, Infallible>(response.map(|reply| Watch::current().over(reply)))
             }
         });
-        let settings = http2_settings(&self.config, streams.clone());
+        let mut settings = http2_settings(&self.config, streams.clone());
+        if matches!(self.handler, Handler::Forward(_)) {
+            // WebSocket over HTTP/2 (RFC 8441).
+            settings.enable_connect_protocol();
+        }
         let mut connection = pin!(settings.serve_connection(TokioIo::new(stream), service));
         let mut patience = Patience::new(self.config.head_timeout);
         let ended = self.drain.watch(|step, cx| {

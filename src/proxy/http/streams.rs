@@ -14,7 +14,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::rt::Executor;
-use parking_lot::Mutex;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use super::super::drain::Drain;
@@ -32,8 +31,11 @@ struct Shared {
     stalled: Counter,
     open: AtomicUsize,
     begun: AtomicU64,
-    /// The stream whose request was just taken up: hyper asks for its task right after that.
-    next: Mutex<Option<Watch>>,
+}
+
+tokio::task_local! {
+    /// The watch of the stream whose task runs.
+    static WATCH: Watch;
 }
 
 /// Who is to act next on one stream's response.
@@ -62,22 +64,14 @@ impl Streams {
             stalled,
             open: AtomicUsize::new(0),
             begun: AtomicU64::new(0),
-            next: Mutex::new(None),
         }))
-    }
-
-    /// A request was taken up.
-    pub(super) fn next(&self) -> Watch {
-        let watch = Watch::default();
-        *self.0.next.lock() = Some(watch.clone());
-        watch
     }
 }
 
 impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Streams {
     fn execute(&self, stream: F) {
         let shared = Arc::clone(&self.0);
-        let watch = shared.next.lock().take().unwrap_or_default();
+        let watch = Watch::default();
         shared.open.fetch_add(1, Relaxed);
         shared.begun.fetch_add(1, Relaxed);
         let open = Open(Arc::clone(&shared));
@@ -85,7 +79,7 @@ impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Streams {
             let _open = open;
             tokio::select! {
                 biased;
-                () = stream => {}
+                () = WATCH.scope(watch.clone(), stream) => {}
                 // A stream's task that is dropped resets it.
                 () = watch.rests(shared.stall) => {
                     shared.stalled.inc();
@@ -105,6 +99,11 @@ impl Drop for Open {
 }
 
 impl Watch {
+    /// That of the stream in whose task this is called; what becomes of a tunnel is not for it to say.
+    pub(super) fn current() -> Self {
+        WATCH.try_with(Self::clone).unwrap_or_default()
+    }
+
     pub(super) fn over(self, reply: Reply) -> Watched {
         // The head is given; from here on it is the client that takes.
         self.0.given.store(u64::MAX, Relaxed);

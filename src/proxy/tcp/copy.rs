@@ -5,10 +5,9 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes, BytesMut};
-use tokio::io::AsyncWrite;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::io::poll_read_buf;
 
-use super::super::stream::Stream;
 use super::pump::{Broken, Doing, Watch, receiver};
 use crate::record::Direction;
 
@@ -51,8 +50,8 @@ impl Copy {
     pub(super) fn poll(
         &mut self,
         cx: &mut Context<'_>,
-        from: &mut Stream,
-        to: &mut Stream,
+        from: &mut (impl AsyncRead + Unpin),
+        to: &mut (impl AsyncWrite + Unpin),
         watch: &mut impl Watch,
     ) -> Poll<Result<(), Broken>> {
         let (whose, doing) = (receiver(self.direction), Doing::Writing);
@@ -101,7 +100,11 @@ impl Copy {
         }
     }
 
-    fn write(&mut self, cx: &mut Context<'_>, to: &mut Stream) -> Poll<io::Result<()>> {
+    fn write(
+        &mut self,
+        cx: &mut Context<'_>,
+        to: &mut (impl AsyncWrite + Unpin),
+    ) -> Poll<io::Result<()>> {
         while self.rest.has_remaining() {
             let written = ready!(Pin::new(&mut *to).poll_write(cx, &self.rest))?;
             if written == 0 {

@@ -2,7 +2,7 @@
 //!
 //! It knows no protocol. Each side's close is passed on as it comes, so half-closed connections work.
 
-mod pump;
+pub(super) mod pump;
 mod copy;
 mod splice;
 pub mod talk;
@@ -203,13 +203,13 @@ impl Server {
             protocol: Protocol::Tcp,
             tls,
         });
-        let tee = self.capture.begin_stream(&connection);
+        let mut tee = self.capture.begin_stream(&connection);
         let (outcome, name) = match self.connect().await {
             Ok((mut downstream, name, _in_use)) => {
                 let pumped = pump::run(
                     &mut stream,
                     &mut downstream,
-                    tee.as_ref(),
+                    tee.as_mut(),
                     self.config.idle_timeout,
                     &self.metrics,
                 );

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use tokio::time::{Instant, Sleep};
 
 use super::super::Metrics;
-use super::super::stream::Stream;
+use super::super::stream::Socket;
 use super::copy::Copy;
 use super::splice::{Splice, Unable};
 use crate::capture::StreamTee;
@@ -46,14 +46,14 @@ enum Lane {
 }
 
 /// Carries bytes both ways until both sides have closed, one breaks off, or nothing moves for `idle`.
-pub(super) async fn run(
-    client: &mut Stream,
-    server: &mut Stream,
-    tee: Option<&StreamTee>,
+pub(in super::super) async fn run(
+    client: &mut impl Socket,
+    server: &mut impl Socket,
+    tee: Option<&mut StreamTee>,
     idle: Duration,
     metrics: &Metrics,
 ) -> Outcome {
-    let bare = matches!((&*client, &*server), (Stream::Plain(_), Stream::Plain(_)));
+    let bare = client.plain().is_some() && server.plain().is_some();
     // Without a copy to make, and without TLS, the bytes need not come up from the kernel.
     let pipes = (tee.is_none() && bare).then(|| {
         let pair = (
@@ -123,8 +123,8 @@ impl Lane {
     fn poll(
         &mut self,
         cx: &mut Context<'_>,
-        from: &mut Stream,
-        to: &mut Stream,
+        from: &mut impl Socket,
+        to: &mut impl Socket,
         watch: &mut impl Watch,
     ) -> Poll<Result<(), Broken>> {
         loop {
@@ -140,7 +140,7 @@ impl Lane {
 }
 
 struct Watcher<'a> {
-    tee: Option<&'a StreamTee>,
+    tee: Option<&'a mut StreamTee>,
     metrics: &'a Metrics,
     moved: Instant,
 }
@@ -148,7 +148,7 @@ struct Watcher<'a> {
 impl Watch for Watcher<'_> {
     fn saw(&mut self, direction: Direction, bytes: &Bytes) {
         self.passed(direction, bytes.len());
-        if let Some(tee) = self.tee {
+        if let Some(tee) = &mut self.tee {
             tee.segment(direction, bytes);
         }
     }

@@ -12,7 +12,7 @@ use rustix::pipe::{PipeFlags, SpliceFlags, pipe_with, splice};
 use tokio::io::{AsyncWrite, Interest};
 use tokio::net::TcpStream;
 
-use super::super::stream::Stream;
+use super::super::stream::Socket;
 use super::pump::{Broken, Doing, Watch, receiver};
 use crate::record::Direction;
 
@@ -61,11 +61,11 @@ impl Splice {
     pub(super) fn poll(
         &mut self,
         cx: &mut Context<'_>,
-        from: &mut Stream,
-        to: &mut Stream,
+        from: &mut impl Socket,
+        to: &mut impl Socket,
         watch: &mut impl Watch,
     ) -> Result<Poll<Result<(), Broken>>, Unable> {
-        let (Stream::Plain(from), Stream::Plain(to)) = (from, to) else {
+        let (Some(from), Some(to)) = (from.plain(), to.plain()) else {
             return Err(Unable);
         };
         match self.carry(cx, from, to, watch) {

@@ -8,13 +8,14 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::record::{
-    Body, BodyChunk, ConnectionId, Digest, Direction, Epoch, Exchange, Gap, GapReason, Headers,
-    Item, NodeId, Origin, Outcome, Protocol, Record, RecordId, Request, Response, Segment,
-    SegmentBatch, Sequence, Side, Stream, Timing, TlsFacts, UpstreamFailure,
+    Body, BodyChunk, ConnectionId, Digest, Direction, Epoch, Exchange, Frame, Gap, GapReason,
+    Headers, Item, NodeId, Opcode, Origin, Outcome, Part, Protocol, Record, RecordId, Request,
+    Response, Segment, SegmentBatch, Sequence, Side, Stream, Timing, TlsFacts, UpstreamFailure,
 };
 
 use super::VERSION;
 use super::flow::{self, GrpcForm, PaceForm};
+use super::upgrade::{self, UpgradeForm};
 
 /// The key whose value cannot be.
 pub(super) type Illegal = &'static str;
@@ -145,6 +146,8 @@ pub(super) struct ExchangeForm<'a> {
     grpc: Option<Box<GrpcForm<'a>>>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pace: PaceForm,
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    stream: Option<Bin<'a>>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -169,6 +172,10 @@ pub(super) struct StreamForm<'a> {
     truncated: bool,
     #[serde(borrow)]
     outcome: OutcomeForm<'a>,
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    exchange: Option<Bin<'a>>,
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    upgrade: Option<Box<UpgradeForm<'a>>>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -191,6 +198,14 @@ struct SegmentForm<'a> {
     offset_us: u64,
     #[serde(borrow)]
     bytes: Bin<'a>,
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    opcode: Option<&'a str>,
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    part: Option<&'a str>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    compressed: bool,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    missing: u64,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -292,6 +307,7 @@ impl<'a> From<&'a Exchange> for ExchangeForm<'a> {
             redactions: exchange.redactions.iter().map(AsRef::as_ref).collect(),
             grpc: flow::grpc_form(&exchange.flow),
             pace: flow::pace_form(&exchange.flow),
+            stream: exchange.stream.as_ref().map(|id| Bin(id.as_bytes())),
         }
     }
 }
@@ -315,6 +331,8 @@ impl<'a> From<&'a Stream> for StreamForm<'a> {
             batches: stream.batches,
             truncated: stream.truncated,
             outcome: (&stream.outcome).into(),
+            exchange: stream.exchange.as_ref().map(|id| Bin(id.as_bytes())),
+            upgrade: stream.upgrade.as_deref().map(upgrade::upgrade_form),
         }
     }
 }
@@ -388,15 +406,32 @@ impl<'a> From<&'a Body> for BodyForm<'a> {
 
 impl<'a> From<&'a Segment> for SegmentForm<'a> {
     fn from(segment: &'a Segment) -> Self {
-        let from = match segment.direction {
-            Direction::Client => "c",
-            Direction::Server => "s",
-        };
+        let frame = segment.frame;
+        let part = frame.map(|frame| frame.part);
         Self {
-            from,
+            from: direction_name(segment.direction),
             offset_us: segment.offset_us,
             bytes: Bin(&segment.bytes),
+            opcode: frame.map(|frame| frame.opcode.as_str()),
+            part: part.filter(|part| *part != Part::Whole).map(Part::as_str),
+            compressed: frame.is_some_and(|frame| frame.compressed),
+            missing: segment.missing,
         }
+    }
+}
+
+#[allow(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde hands out references"
+)]
+const fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
+pub(super) const fn direction_name(direction: Direction) -> &'static str {
+    match direction {
+        Direction::Client => "c",
+        Direction::Server => "s",
     }
 }
 
@@ -458,6 +493,7 @@ pub(super) fn exchange(form: ExchangeForm<'_>, message: &Bytes) -> Result<Item, 
         },
         response: response.transpose()?,
         flow: flow::flow(form.grpc, form.pace),
+        stream: form.stream.map(record_id).transpose()?,
         outcome: outcome(&form.outcome)?,
         redactions: form.redactions.into_iter().map(Arc::from).collect(),
     }))))
@@ -479,6 +515,11 @@ pub(super) fn stream(form: StreamForm<'_>) -> Result<Item, Illegal> {
         batches: form.batches,
         truncated: form.truncated,
         outcome: outcome(&form.outcome)?,
+        exchange: form.exchange.map(record_id).transpose()?,
+        upgrade: form
+            .upgrade
+            .map(|form| upgrade::upgrade(*form))
+            .transpose()?,
     }))))
 }
 
@@ -499,16 +540,12 @@ pub(super) fn chunk(form: &ChunkForm<'_>, message: &Bytes) -> Result<Item, Illeg
 
 pub(super) fn segments(form: SegmentsForm<'_>, message: &Bytes) -> Result<Item, Illegal> {
     let segment = |segment: SegmentForm<'_>| -> Result<Segment, Illegal> {
-        let direction = match segment.from {
-            "c" => Direction::Client,
-            "s" => Direction::Server,
-            _ => return Err("segments.from"),
-        };
-        let bytes = message.slice_ref(segment.bytes.0);
         Ok(Segment {
-            direction,
+            direction: direction(segment.from).ok_or("segments.from")?,
             offset_us: segment.offset_us,
-            bytes,
+            bytes: message.slice_ref(segment.bytes.0),
+            frame: frame(&segment)?,
+            missing: segment.missing,
         })
     };
     Ok(Item::Segments(SegmentBatch {
@@ -521,6 +558,28 @@ pub(super) fn segments(form: SegmentsForm<'_>, message: &Bytes) -> Result<Item, 
             .map(segment)
             .collect::<Result<_, _>>()?,
     }))
+}
+
+fn frame(form: &SegmentForm<'_>) -> Result<Option<Frame>, Illegal> {
+    let Some(opcode) = form.opcode else {
+        return Ok(None);
+    };
+    Ok(Some(Frame {
+        opcode: Opcode::from_name(opcode).ok_or("segments.opcode")?,
+        part: match form.part {
+            None => Part::Whole,
+            Some(part) => Part::from_name(part).ok_or("segments.part")?,
+        },
+        compressed: form.compressed,
+    }))
+}
+
+pub(super) fn direction(name: &str) -> Option<Direction> {
+    match name {
+        "c" => Some(Direction::Client),
+        "s" => Some(Direction::Server),
+        _ => None,
+    }
 }
 
 pub(super) fn gap(form: &GapForm<'_>) -> Result<Item, Illegal> {

@@ -8,6 +8,7 @@
 mod extent;
 mod form;
 mod flow;
+mod upgrade;
 mod sealed;
 
 use std::sync::Arc;

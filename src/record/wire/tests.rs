@@ -3,10 +3,11 @@ use proptest::prelude::{any, prop, prop_assert, prop_assert_eq, proptest};
 
 use super::*;
 use crate::record::{
-    Beat, Body, BodyChunk, ConnectionId, Direction, Epoch, Exchange, Flow, Gap, GapReason, Grpc,
-    Headers, IdSource, Key, Keyring, Message, Messages, NodeId, Origin, Outcome, Protocol, Record,
-    Request, Response, Segment, SegmentBatch, Sequence, Side, Stream, Timing, TlsFacts,
-    UpstreamFailure,
+    Beat, Body, BodyChunk, Close, ConnectionId, Context, Deflate, Direction, Epoch, Exchange, Flow,
+    Frame, Gap, GapReason, Grpc, Headers, IdSource, Key, Keyring, Message, Messages, NodeId,
+    Opcode, Origin, Outcome, Part, Protocol, Record, RecordId, Request, Response, Segment,
+    SegmentBatch, Sequence, Side, Stream, Tally, Timing, TlsFacts, Upgrade, UpstreamFailure,
+    Window,
 };
 
 fn origin(seq: u64) -> Origin {
@@ -45,6 +46,45 @@ fn flow() -> Flow {
         })),
         pace: vec![Beat { at_us: 1, bytes: 2 }, Beat { at_us: 3, bytes: 4 }],
     }
+}
+
+fn upgrade() -> Upgrade {
+    let window = |bits, context| Window { bits, context };
+    Upgrade {
+        host: "shop".into(),
+        target: "/chat?room=1".into(),
+        deflate: Some(Deflate {
+            client: window(8, Context::Fresh),
+            server: window(15, Context::Kept),
+        }),
+        client: Tally {
+            messages: 9,
+            unframed: Some("a frame without a mask".into()),
+        },
+        server: Tally::default(),
+        close: Some(Close {
+            from: Direction::Server,
+            code: Some(1001),
+            reason: "going".into(),
+        }),
+    }
+}
+
+/// A piece of every kind.
+fn framed() -> Vec<Segment> {
+    let pieces = Opcode::ALL.into_iter().zip(Part::ALL.into_iter().cycle());
+    let segment = |(opcode, part): (Opcode, Part)| Segment {
+        direction: Direction::Client,
+        offset_us: 1,
+        bytes: Bytes::from_static(b"X-Raw"),
+        frame: Some(Frame {
+            opcode,
+            part,
+            compressed: opcode == Opcode::Binary,
+        }),
+        missing: u64::from(opcode == Opcode::Ping),
+    };
+    pieces.map(segment).collect()
 }
 
 fn items() -> Vec<Item> {
@@ -91,6 +131,7 @@ fn items() -> Vec<Item> {
             informational: vec![(103, headers())],
         }),
         flow: flow(),
+        stream: None,
         outcome: Outcome::UpstreamFailed(UpstreamFailure::Reset, "gone".into()),
         redactions: vec!["header:authorization".into()],
     };
@@ -109,12 +150,16 @@ fn items() -> Vec<Item> {
         batches: 1,
         truncated: false,
         outcome: Outcome::ClientError("garbage".into()),
+        exchange: None,
+        upgrade: None,
     };
     let bytes = Bytes::from(vec![5; 70_000]);
     let segment = Segment {
         direction: Direction::Server,
         offset_us: 8,
         bytes: bytes.clone(),
+        frame: None,
+        missing: 0,
     };
     vec![
         Item::Record(Record::Exchange(Box::new(exchange.clone()))),
@@ -122,9 +167,10 @@ fn items() -> Vec<Item> {
             response: None,
             flow: Flow::default(),
             tls: None,
+            stream: Some(RecordId::from_u128(7)),
             ..exchange
         }))),
-        Item::Record(Record::Stream(Box::new(stream))),
+        Item::Record(Record::Stream(Box::new(stream.clone()))),
         Item::Chunk(BodyChunk {
             record: id,
             origin: origin(3),
@@ -137,6 +183,18 @@ fn items() -> Vec<Item> {
             origin: origin(4),
             index: 0,
             segments: vec![segment],
+        }),
+        Item::Record(Record::Stream(Box::new(Stream {
+            protocol: Protocol::WebSocket,
+            exchange: Some(RecordId::from_u128(8)),
+            upgrade: Some(Box::new(upgrade())),
+            ..stream
+        }))),
+        Item::Segments(SegmentBatch {
+            record: id,
+            origin: origin(6),
+            index: 1,
+            segments: framed(),
         }),
         Item::Gap(Gap {
             origin: origin(5),
@@ -218,6 +276,32 @@ fn every_prefix_of_an_item_is_refused_with_its_place() {
             );
         }
     }
+}
+
+#[test]
+fn records_of_plain_streams_have_the_keys_they_always_had() {
+    let items = items();
+    let plain = message(&items[..1]);
+    let framed = message(&items[5..7]);
+    let has = |message: &Bytes, key: &str| {
+        let key = [&[0xa0 | u8::try_from(key.len()).unwrap()], key.as_bytes()].concat();
+        message.windows(key.len()).any(|window| window == key)
+    };
+    for key in [
+        "exchange",
+        "upgrade",
+        "opcode",
+        "part",
+        "compressed",
+        "missing",
+    ] {
+        assert!(has(&framed, key), "{key}");
+    }
+    for key in ["opcode", "part", "compressed", "missing", "upgrade"] {
+        assert!(!has(&message(&items[2..5]), key), "{key}");
+    }
+    // The kind of the first has the same text as a key of the stream.
+    assert!(has(&message(&items[1..2]), "stream") && !has(&plain, "stream"));
 }
 
 #[test]
@@ -328,6 +412,8 @@ fn a_sealed_item_shows_what_the_reference_says_and_nothing_else() {
             "TLSv1.3",
             "none left",
             "127.0.0.1",
+            "/chat",
+            "binary",
         ] {
             let shown = bytes.windows(word.len()).any(|w| w == word.as_bytes());
             assert!(!shown, "{word} of {item:?}");
@@ -386,7 +472,7 @@ fn content_put_into_another_item_is_refused() {
 
 proptest! {
     #[test]
-    fn mutated_messages_never_panic(at in any::<prop::sample::Index>(), byte in any::<u8>(), which in 0usize..6) {
+    fn mutated_messages_never_panic(at in any::<prop::sample::Index>(), byte in any::<u8>(), which in 0usize..8) {
         let mut bytes = message(&items()[which..=which]).to_vec();
         let at = at.index(bytes.len());
         bytes[at] = byte;
@@ -404,7 +490,7 @@ proptest! {
 
     #[test]
     fn mutated_sealed_messages_never_panic_and_never_open_as_another(
-        at in any::<prop::sample::Index>(), byte in any::<u8>(), which in 0usize..5,
+        at in any::<prop::sample::Index>(), byte in any::<u8>(), which in 0usize..8,
     ) {
         let item = &items()[which];
         let keys = Keyring::new(vec![key("k", "0a")]);

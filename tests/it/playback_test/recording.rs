@@ -58,6 +58,7 @@ pub(crate) fn exchange(seq: u64, method: &str, target: &str, answer: &str) -> Ex
         }),
         outcome: Outcome::Ok,
         flow: qproxy::record::Flow::default(),
+        stream: None,
         redactions: Vec::new(),
     }
 }

@@ -248,6 +248,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Peer<S> {
         (head, content)
     }
 
+    /// The next so many bytes; fewer where the connection ends before.
+    pub async fn read_exactly(&mut self, length: usize) -> Vec<u8> {
+        while self.read.len() < length && self.more().await {}
+        self.take(length.min(self.read.len()))
+    }
+
     /// Everything up to the end of the connection.
     pub async fn rest(&mut self) -> Vec<u8> {
         while self.more().await {}
@@ -327,6 +333,12 @@ pub fn capture() -> (Capture, Kept) {
     let outlet = Box::new(kept.clone());
     let capture = Capture::start(capture_config(), capture::Metrics::default(), outlet).unwrap();
     (capture, kept)
+}
+
+/// Awaits a future, but not for ever.
+pub async fn soon<F: Future>(future: F) -> F::Output {
+    let result = tokio::time::timeout(PATIENCE, future).await;
+    result.unwrap_or_else(|_| panic!("not within {PATIENCE:?}"))
 }
 
 /// Polls until there is a value.

@@ -95,6 +95,14 @@ pub(super) struct Upgradable {
     pub(super) place: Place,
 }
 
+/// What can become a tunnel.
+pub(super) enum Entrance {
+    /// A fresh HTTP/1.1 connection.
+    Own(Box<Upgradable>),
+    /// A stream of an HTTP/2 connection that takes extended CONNECT (RFC 8441).
+    Shared(Seat),
+}
+
 /// Where a connection comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Source {
@@ -239,9 +247,20 @@ impl Upstreams {
         })
     }
 
-    /// A fresh connection that can be upgraded.
-    pub(super) async fn upgradable(&self) -> Result<(Arc<Site>, Upgradable), Error> {
+    /// What can become a tunnel to the endpoint whose turn it is.
+    pub(super) async fn tunnel(&self) -> Result<(Arc<Site>, Entrance), Error> {
         let site = self.pick_with_room();
+        if matches!(site.endpoint().scheme(), Scheme::H2c | Scheme::H2) {
+            let shared = self.share(site).await?;
+            return match shared {
+                Some((Carrier::Shared(seat), _)) if seat.takes_extended_connect().await => {
+                    Ok((Arc::clone(site), Entrance::Shared(seat)))
+                }
+                _ => Err(Error::Unsupported(
+                    "the upstream does not offer WebSocket over HTTP/2 (RFC 8441)",
+                )),
+            };
+        }
         let place = self.place(site).await?;
         site.make_room();
         let opening = async {
@@ -254,10 +273,10 @@ impl Upstreams {
             driver,
             place,
         };
-        Ok((Arc::clone(site), upgradable))
+        Ok((Arc::clone(site), Entrance::Own(Box::new(upgradable))))
     }
 
-    /// Whether connections can become tunnels: HTTP/2 alone has no `Upgrade` (RFC 9113 section 8.6).
+    /// Whether connections can become tunnels for any protocol: HTTP/2 has no `Upgrade` (RFC 9113 section 8.6).
     pub(super) fn upgrades(&self) -> bool {
         let scheme = |site: &Arc<Site>| site.endpoint().scheme();
         !self

@@ -10,7 +10,7 @@ use hyper::rt::Executor;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use parking_lot::Mutex;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use super::super::super::drain::Drain;
 use super::super::super::stream::Stream;
@@ -38,7 +38,13 @@ struct Load {
     /// When a seat was last given back.
     rested: Mutex<Instant>,
     empty: Notify,
+    /// Whether the upstream has said that it takes extended CONNECT (RFC 8441 section 3).
+    extended_connect: watch::Sender<bool>,
+    opened: Instant,
 }
+
+/// How long after it was opened a connection is given to say so: it does with its first frame, or never.
+const SETTINGS_PATIENCE: Duration = Duration::from_secs(1);
 
 /// A place for one exchange on a shared connection.
 pub(in super::super) struct Seat {
@@ -95,12 +101,19 @@ impl Settings {
             retired: AtomicBool::new(false),
             rested: Mutex::new(Instant::now()),
             empty: Notify::new(),
+            extended_connect: watch::Sender::new(false),
+            opened: Instant::now(),
         });
         let (watched, most) = (Arc::clone(&load), self.max_streams);
+        let mut told = false;
         let driven = std::future::poll_fn(move |cx| {
             let polled = std::pin::Pin::new(&mut driver).poll(cx);
             let theirs = driver.current_max_send_streams();
             watched.limit.store(theirs.min(most), Relaxed);
+            if !told && driver.is_extended_connect_protocol_enabled() {
+                told = true;
+                watched.extended_connect.send_replace(true);
+            }
             polled
         });
         let (drain, rest) = (self.drain.clone(), Arc::clone(&load));
@@ -192,6 +205,17 @@ pub(in super::super) struct Returned {
 }
 
 impl Seat {
+    /// Whether a stream can be a tunnel for WebSocket; known once the upstream's settings are there.
+    pub(in super::super) async fn takes_extended_connect(&self) -> bool {
+        let mut said = self.load.extended_connect.subscribe();
+        let deadline = self.load.opened + SETTINGS_PATIENCE;
+        let said = said.wait_for(|takes| *takes);
+        matches!(
+            tokio::time::timeout_at(deadline.into(), said).await,
+            Ok(Ok(_))
+        )
+    }
+
     /// Sends a request and waits for the response's head.
     pub(in super::super) async fn send(
         &mut self,
