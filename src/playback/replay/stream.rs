@@ -48,6 +48,9 @@ impl Context {
         stream: &Stream,
         result: &mut ReplayResult,
     ) -> Result<(), Setback> {
+        if stream.exchange.is_some() {
+            return Err(unfit(Unfit::Upgraded));
+        }
         if self.sending.streams == Streams::Skipped {
             let why =
                 "it is a TCP stream: ask for its service, for protocol tcp, or for a tcp:// target";

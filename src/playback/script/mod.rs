@@ -122,9 +122,9 @@ pub(super) enum Next {
 pub(super) struct Turns {
     batches: u32,
     supplied: u32,
-    /// Batches, and where in the first one the next segment stands.
-    queue: VecDeque<Arc<SegmentBatch>>,
-    at: usize,
+    queue: VecDeque<Segment>,
+    /// How many segments of the queue are known to belong to the next piece, and their bytes.
+    scanned: (usize, usize),
     /// How many bytes each side has said so far.
     said: [u64; 2],
     total: [u64; 2],
@@ -161,7 +161,7 @@ impl Turns {
             batches: stream.batches,
             supplied: 0,
             queue: VecDeque::new(),
-            at: 0,
+            scanned: (0, 0),
             said: [0; 2],
             total: [stream.client_bytes, stream.server_bytes],
             closed: [false; 2],
@@ -171,17 +171,15 @@ impl Turns {
     }
 
     /// The batch that was asked for.
-    pub(super) fn supply(&mut self, batch: Arc<SegmentBatch>) {
+    pub(super) fn supply(&mut self, batch: &SegmentBatch) {
         self.supplied += 1;
-        if !batch.segments.is_empty() {
-            self.queue.push_back(batch);
-        }
+        self.queue.extend(batch.segments.iter().cloned());
     }
 
     /// The next step, or the batch that it takes.
     pub(super) fn next(&mut self) -> Result<Next, Unfit> {
         loop {
-            let Some(first) = self.segment(0) else {
+            let Some(first) = self.queue.front() else {
                 if self.supplied < self.batches {
                     return Ok(Next::Needs(self.supplied));
                 }
@@ -198,7 +196,7 @@ impl Turns {
                 return Err(Unfit::Inconsistent);
             }
             if first.bytes.is_empty() {
-                self.skip(1);
+                self.queue.pop_front();
                 if std::mem::replace(&mut self.closed[side(from)], true) {
                     continue;
                 }
@@ -214,41 +212,43 @@ impl Turns {
     }
 
     /// How many segments belong to the piece that begins here; `None` where that is not known yet.
-    fn run(&self, from: Direction) -> Option<usize> {
+    fn run(&mut self, from: Direction) -> Option<usize> {
         if from != self.joined {
             return Some(1);
         }
-        let (mut count, mut bytes) = (0, 0);
         loop {
-            match self.segment(count) {
-                Some(segment)
-                    if segment.direction == from
-                        && (count == 0 || segment.missing == 0)
-                        && !segment.bytes.is_empty()
-                        && (count == 0 || bytes + segment.bytes.len() <= JOIN_BYTES) =>
-                {
-                    count += 1;
-                    bytes += segment.bytes.len();
-                }
-                None if self.supplied < self.batches => return None,
-                _ => return Some(count),
+            let (count, bytes) = self.scanned;
+            let Some(segment) = self.queue.get(count) else {
+                return (self.supplied == self.batches).then_some(count);
+            };
+            let goes_on = segment.direction == from
+                && !segment.bytes.is_empty()
+                && segment.missing == 0
+                && bytes + segment.bytes.len() <= JOIN_BYTES;
+            if count > 0 && !goes_on {
+                return Some(count);
             }
+            self.scanned = (count + 1, bytes + segment.bytes.len());
         }
     }
 
     fn piece(&mut self, from: Direction, count: usize) -> Result<Piece, Unfit> {
-        let first = self.segment(0).ok_or(Unfit::Inconsistent)?;
-        let (at_us, mut last_us) = (first.offset_us, first.offset_us);
-        let mut bytes = first.bytes.clone();
-        if count > 1 {
-            let mut joined = BytesMut::new();
-            for segment in (0..count).filter_map(|ahead| self.segment(ahead)) {
-                joined.extend_from_slice(&segment.bytes);
-                last_us = segment.offset_us;
+        self.scanned = (0, 0);
+        let segments: Vec<Segment> = self.queue.drain(..count).collect();
+        let (Some(first), Some(last)) = (segments.first(), segments.last()) else {
+            return Err(Unfit::Inconsistent);
+        };
+        let (at_us, last_us) = (first.offset_us, last.offset_us);
+        let bytes = match segments.as_slice() {
+            [one] => one.bytes.clone(),
+            several => {
+                let mut joined = BytesMut::new();
+                several
+                    .iter()
+                    .for_each(|s| joined.extend_from_slice(&s.bytes));
+                joined.freeze()
             }
-            bytes = joined.freeze();
-        }
-        self.skip(count);
+        };
         let said = &mut self.said[side(from)];
         let offset = *said;
         *said += bytes.len() as u64;
@@ -263,28 +263,6 @@ impl Turns {
             ignored: self.ignore.ranges(from, offset, &bytes),
             bytes,
         })
-    }
-
-    /// The segment so far ahead.
-    fn segment(&self, ahead: usize) -> Option<&Segment> {
-        let mut at = self.at + ahead;
-        for batch in &self.queue {
-            if let Some(segment) = batch.segments.get(at) {
-                return Some(segment);
-            }
-            at -= batch.segments.len();
-        }
-        None
-    }
-
-    fn skip(&mut self, count: usize) {
-        self.at += count;
-        while let Some(first) = self.queue.front()
-            && self.at >= first.segments.len()
-        {
-            self.at -= first.segments.len();
-            self.queue.pop_front();
-        }
     }
 }
 
@@ -331,8 +309,7 @@ impl Script {
 
     /// How many bytes are held of it.
     pub(super) fn held(&self) -> usize {
-        let batches = self.turns.queue.iter();
-        let segments = batches.flat_map(|batch| &batch.segments);
+        let segments = self.turns.queue.iter();
         segments.map(|s| s.bytes.len() + size_of::<Segment>()).sum()
     }
 
@@ -347,7 +324,7 @@ impl Script {
                 Next::Step(step) => return Ok(step),
                 Next::Needs(index) => {
                     let batch = self.source.batch(self.stream.id, index, self.patience);
-                    self.turns.supply(batch.await?);
+                    self.turns.supply(&*batch.await?);
                 }
             }
         }

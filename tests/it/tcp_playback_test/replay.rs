@@ -22,7 +22,7 @@ fn start(stage: &Stage, request: &Value) -> String {
 }
 
 /// Its report, once it has ended.
-fn report(stage: &Stage, id: &str) -> Value {
+fn report_of(stage: &Stage, id: &str) -> Value {
     until("the replay ends", || {
         let report = stage.player.api(&format!("/api/replays/{id}"), &[]).json();
         (report["state"] != "running").then_some(report)
@@ -30,7 +30,7 @@ fn report(stage: &Stage, id: &str) -> Value {
 }
 
 fn replay(stage: &Stage, request: &Value) -> Value {
-    report(stage, &start(stage, request))
+    report_of(stage, &start(stage, request))
 }
 
 fn count(report: &Value, verdict: &str) -> u64 {
@@ -173,7 +173,7 @@ time.sleep(3600)";
     let id = start(&stage, &to(port));
     target.expect_line("that half is said", |line| (line == "half").then_some(()));
     target.kill();
-    let report = report(&stage, &id);
+    let report = report_of(&stage, &id);
     assert_eq!(count(&report, "failed"), 1, "{report:#}");
     let why = report["failures"][0]["reason"].as_str().unwrap();
     assert!(why.contains("the connection broke"), "{why}");
