@@ -109,6 +109,11 @@ mod tests {
     use super::*;
     use Direction::{Client, Server};
 
+    fn found(ignore: &Ignore, from: Direction, offset: u64, bytes: &[u8]) -> Vec<(usize, usize)> {
+        let ranges = ignore.ranges(from, offset, bytes).into_iter();
+        ranges.map(|range| (range.start, range.end)).collect()
+    }
+
     #[test]
     fn ranges_count_from_the_start_of_the_stream_and_patterns_in_each_piece() {
         let ignore = Ignore::from(vec![
@@ -116,11 +121,11 @@ mod tests {
             IgnoreRule::pattern(Client, "nonce=[0-9a-f]+").unwrap(),
             IgnoreRule::range(Server, 0..u64::MAX),
         ]);
-        assert_eq!(ignore.ranges(Client, 10, b"abcdef"), [0..2]);
+        assert_eq!(found(&ignore, Client, 10, b"abcdef"), [(0, 2)]);
         assert!(ignore.ranges(Client, 12, b"abcdef").is_empty());
         assert!(ignore.ranges(Client, 0, b"abc").is_empty());
-        assert_eq!(ignore.ranges(Client, 100, b"x nonce=0f1 y"), [2..11]);
-        assert_eq!(ignore.ranges(Server, 7, b"any"), [0..3]);
+        assert_eq!(found(&ignore, Client, 100, b"x nonce=0f1 y"), [(2, 11)]);
+        assert_eq!(found(&ignore, Server, 7, b"any"), [(0, 3)]);
     }
 
     #[test]
@@ -131,13 +136,13 @@ mod tests {
             IgnoreRule::range(Client, 2..4),
             IgnoreRule::range(Client, 8..9),
         ]);
-        assert_eq!(ignore.ranges(Client, 0, &[0; 20]), [0..6, 8..9]);
+        assert_eq!(found(&ignore, Client, 0, &[0; 20]), [(0, 6), (8, 9)]);
     }
 
     #[test]
     fn a_pattern_looks_at_bytes_and_says_what_is_wrong_with_it() {
         let any = Ignore::from(vec![IgnoreRule::pattern(Client, r"\xff.").unwrap()]);
-        assert_eq!(any.ranges(Client, 0, b"\x00\xff\xfe"), [1..3]);
+        assert_eq!(found(&any, Client, 0, b"\x00\xff\xfe"), [(1, 3)]);
         let said = IgnoreRule::pattern(Client, "(").unwrap_err().to_string();
         assert!(said.contains("`(`"), "{said}");
         assert!(IgnoreRule::pattern(Client, r"(?u)\pL{2000}").is_err());

@@ -87,7 +87,7 @@ pub(in crate::playback) fn script(id: u128, text: &str) -> Script {
         (
             from,
             at as u64 * 1000,
-            Bytes::copy_from_slice(word[2..].as_bytes()),
+            Bytes::copy_from_slice(&word.as_bytes()[2..]),
         )
     };
     let words = text.split(' ').map(|word| {

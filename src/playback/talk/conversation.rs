@@ -102,9 +102,8 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Conversation<'a, S> {
             Turn::Server => self.speak().await.err(),
             Turn::Open => {
                 let settle = self.talker.config.settle;
-                match timeout(settle, self.wire.hear()).await {
-                    Ok(Err(error)) => return Some(Ending::Broken(error)),
-                    Ok(Ok(())) | Err(_) => {}
+                if let Ok(Err(error)) = timeout(settle, self.wire.hear()).await {
+                    return Some(Ending::Broken(error));
                 }
                 self.candidates
                     .decide(self.wire.held(), self.wire.is_over() && !self.over);

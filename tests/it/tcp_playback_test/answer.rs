@@ -231,6 +231,7 @@ fn a_client_that_says_nothing_and_a_service_without_records_end_in_order() {
     let mut client = TcpStream::connect(recorder.url("tcp")).unwrap();
     client.write_all(b"hi").unwrap();
     rest(&mut client);
+    drop(client);
     stage.streams(1);
 
     assert!(
