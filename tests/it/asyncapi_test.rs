@@ -15,6 +15,7 @@ use crate::support::mosquitto::{Mosquitto, Options};
 use crate::support::node::Node;
 use crate::support::process::Process;
 use crate::support::until;
+use crate::websocket_test;
 
 const DOCUMENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/asyncapi.json");
 
@@ -133,6 +134,23 @@ fn everything_on_the_bus_is_as_the_asyncapi_document_says() {
             ("replay", "report"),
         ],
     );
+}
+
+#[test]
+fn websocket_messages_are_as_the_asyncapi_document_says() {
+    let (folder, broker) = (
+        tempfile::tempdir().unwrap(),
+        Mosquitto::start_now(&Options::default()),
+    );
+    let mut reader = reader(broker.port());
+    let (_service, port) = websocket_test::service(&["deflate"]);
+    let upstream = format!("http://127.0.0.1:{port}");
+    let (_player, recorder) = nodes(folder.path(), broker.port(), &upstream, &json!({}));
+    websocket_test::talk(&recorder.url("record").replacen("http", "ws", 1), &["deflate"]);
+    // Seven conversations, and the last of them ended behind all that they said.
+    for _ in 0..7 {
+        read_until(&mut reader, &[("traffic", "stream")]);
+    }
 }
 
 #[test]

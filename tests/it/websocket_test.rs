@@ -22,7 +22,7 @@ fn peer(script: &str) -> Command {
 }
 
 /// The service, and where it listens.
-fn service(arguments: &[&str]) -> (Process, u16) {
+pub fn service(arguments: &[&str]) -> (Process, u16) {
     let mut process = Process::start(peer("ws_service.py").args(arguments), "python3-venv");
     let port = process.expect_line("where it serves", |line| {
         line.strip_prefix("serving on ")?.trim().parse().ok()
@@ -31,7 +31,7 @@ fn service(arguments: &[&str]) -> (Process, u16) {
 }
 
 /// What came of all that the client does.
-fn talk(url: &str, arguments: &[&str]) -> Vec<Value> {
+pub fn talk(url: &str, arguments: &[&str]) -> Vec<Value> {
     let output = peer("ws_client.py")
         .arg(url)
         .args(arguments)

@@ -261,12 +261,14 @@ async fn send_shared(
 async fn tunnel(forwarder: &Forwarder, ends: Ends, mut tee: Option<StreamTee>, site: &Site) {
     forwarder.metrics.streams.inc();
     let carried = async {
-        let (client, upstream) = tokio::join!(ends.client, ends.upstream);
-        let (Ok(client), Ok(upstream)) = (client, upstream) else {
-            // Only the client's answer is still on its way here.
-            return Outcome::ClientClosed;
+        let (mut client, mut upstream) = match tokio::join!(ends.client, ends.upstream) {
+            (Ok(client), Ok(upstream)) => (TokioIo::new(client), TokioIo::new(upstream)),
+            (Err(_), _) => return Outcome::ClientClosed,
+            (_, Err(error)) => {
+                let why = error.to_string().into();
+                return Outcome::UpstreamFailed(UpstreamFailure::Reset, why);
+            }
         };
-        let (mut client, mut upstream) = (TokioIo::new(client), TokioIo::new(upstream));
         let idle = forwarder.tunnel_idle_timeout;
         let metrics = &forwarder.metrics;
         pump::run(&mut client, &mut upstream, tee.as_mut(), idle, metrics).await
