@@ -136,7 +136,9 @@ mod tests {
             }
             let mut out = Vec::with_capacity(message.len() + 100);
             let flush = FlushCompress::Sync;
-            stream.compress_vec(message.as_bytes(), &mut out, flush).unwrap();
+            stream
+                .compress_vec(message.as_bytes(), &mut out, flush)
+                .unwrap();
             out.truncate(out.len() - TAIL.len());
             out
         };
@@ -179,7 +181,10 @@ mod tests {
         let mut inflater = Inflater::new(window(Context::Kept));
         assert!(message(&mut inflater, &bytes[0], 100).is_ok());
         inflater.skip();
-        assert_eq!(message(&mut inflater, &bytes[2], 100), Err(NotInflated::Missing));
+        assert_eq!(
+            message(&mut inflater, &bytes[2], 100),
+            Err(NotInflated::Missing)
+        );
         let bytes = deflated(Context::Fresh, &messages);
         let mut inflater = Inflater::new(window(Context::Fresh));
         inflater.skip();
@@ -191,9 +196,18 @@ mod tests {
         let bomb = "0".repeat(3 << 20);
         let bytes = deflated(Context::Fresh, &[&bomb]);
         let mut inflater = Inflater::new(window(Context::Fresh));
-        assert_eq!(message(&mut inflater, &bytes[0], 1 << 20), Err(NotInflated::TooLarge));
-        assert_eq!(message(&mut inflater, &[0xff; 50], 10), Err(NotInflated::Malformed));
+        assert_eq!(
+            message(&mut inflater, &bytes[0], 1 << 20),
+            Err(NotInflated::TooLarge)
+        );
+        assert_eq!(
+            message(&mut inflater, &[0xff; 50], 10),
+            Err(NotInflated::Malformed)
+        );
         // A last block (BFINAL) ends the stream, after which there is no context to go on with.
-        assert_eq!(message(&mut inflater, &[3, 0], 10), Err(NotInflated::Malformed));
+        assert_eq!(
+            message(&mut inflater, &[3, 0], 10),
+            Err(NotInflated::Malformed)
+        );
     }
 }

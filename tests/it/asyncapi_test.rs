@@ -146,7 +146,10 @@ fn websocket_messages_are_as_the_asyncapi_document_says() {
     let (_service, port) = websocket_test::service(&["deflate"]);
     let upstream = format!("http://127.0.0.1:{port}");
     let (_player, recorder) = nodes(folder.path(), broker.port(), &upstream, &json!({}));
-    websocket_test::talk(&recorder.url("record").replacen("http", "ws", 1), &["deflate"]);
+    websocket_test::talk(
+        &recorder.url("record").replacen("http", "ws", 1),
+        &["deflate"],
+    );
     // Seven conversations, and the last of them ended behind all that they said.
     for _ in 0..7 {
         read_until(&mut reader, &[("traffic", "stream")]);

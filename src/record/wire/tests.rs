@@ -87,6 +87,7 @@ fn framed() -> Vec<Segment> {
     pieces.map(segment).collect()
 }
 
+#[expect(clippy::too_many_lines, reason = "one of each kind of item")]
 fn items() -> Vec<Item> {
     let id = IdSource::default().next_id(1_700_000_000_000_000);
     let timing = Timing {
