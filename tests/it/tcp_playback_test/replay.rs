@@ -49,7 +49,7 @@ fn redis_streams_are_replayed_against_another_redis_and_the_differences_are_show
     runtime.block_on(new.command::<()>(&["SET", "tea", "weiß"]));
     redis_cli(&live, &["SET", "cake", "apple"]);
     redis_cli(&live, &["GET", "tea"]);
-    redis_cli(&live, &["GET", "cake"]);
+    redis_cli(&live, &["ECHO", "cake"]);
     stage.streams(3);
 
     let target = format!("tcp://127.0.0.1:{}", new.port());
