@@ -100,10 +100,11 @@ impl Reader {
         }
         let (bytes, note) = side.inflated(segment, &mut self.room);
         let data = segment.frame.filter(|frame| !frame.opcode.is_control());
-        let open = side.open.take().filter(|_| data.is_some());
+        let open = side.open.take();
+        let goes_on = data.is_some_and(|frame| !frame.part.begins());
         let joined = open.filter(|at| {
             let entry = &self.entries[*at];
-            entry.note == note && entry.bytes.len() + bytes.len() <= MAX_JOINED
+            goes_on && entry.note == note && entry.bytes.len() + bytes.len() <= MAX_JOINED
         });
         let at = match (joined, data) {
             (Some(at), Some(frame)) => {

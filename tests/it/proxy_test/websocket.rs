@@ -296,7 +296,10 @@ async fn http2(proxy: &Proxy) -> Sender {
             .unwrap();
     let (told, offered) = tokio::sync::oneshot::channel();
     let mut told = Some(told);
+    // The library reads settings in a task of its own, which wakes nobody.
+    let mut tick = tokio::time::interval(Duration::from_millis(5));
     tokio::spawn(std::future::poll_fn(move |cx| {
+        while told.is_some() && tick.poll_tick(cx).is_ready() {}
         let polled = std::pin::Pin::new(&mut connection).poll(cx);
         if connection.is_extended_connect_protocol_enabled()
             && let Some(told) = told.take()

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
+use futures_util::task::AtomicWaker;
 use hyper::body::Incoming;
 use hyper::client::conn::http2;
 use hyper::rt::Executor;
@@ -40,11 +41,16 @@ struct Load {
     empty: Notify,
     /// Whether the upstream has said that it takes extended CONNECT (RFC 8441 section 3).
     extended_connect: watch::Sender<bool>,
+    /// The driver's: the library reads settings in a task of its own, which wakes nobody.
+    look: AtomicWaker,
     opened: Instant,
 }
 
 /// How long after it was opened a connection is given to say so: it does with its first frame, or never.
 const SETTINGS_PATIENCE: Duration = Duration::from_secs(1);
+
+/// How often is looked whether it has.
+const SETTINGS_TICK: Duration = Duration::from_millis(5);
 
 /// A place for one exchange on a shared connection.
 pub(in super::super) struct Seat {
@@ -102,6 +108,7 @@ impl Settings {
             rested: Mutex::new(Instant::now()),
             empty: Notify::new(),
             extended_connect: watch::Sender::new(false),
+            look: AtomicWaker::new(),
             opened: Instant::now(),
         });
         let (watched, most) = (Arc::clone(&load), self.max_streams);
@@ -110,9 +117,10 @@ impl Settings {
             let polled = std::pin::Pin::new(&mut driver).poll(cx);
             let theirs = driver.current_max_send_streams();
             watched.limit.store(theirs.min(most), Relaxed);
-            if !told && driver.is_extended_connect_protocol_enabled() {
-                told = true;
-                watched.extended_connect.send_replace(true);
+            if !told {
+                watched.look.register(cx.waker());
+                told = driver.is_extended_connect_protocol_enabled();
+                watched.extended_connect.send_replace(told);
             }
             polled
         });
@@ -208,12 +216,18 @@ impl Seat {
     /// Whether a stream can be a tunnel for WebSocket; known once the upstream's settings are there.
     pub(in super::super) async fn takes_extended_connect(&self) -> bool {
         let mut said = self.load.extended_connect.subscribe();
+        let looking = async {
+            loop {
+                self.load.look.wake();
+                let said = said.wait_for(|takes| *takes);
+                if tokio::time::timeout(SETTINGS_TICK, said).await.is_ok() {
+                    return;
+                }
+            }
+        };
         let deadline = self.load.opened + SETTINGS_PATIENCE;
-        let said = said.wait_for(|takes| *takes);
-        matches!(
-            tokio::time::timeout_at(deadline.into(), said).await,
-            Ok(Ok(_))
-        )
+        let _ = tokio::time::timeout_at(deadline.into(), looking).await;
+        *self.load.extended_connect.borrow()
     }
 
     /// Sends a request and waits for the response's head.
