@@ -105,6 +105,7 @@ pub(super) fn http(http: &config::HttpSettings, listen: SocketAddr) -> proxy::ht
     limits.body_timeout = http.body_timeout;
     limits.write_timeout = http.write_timeout;
     limits.tunnel_idle_timeout = http.tunnel_idle_timeout;
+    limits.max_request_bytes = http.max_request_bytes;
     limits.forwarded = match http.forwarded {
         config::Forwarded::None => proxy::http::Forwarded::Off,
         config::Forwarded::XForwarded => proxy::http::Forwarded::On,

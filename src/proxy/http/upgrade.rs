@@ -89,7 +89,10 @@ pub(super) async fn forward(
         let pause = forwarder.pause(&head.headers);
         let way = match hold {
             Hold::Place { .. } => Way::Driven,
-            Hold::Seat(seat) => Way::Shared { _seat: seat },
+            Hold::Seat(seat) => Way::Shared {
+                _seat: seat,
+                progress: Arc::default(),
+            },
         };
         let body = UpstreamBody::new(incoming, way, site, tee, meter, pause);
         return Response::from_parts(head, Reply::Upstream(Box::new(body)));
@@ -209,6 +212,7 @@ async fn send_own(
     } else {
         let tee = tee.map(|tee| tee.request_body(&parts.headers));
         RequestBody::new(body, tee, metrics, Arc::clone(&progress))
+            .limited(forwarder.max_request_bytes)
     };
     let (mut sender, driver) = (connection.sender, connection.driver);
     let (drain, place) = (forwarder.drain.clone(), Arc::new(connection.place));
@@ -231,7 +235,7 @@ async fn send_own(
             hold: Hold::Place { _place: place },
             response,
         }),
-        Some(Err(error)) => Err(Error::from_exchange(error, &site.name)),
+        Some(Err(error)) => Err(progress.explain(Error::from_exchange(error, &site.name))),
         None => Err(no_answer(&progress, &site.name)),
     }
 }
