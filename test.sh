@@ -17,6 +17,8 @@ need redis-server redis-server
 need rabbitmq-server rabbitmq-server
 need nats-server nats-server
 need nginx nginx-light
+need psql postgresql-client
+[[ -d /usr/lib/postgresql ]] || packages+=(postgresql)
 need microsocks microsocks
 need tinyproxy tinyproxy-bin
 need psql postgresql

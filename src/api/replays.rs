@@ -40,7 +40,7 @@ pub enum Pace {
 /// A replay as it was asked for.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ReplayRequest {
-    /// Where to: an `http` or `https` URL.
+    /// Where to: an `http`, `https`, `tcp` or `tls` URL.
     pub target: url::Url,
     /// Records that started at or after this, microseconds since the Unix epoch.
     pub start_us: Option<i64>,
@@ -58,6 +58,8 @@ pub struct ReplayRequest {
     pub ignore_headers: Vec<String>,
     /// JSON pointers into response bodies that may differ with all beneath them; `*` is any name or index.
     pub ignore_json: Vec<String>,
+    /// Regular expressions: what they find in what a stream's server said may be anything.
+    pub ignore_bytes: Vec<String>,
 }
 
 /// Why a replay is not started.
@@ -118,6 +120,8 @@ struct Form {
     ignore_headers: Vec<String>,
     #[serde(default)]
     ignore_json: Vec<String>,
+    #[serde(default)]
+    ignore_bytes: Vec<String>,
 }
 
 /// The parameters of a listing, as JSON.
@@ -297,6 +301,7 @@ impl TryFrom<Form> for ReplayRequest {
             keep_host: form.keep_host,
             ignore_headers: form.ignore_headers,
             ignore_json: pointers(form.ignore_json)?,
+            ignore_bytes: form.ignore_bytes,
         })
     }
 }
@@ -313,9 +318,12 @@ fn pointers(texts: Vec<String>) -> Result<Vec<String>, Error> {
 
 fn target(text: &str) -> Result<url::Url, Error> {
     let parsed = url::Url::parse(text).ok();
-    let usable = parsed.filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
+    let spoken = ["http", "https", "tcp", "tls"];
+    let usable = parsed.filter(|url| spoken.contains(&url.scheme()) && url.has_host());
     usable.ok_or_else(|| {
-        let message = format!("`{text}` must be a URL such as http://127.0.0.1:9000");
+        let message = format!(
+            "`{text}` must be a URL such as http://127.0.0.1:9000, or tcp://127.0.0.1:6379 for streams"
+        );
         Error::parameter("target", message)
     })
 }

@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use super::error::Error;
 use crate::capture::{self, Glob, StatusMatch};
 use crate::config;
-use crate::playback::{self, MatchConfig, Repeat};
+use crate::playback::{self, Ignore, IgnoreRule, MatchConfig, Repeat};
 use crate::proxy;
-use crate::record::{BodyMatch, FingerprintRules, NodeId};
+use crate::record::{BodyMatch, Direction, FingerprintRules, NodeId};
 use crate::service_discovery::{self, Endpoint, Pool};
 use crate::{spool, store};
 
@@ -146,6 +146,14 @@ pub(super) fn answering(
     limits
 }
 
+pub(super) fn talking(tcp: &config::AnswerTcpSettings, listen: SocketAddr) -> proxy::tcp::Config {
+    let mut limits = proxy::tcp::Config::new(listen, tcp.service.as_str());
+    limits.tls = tcp.tls.as_ref().map(|tls| files(&tls.files));
+    limits.client_auth = client_auth(tcp.tls.as_ref());
+    limits.max_connections = tcp.max_connections;
+    limits
+}
+
 pub(super) fn tcp(tcp: &config::TcpSettings, listen: SocketAddr) -> proxy::tcp::Config {
     let mut limits = proxy::tcp::Config::new(listen, tcp.service.as_str());
     limits.tls = tcp.tls.as_ref().map(|tls| files(&tls.files));
@@ -272,24 +280,64 @@ pub(super) fn answerer(typed: &config::PlaybackSettings) -> Result<playback::Ans
     };
     let matching = MatchConfig {
         rules: fingerprint_rules(typed),
-        repeat: match typed.repeat {
-            config::Repeat::Last => Repeat::Last,
-            config::Repeat::Loop => Repeat::Loop,
-            config::Repeat::Latest => Repeat::Latest,
-        },
+        repeat: repeat(typed.repeat),
         ..MatchConfig::default()
-    };
-    let delay = match typed.delay {
-        config::Delay::None => playback::Delay::None,
-        config::Delay::AsRecorded => playback::Delay::AsRecorded,
-        config::Delay::Fixed(time) => playback::Delay::Fixed(time),
     };
     Ok(playback::AnswerConfig {
         miss,
         matching,
-        delay,
+        delay: delay(typed.delay),
         ..playback::AnswerConfig::default()
     })
+}
+
+const fn repeat(typed: config::Repeat) -> Repeat {
+    match typed {
+        config::Repeat::Last => Repeat::Last,
+        config::Repeat::Loop => Repeat::Loop,
+        config::Repeat::Latest => Repeat::Latest,
+    }
+}
+
+const fn delay(typed: config::Delay) -> playback::Delay {
+    match typed {
+        config::Delay::None => playback::Delay::None,
+        config::Delay::AsRecorded => playback::Delay::AsRecorded,
+        config::Delay::Fixed(time) => playback::Delay::Fixed(time),
+    }
+}
+
+/// How the clients of one of `playback.tcp` are answered; `key` is its section.
+pub(super) fn talker(
+    key: &str,
+    tcp: &config::AnswerTcpSettings,
+    settings: &config::Settings,
+) -> Result<playback::TalkConfig, Error> {
+    let rule = |(at, rule): (usize, &config::IgnoreSetting)| match rule {
+        config::IgnoreSetting::Bytes(range) => {
+            Ok(IgnoreRule::range(Direction::Client, range.clone()))
+        }
+        config::IgnoreSetting::Pattern(pattern) => {
+            let read = IgnoreRule::pattern(Direction::Client, pattern);
+            read.map_err(|error| Error::Setting {
+                key: match tcp.ignore.len() {
+                    1 => format!("{key}.ignore.pattern"),
+                    _ => format!("{key}.ignore[{at}].pattern"),
+                },
+                message: error.to_string(),
+            })
+        }
+    };
+    let rules: Result<Vec<_>, _> = tcp.ignore.iter().enumerate().map(rule).collect();
+    let mut limits = playback::TalkConfig::new(tcp.service.as_str());
+    limits.ignore = Ignore::from(rules?);
+    limits.delay = delay(settings.playback.delay);
+    limits.repeat = repeat(settings.playback.repeat);
+    limits.idle_timeout = tcp.idle_timeout;
+    if !settings.encryption.is_empty() {
+        limits.disclosure = playback::Disclosure::Withheld;
+    }
+    Ok(limits)
 }
 
 /// Where replayed requests go.

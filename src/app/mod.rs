@@ -57,7 +57,7 @@ const BUS_GRACE: Duration = Duration::from_secs(10);
 /// One address that the node listens on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listening {
-    /// What it is: `record`, `forward`, `tcp`, `answer`, `api`, `broker`.
+    /// What it is: `record`, `forward`, `tcp`, `answer`, `answer-tcp`, `api`, `broker`.
     pub label: &'static str,
     /// A URL, or `host:port`.
     pub address: String,
@@ -136,12 +136,7 @@ impl App {
             false => None,
         };
         if let Some(player) = &player {
-            bound.extend(
-                player
-                    .bind(&settings, &metrics, &mut listening)
-                    .await?
-                    .map(Bound::Http),
-            );
+            bound.extend(player.bind(&settings, &metrics, &mut listening).await?);
         }
 
         let broker = bus::start_broker(&settings, &mut listening).await?;
@@ -160,6 +155,9 @@ impl App {
             &listening,
         );
         let (mut parts, ends) = joined;
+        if let Some(player) = &player {
+            parts.talkers.clone_from(&player.talkers);
+        }
         parts.unfinished = Unfinished::new(metrics.unfinished.clone());
         if let Some(station) = &parts.station {
             results.connect(station.client());

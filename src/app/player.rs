@@ -12,11 +12,12 @@ use super::error::Error;
 use super::lag::Lag;
 use super::limits;
 use super::metrics::Metrics;
-use super::responder::FromRecords;
+use super::recorder::Bound;
+use super::responder::{FromRecords, FromStreams};
 use super::results::Results;
 use crate::api::Events;
 use crate::config::{self, Mode, Settings};
-use crate::playback::{Answerer, Live, LiveConfig, Runs, Sending};
+use crate::playback::{Answerer, Live, LiveConfig, Runs, Sending, Talker};
 use crate::proxy;
 use crate::record::Keyring;
 use crate::store::embedded::{Backups, Embedded};
@@ -35,6 +36,8 @@ pub(super) struct Player {
     pub(super) backups: Option<Arc<Backups>>,
     pub(super) runs: Runs,
     pub(super) live: Option<Arc<Live>>,
+    /// One for each of `playback.tcp`.
+    pub(super) talkers: Vec<Arc<Talker>>,
 }
 
 /// The store, and who makes backups of it.
@@ -97,16 +100,49 @@ impl Player {
             }
         };
         let runs = Runs::new(store.clone(), replay, results, metrics.playback.clone());
+        let mut talkers = Vec::new();
+        for (at, tcp) in settings.playback.tcp.iter().enumerate() {
+            let limits = limits::talker(&tcp_key(settings, at), tcp, settings)?;
+            let talker = Talker::new(store.clone(), limits, metrics.playback.clone());
+            talkers.push(Arc::new(talker));
+        }
         Ok(Self {
             store,
             backups,
             runs,
             live,
+            talkers,
         })
     }
 
-    /// Binds the listener that answers from the records.
+    /// Binds the listeners that answer from the records.
     pub(super) async fn bind(
+        &self,
+        settings: &Settings,
+        metrics: &Metrics,
+        listening: &mut Vec<Listening>,
+    ) -> Result<Vec<Bound>, Error> {
+        let http = self.bind_http(settings, metrics, listening).await?;
+        let mut bound: Vec<_> = http.map(Bound::Http).into_iter().collect();
+        for (at, (tcp, talker)) in settings.playback.tcp.iter().zip(&self.talkers).enumerate() {
+            let key = tcp_key(settings, at);
+            let limits = limits::talking(tcp, limits::resolve(&key, &tcp.listen).await?);
+            let talker = Arc::new(FromStreams(talker.clone()));
+            // Counted apart, as for HTTP.
+            let listener = proxy::tcp::talk::bind(limits, talker, proxy::Metrics::default())
+                .map_err(|error| Error::proxy(key, error))?;
+            listening.push(Listening::new(
+                "answer-tcp",
+                listener.local_addr().to_string(),
+                format!("as {}, from its recorded streams", tcp.service),
+            ));
+            bound.push(Bound::Talk(listener));
+        }
+        Ok(bound)
+    }
+
+    /// Binds the listener that answers requests.
+    async fn bind_http(
         &self,
         settings: &Settings,
         metrics: &Metrics,
@@ -142,6 +178,14 @@ impl Player {
             "from the records".to_owned(),
         ));
         Ok(Some(bound))
+    }
+}
+
+/// The section of one of `playback.tcp`.
+fn tcp_key(settings: &Settings, at: usize) -> String {
+    match settings.playback.tcp.len() {
+        1 => "playback.tcp".to_owned(),
+        _ => format!("playback.tcp[{at}]"),
     }
 }
 

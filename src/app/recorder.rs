@@ -48,6 +48,7 @@ impl Recorder {
 pub(super) enum Bound {
     Http(proxy::http::Bound),
     Tcp(proxy::tcp::Bound),
+    Talk(proxy::tcp::talk::Bound),
 }
 
 impl Bound {
@@ -55,6 +56,7 @@ impl Bound {
         match self {
             Self::Http(bound) => bound.serve(),
             Self::Tcp(bound) => bound.serve(),
+            Self::Talk(bound) => bound.serve(),
         }
     }
 }

@@ -4,7 +4,10 @@ use async_trait::async_trait;
 use serde_json::Value;
 
 use crate::api::{Pace, ReplayRefused, ReplayRequest, Replays};
-use crate::playback::{Error, HostHeader, Plan, RunId, Runs, Selection, Speed, Target};
+use crate::playback::{
+    Error, HostHeader, Ignore, IgnoreRule, Plan, RunId, Runs, Selection, Speed, Target,
+};
+use crate::record::Direction;
 use crate::store::Query;
 
 /// Starts and shows replays for the API.
@@ -31,6 +34,13 @@ impl Replays for ReplayDesk {
             .ignore_headers
             .extend(request.ignore_headers);
         plan.sending.diff.ignore_json.extend(request.ignore_json);
+        let pattern = |text: &String| IgnoreRule::pattern(Direction::Server, text);
+        let rules: Result<Vec<_>, _> = request.ignore_bytes.iter().map(pattern).collect();
+        let rules = rules.map_err(|error| ReplayRefused::Invalid {
+            parameter: "ignore_bytes",
+            message: error.to_string(),
+        })?;
+        plan.sending.ignore_bytes = Ignore::from(rules);
         plan.speed = match request.pace {
             Pace::Max => Speed::Max,
             Pace::Times(factor) => Speed::Factor(factor),

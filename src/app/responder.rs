@@ -1,4 +1,4 @@
-//! What playback's answerer is to the proxy's listener.
+//! What playback's answerers are to the proxy's listeners.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -7,8 +7,9 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::{Request, Response};
 
-use crate::playback::Answerer;
+use crate::playback::{Answerer, Talker};
 use crate::proxy::http::{BoxBody, BoxError, BoxFuture, Responder};
+use crate::proxy::tcp::talk::{self, Duplex};
 use crate::record::ConnectionId;
 
 /// Answers every request of a listener from the records.
@@ -27,5 +28,15 @@ impl Responder for FromRecords {
             let response = answerer.answer(&head, body, client).await;
             response.map(|body| body.map_err(BoxError::from).boxed_unsync())
         })
+    }
+}
+
+/// Talks to every client of a listener from the recorded streams.
+pub(super) struct FromStreams(pub(super) Arc<Talker>);
+
+impl talk::Talker for FromStreams {
+    fn talk(&self, connection: Box<dyn Duplex>, client: SocketAddr) -> BoxFuture<()> {
+        let talker = self.0.clone();
+        Box::pin(async move { talker.talk(connection, client).await })
     }
 }

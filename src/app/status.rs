@@ -26,6 +26,7 @@ pub(super) struct Parts {
     pub(super) player: Option<(Arc<dyn Store>, SubscriberHandle)>,
     pub(super) station: Option<StationHandle>,
     pub(super) live: Option<Arc<crate::playback::Live>>,
+    pub(super) talkers: Vec<Arc<crate::playback::Talker>>,
     pub(super) lag: Lag,
     pub(super) unfinished: Unfinished,
     pub(super) behind_capture: BehindCapture,
@@ -122,6 +123,11 @@ impl NodeStatus {
         }
         if let Some(live) = &self.parts.live {
             ledger["live_replay"] = serde_json::to_value(live.totals()).unwrap_or_default();
+        }
+        if !self.parts.talkers.is_empty() {
+            let talkers = self.parts.talkers.iter();
+            let answers: Vec<_> = talkers.map(|talker| talker.status()).collect();
+            ledger["tcp_answers"] = serde_json::to_value(answers).unwrap_or_default();
         }
         ledger
     }

@@ -197,6 +197,9 @@ pub(super) struct Replay {
     /// A place in JSON bodies that may differ, e.g. /items/*/id (may be given several times)
     #[arg(long, value_name = "POINTER")]
     pub(super) ignore_json: Vec<String>,
+    /// A regular expression on bytes: what it finds in what a stream's server said may differ (may be given several times)
+    #[arg(long, value_name = "PATTERN")]
+    pub(super) ignore_bytes: Vec<String>,
     /// End with exit code 3 where anything differed or failed
     #[arg(long)]
     pub(super) fail_on_difference: bool,

@@ -43,6 +43,7 @@ fn request(args: &args::Replay) -> anyhow::Result<Value> {
         "keep_host": args.keep_host,
         "ignore_headers": args.ignore_header,
         "ignore_json": args.ignore_json,
+        "ignore_bytes": args.ignore_bytes,
     });
     request["speed"] = match args.speed.as_str() {
         "max" => "max".into(),

@@ -118,11 +118,18 @@ forms! {
     Redact { headers: Vec<String>, json: Vec<String> }
     /// `playback`.
     Playback {
-        http: Answer, miss: String, upstream: String, auto: String, allowed_targets: Vec<String>,
+        http: Answer, tcp: OneOrMany<AnswerTcp>, miss: String, upstream: String, auto: String, allowed_targets: Vec<String>,
         repeat: Repeat, delay: String, r#match: Match,
     }
     /// `playback.http`.
     Answer { host: String, port: u16, tls: Tls }
+    /// `playback.tcp`, or one of a list of them.
+    AnswerTcp {
+        host: String, port: u16, service: String, tls: Tls, ignore: OneOrMany<IgnoreForm>,
+        max_connections: u32, idle_timeout: Span,
+    }
+    /// `playback.tcp.ignore`, or one of a list of them.
+    IgnoreForm { start: u64, end: u64, pattern: String }
     /// `playback.match`.
     Match { host: bool, ignore_query: Vec<String>, headers: Vec<String>, body: BodyMatch }
     /// `api`.

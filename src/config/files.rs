@@ -42,6 +42,13 @@ pub(super) fn problems(settings: &Settings) -> Vec<Problem> {
         };
         tls(key, answer.tls.as_ref());
     }
+    for (at, tcp) in settings.playback.tcp.iter().enumerate() {
+        let key = match settings.playback.tcp.len() {
+            1 => "playback.tcp".to_owned(),
+            _ => format!("playback.tcp[{at}]"),
+        };
+        tls(&key, tcp.tls.as_ref());
+    }
     if let Some(broker) = &settings.broker {
         let listener = broker.tls.clone().map(|files| ListenerTls {
             files,

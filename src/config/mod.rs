@@ -22,11 +22,11 @@ use secrecy::SecretString;
 pub use file::File;
 pub use problem::{Problem, Problems};
 pub use settings::{
-    AnswerSettings, ApiSettings, Auto, Balance, BodyMatch, CaptureSettings, ClientAuth,
-    Compression, Delay, Endpoint, Forwarded, HttpSettings, KeySettings, KeySource, ListenerTls,
-    MatchSettings, Miss, Mode, MqttSettings, MqttVersion, Peer, PlaybackSettings, RedisOptions,
-    Repeat, RetentionSettings, RouteSettings, Rule, Settings, SpoolSettings, StoreSettings,
-    TcpSettings, TlsFiles, UpstreamTls,
+    AnswerSettings, AnswerTcpSettings, ApiSettings, Auto, Balance, BodyMatch, CaptureSettings,
+    ClientAuth, Compression, Delay, Endpoint, Forwarded, HttpSettings, IgnoreSetting, KeySettings,
+    KeySource, ListenerTls, MatchSettings, Miss, Mode, MqttSettings, MqttVersion, Peer,
+    PlaybackSettings, RedisOptions, Repeat, RetentionSettings, RouteSettings, Rule, Settings,
+    SpoolSettings, StoreSettings, TcpSettings, TlsFiles, UpstreamTls,
 };
 pub use transport::WaySettings;
 

@@ -426,6 +426,7 @@ pub struct Rule {
 )]
 pub struct PlaybackSettings {
     pub answer: Option<AnswerSettings>,
+    pub tcp: Vec<AnswerTcpSettings>,
     pub miss: Miss,
     pub auto: Option<Auto>,
     pub allowed_targets: Vec<String>,
@@ -443,6 +444,30 @@ pub struct PlaybackSettings {
 pub struct AnswerSettings {
     pub listen: Endpoint,
     pub tls: Option<ListenerTls>,
+}
+
+/// A listener that answers from recorded streams.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(
+    missing_docs,
+    reason = "docs/configuration.md says what each key means"
+)]
+pub struct AnswerTcpSettings {
+    pub listen: Endpoint,
+    pub service: String,
+    pub tls: Option<ListenerTls>,
+    pub ignore: Vec<IgnoreSetting>,
+    pub max_connections: usize,
+    pub idle_timeout: Duration,
+}
+
+/// What of a client's bytes may be anything.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum IgnoreSetting {
+    /// Those from here to before there, counted from the start of the connection.
+    Bytes(std::ops::Range<u64>),
+    /// What this regular expression finds in what the client said in one go.
+    Pattern(String),
 }
 
 /// What is answered where no record fits.
@@ -541,6 +566,9 @@ impl fmt::Display for Settings {
         }
         if let Some(answer) = &self.playback.answer {
             write!(f, ", answers on {}", answer.listen)?;
+        }
+        for tcp in &self.playback.tcp {
+            write!(f, ", answers as {} on {}", tcp.service, tcp.listen)?;
         }
         if let Some(peer) = &self.peer {
             let scheme = self.mqtt.way.scheme(peer.tls);

@@ -1,4 +1,4 @@
-//! Connections to a target: HTTP/1.1, one request at a time, each in the order in which it was given.
+//! Connections to a target: for bytes, or HTTP/1.1, one request at a time, each in the order in which it was given.
 //!
 //! A request is sent again only where the first attempt cannot have had an effect: nothing of it went out,
 //! or its method is idempotent and a kept connection turned out to be closed (RFC 9110 section 9.2.2,
@@ -48,7 +48,15 @@ pub(super) enum SendError {
     /// The connection broke, or what came is not HTTP.
     #[error("the connection broke")]
     Broken(#[source] hyper::Error),
+    /// The connection of a stream broke.
+    #[error("the connection broke")]
+    Cut(#[source] io::Error),
 }
+
+/// A connection, with or without TLS.
+pub(super) trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
 
 /// Makes connections to one target.
 #[derive(Clone)]
@@ -66,8 +74,8 @@ impl Connector {
         timeout: Duration,
     ) -> Result<Self, Error> {
         let tls = match target.scheme() {
-            Scheme::Http => None,
-            Scheme::Https => Some(tls_for(&target, tls)?),
+            Scheme::Http | Scheme::Tcp => None,
+            Scheme::Https | Scheme::Tls => Some(tls_for(&target, tls)?),
         };
         Ok(Self {
             target,
@@ -80,26 +88,52 @@ impl Connector {
         &self.target
     }
 
+    /// A connection for HTTP.
     async fn connect(&self) -> Result<Link, SendError> {
+        let link = async {
+            match &self.tls {
+                None => Link::over(self.dial().await?).await,
+                Some((connector, name)) => {
+                    let stream = connector.connect(name.clone(), self.dial().await?).await?;
+                    Link::over(stream).await
+                }
+            }
+        };
+        self.in_time(link).await
+    }
+
+    /// A connection for bytes.
+    pub(super) async fn raw(&self) -> Result<Box<dyn Duplex>, SendError> {
+        let open = async {
+            let stream: Box<dyn Duplex> = match &self.tls {
+                None => Box::new(self.dial().await?),
+                Some((connector, name)) => {
+                    Box::new(connector.connect(name.clone(), self.dial().await?).await?)
+                }
+            };
+            Ok(stream)
+        };
+        self.in_time(open).await
+    }
+
+    async fn in_time<T>(
+        &self,
+        opening: impl Future<Output = io::Result<T>>,
+    ) -> Result<T, SendError> {
         let failed = |source| SendError::Connect {
             target: self.target.to_string(),
             source,
         };
-        tokio::time::timeout(self.timeout, self.open())
+        tokio::time::timeout(self.timeout, opening)
             .await
             .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
             .map_err(failed)
     }
 
-    async fn open(&self) -> io::Result<Link> {
+    async fn dial(&self) -> io::Result<TcpStream> {
         let stream = TcpStream::connect((self.target.host(), self.target.port())).await?;
         stream.set_nodelay(true)?;
-        match &self.tls {
-            None => Link::over(stream).await,
-            Some((connector, name)) => {
-                Link::over(connector.connect(name.clone(), stream).await?).await
-            }
-        }
+        Ok(stream)
     }
 }
 

@@ -13,6 +13,13 @@ pub struct Metrics {
     pub answers_broken: Family<Reason, Counter>,
     /// Recorded header fields that HTTP has no form for, left out of an answer or a replayed request.
     pub headers_dropped: Counter,
+    /// TCP clients answered, by how that ended: `completed`, `left` (before the recorded end), `idle`, `mismatch`,
+    /// `no_record`, `failed` (the records cannot be read), `broken` (the connection did).
+    pub talks: Family<Reason, Counter>,
+    /// TCP clients that are answered now.
+    pub talks_open: Gauge,
+    /// TCP clients for which not every stream could be a candidate, for want of room.
+    pub talks_crowded: Counter,
     /// Sequence positions that were forgotten to stay within the limit.
     pub positions_evicted: Counter,
     /// Runs ended: `finished`, `cancelled`, `failed`.
@@ -36,6 +43,9 @@ impl Default for Metrics {
             answer_duration: duration_histogram(),
             answers_broken: Family::default(),
             headers_dropped: Counter::default(),
+            talks: Family::default(),
+            talks_open: Gauge::default(),
+            talks_crowded: Counter::default(),
             positions_evicted: Counter::default(),
             runs: Family::default(),
             runs_active: Gauge::default(),
@@ -59,6 +69,11 @@ impl Metrics {
             "Answers that were broken off.",
             &self.answers_broken,
         );
+        add(
+            "tcp_answers",
+            "TCP clients answered, by how that ended.",
+            &self.talks,
+        );
         add("runs", "Replay runs ended.", &self.runs);
         add("replayed", "Replayed requests by verdict.", &self.replayed);
         add(
@@ -80,6 +95,16 @@ impl Metrics {
             "playback_headers_dropped",
             "Recorded header fields that HTTP has no form for.",
             &self.headers_dropped,
+        );
+        registry.add(
+            "playback_tcp_answers_open",
+            "TCP clients that are answered now.",
+            &self.talks_open,
+        );
+        registry.add(
+            "playback_tcp_answers_crowded",
+            "TCP clients for which not every recorded stream could be a candidate, for want of room.",
+            &self.talks_crowded,
         );
         registry.add(
             "playback_positions_evicted",

@@ -2,11 +2,12 @@
 //!
 //! ```text
 //! request --> matcher --> answer --> the waiting client        (never a live service, unless told to)
+//! client <--> talk (script: who says what next)                (the same for TCP)
 //! records --> pace --> replay --> target --> diff --> report   (only to targets that the config allows)
 //! ```
 //!
-//! Nothing here listens on a socket: `app` hands requests to [`Answerer::answer`], starts runs through
-//! [`Runs`], and feeds arriving records to [`Live`]. Replayed requests carry [`REPLAY_HEADER`], so that a
+//! Nothing here listens on a socket: `app` hands requests to [`Answerer::answer`] and connections to [`Talker::talk`],
+//! starts runs through [`Runs`], and feeds arriving records to [`Live`]. Replayed requests carry [`REPLAY_HEADER`], so that a
 //! recorder on their way leaves them alone.
 
 mod error;
@@ -14,6 +15,9 @@ mod metrics;
 mod generations;
 mod fields;
 mod stored;
+mod script;
+mod wire;
+mod talk;
 mod matcher;
 mod miss;
 mod answer;
@@ -36,9 +40,11 @@ pub use metrics::Metrics;
 pub use pace::Speed;
 pub use replay::{
     Config as ReplayConfig, Discard, HostHeader, KeepOrder, Plan, Progress, ReplayResult,
-    ResultSink, RunId, RunState, Runs, Selection, Sending, StandIn, Verdict,
+    ResultSink, RunId, RunState, Runs, Selection, Sending, StandIn, Streams, Verdict,
 };
+pub use script::{Ignore, IgnoreRule, InvalidPattern};
 pub use stored::BodyError;
+pub use talk::{Config as TalkConfig, Disclosure, Mismatch, TalkStatus, Talker};
 pub use target::{AllowedTargets, Scheme, Target};
 
 /// Marks a replayed request with its run's id; a recorder does not record what carries it.

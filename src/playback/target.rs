@@ -15,14 +15,34 @@ pub enum Scheme {
     Http,
     /// HTTP/1.1 over TLS.
     Https,
+    /// Bytes.
+    Tcp,
+    /// Bytes over TLS.
+    Tls,
 }
 
-/// A service that requests are sent to: scheme, host and port, e.g. `http://127.0.0.1:9000`.
+/// A service that records are sent to: scheme, host and port, e.g. `http://127.0.0.1:9000` or `tcp://127.0.0.1:6379`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Target {
     scheme: Scheme,
     host: String,
     port: u16,
+}
+
+impl Scheme {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Https => "https",
+            Self::Tcp => "tcp",
+            Self::Tls => "tls",
+        }
+    }
+
+    /// Whether requests can be sent, not only streams.
+    pub(super) const fn is_http(self) -> bool {
+        matches!(self, Self::Http | Self::Https)
+    }
 }
 
 impl Target {
@@ -61,18 +81,14 @@ impl Target {
 
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let scheme = match self.scheme {
-            Scheme::Http => "http",
-            Scheme::Https => "https",
-        };
-        write!(f, "{scheme}://{}", self.authority())
+        write!(f, "{}://{}", self.scheme.as_str(), self.authority())
     }
 }
 
 impl FromStr for Target {
     type Err = Error;
 
-    /// Reads `http://host:port`, `https://host:port` or `host:port`.
+    /// Reads `http://host:port`, `https://host:port` or `host:port`; `tcp://host:port` and `tls://host:port` for streams.
     fn from_str(text: &str) -> Result<Self, Error> {
         let refuse = |rule| Error::Target {
             text: text.to_owned(),
@@ -84,7 +100,9 @@ impl FromStr for Target {
         let scheme = match uri.scheme_str() {
             None | Some("http") => Scheme::Http,
             Some("https") => Scheme::Https,
-            Some(_) => return Err(refuse("only http and https are spoken")),
+            Some("tcp") => Scheme::Tcp,
+            Some("tls") => Scheme::Tls,
+            Some(_) => return Err(refuse("only http, https, tcp and tls are spoken")),
         };
         let authority = uri.authority();
         let authority = authority.ok_or_else(|| refuse("it names no host"))?;
@@ -109,6 +127,7 @@ impl FromStr for Target {
             }
             (None, Scheme::Http) => 80,
             (None, Scheme::Https) => 443,
+            (None, Scheme::Tcp | Scheme::Tls) => return Err(refuse("it names no port")),
         };
         Ok(Self {
             scheme,
@@ -185,6 +204,8 @@ mod tests {
             ("LOCALHOST:9000", "http://localhost:9000"),
             ("https://staging.test/", "https://staging.test"),
             ("http://[::1]:81", "http://[::1]:81"),
+            ("tcp://127.0.0.1:80", "tcp://127.0.0.1:80"),
+            ("tls://[::1]:6380", "tls://[::1]:6380"),
         ] {
             assert_eq!(text.parse::<Target>().unwrap().to_string(), shown);
         }
@@ -197,6 +218,8 @@ mod tests {
             "http://a:0",
             "http://a:99999",
             "http://",
+            "tcp://a",
+            "tls://a:0",
         ] {
             assert!(bad.parse::<Target>().is_err(), "{bad}");
         }

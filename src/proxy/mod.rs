@@ -4,6 +4,7 @@
 //! listener --> entry (PROXY protocol, TLS) --> detect --> http (hyper) --> forward --> upstream pool --> dial
 //!                                          |          `-> Responder (answers from records, plugged in by `app`)
 //!                                          `-> tcp (pump both ways) --> dial
+//!                                               `-> Talker (answers from records, likewise)
 //! ```
 //!
 //! Sockets are bound by `bind`, work starts with `serve`, and [`Running::shutdown`] drains. What is copied

@@ -1,13 +1,29 @@
-//! What makes two requests the same: XXH3-128 over the parts that the rules name.
+//! What makes two requests the same: XXH3-128 over the parts that the rules name. A stream has no request: those of
+//! one service and protocol have one fingerprint.
 
 use percent_encoding::percent_decode_str;
 use twox_hash::XxHash3_128;
 
-use super::{Digest, Request};
+use super::{Digest, Protocol, Request};
 
 /// The identity of a request under one set of [`FingerprintRules`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Fingerprint(pub u128);
+
+impl Fingerprint {
+    /// Under which all streams of a service are found.
+    #[must_use]
+    pub fn of_streams(protocol: Protocol, service: &str) -> Self {
+        let mut hash = XxHash3_128::new();
+        // No request's fingerprint begins so.
+        hash.write(b"stream");
+        hash.write(&[0]);
+        hash.write(protocol.as_str().as_bytes());
+        hash.write(&[0]);
+        hash.write(service.as_bytes());
+        Self(hash.finish_128())
+    }
+}
 
 /// How a body takes part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -144,6 +160,14 @@ mod tests {
         assert_ne!(of(&rules, "/a?x=1", b""), of(&rules, "/a?x=2", b""));
         assert_ne!(of(&rules, "/a", b""), of(&rules, "/a", b"body"));
         assert_ne!(of(&rules, "/a?b=", b""), of(&rules, "/ab?=", b""));
+    }
+
+    #[test]
+    fn streams_of_one_service_and_protocol_are_found_together() {
+        let of = Fingerprint::of_streams;
+        assert_eq!(of(Protocol::Tcp, "redis"), of(Protocol::Tcp, "redis"));
+        assert_ne!(of(Protocol::Tcp, "redis"), of(Protocol::Tcp, "redis2"));
+        assert_ne!(of(Protocol::Tcp, "redis"), of(Protocol::WebSocket, "redis"));
     }
 
     #[test]

@@ -32,7 +32,7 @@ pub use query::{Cursor, Filter, InvalidCursor, Order, Page, Query, StatusFilter,
 pub struct Arrival {
     /// The item and its wire bytes, which are what is kept.
     pub decoded: wire::Decoded,
-    /// The request's fingerprint; `None` for what is no exchange.
+    /// The request's fingerprint, or that of a service's streams; `None` for what is no record.
     pub fingerprint: Option<Fingerprint>,
 }
 

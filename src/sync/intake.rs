@@ -8,8 +8,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::record::{
-    Beat, Epoch, FingerprintRules, Flow, Grpc, Headers, Item, Keyring, Message, NodeId, Outside,
-    Record, RequestView, Segment, SequenceRange, wire,
+    Beat, Epoch, Fingerprint, FingerprintRules, Flow, Grpc, Headers, Item, Keyring, Message,
+    NodeId, Outside, Record, RequestView, Segment, SequenceRange, wire,
 };
 use crate::store::Arrival;
 
@@ -135,6 +135,9 @@ impl Intake {
                     self.rules
                         .fingerprint(&RequestView::from(&exchange.request)),
                 ),
+                Item::Record(Record::Stream(stream)) => {
+                    Some(Fingerprint::of_streams(stream.protocol, &stream.service))
+                }
                 _ => None,
             };
             arrivals.push((

@@ -97,6 +97,54 @@ fn check_says_in_one_line_that_a_file_is_good_and_names_a_missing_certificate() 
 }
 
 #[test]
+fn listeners_that_answer_from_streams_say_whose_and_what_may_differ() {
+    let settings = good(
+        r#"{"mode": "Playback", "playback": {"auto": "tcp://localhost:6379", "tcp": [
+            {"port": 1, "service": "redis", "ignore": {"start": 4, "end": 9}},
+            {"port": 2, "service": "db", "idle_timeout": "5s", "ignore": [{"pattern": "x+"}]}
+        ]}}"#,
+    );
+    let [redis, db] = settings.playback.tcp.as_slice() else {
+        panic!("{:?}", settings.playback.tcp)
+    };
+    assert_eq!(redis.ignore, [config::IgnoreSetting::Bytes(4..9)]);
+    assert_eq!(
+        (redis.max_connections, redis.idle_timeout.as_secs()),
+        (1000, 3600)
+    );
+    assert_eq!(db.ignore, [config::IgnoreSetting::Pattern("x+".into())]);
+    assert_eq!((db.service.as_str(), db.idle_timeout.as_secs()), ("db", 5));
+
+    let tcp = |tcp: &str| {
+        bad(&format!(
+            r#"{{"mode": "Playback", "playback": {{"tcp": {tcp}}}}}"#
+        ))
+    };
+    let said = tcp("{}");
+    assert!(
+        said.contains("playback.tcp.port") && said.contains("playback.tcp.service"),
+        "{said}"
+    );
+    for ignore in [
+        r#"{"start": 4}"#,
+        r#"{"start": 4, "end": 4}"#,
+        r#"{"pattern": "x", "start": 1}"#,
+    ] {
+        let said = tcp(&format!(
+            r#"[{{"port": 1, "service": "a", "ignore": {ignore}}}]"#
+        ));
+        assert!(said.contains("playback.tcp.ignore"), "{said}");
+    }
+    let said = bad(r#"{"mode": "Playback", "playback": {"auto": "tcp://localhost"}}"#);
+    assert!(said.contains("playback.auto"), "{said}");
+    let unused = good(
+        r#"{"mode": "Forward", "tcp": {"port": 0, "downstream": "h:1"},
+            "playback": {"tcp": {"port": 1, "service": "a"}}}"#,
+    );
+    assert_eq!(unused.unused, ["playback.tcp"]);
+}
+
+#[test]
 fn a_missing_authority_is_named_by_its_listener() {
     let folder = tempfile::tempdir().unwrap();
     let text = r#"{ "mode": "Forward", "tcp": [

@@ -1,4 +1,9 @@
-//! TCP over separate processes: what clients and servers say passes unchanged, and is shown byte for byte.
+//! TCP over separate processes: what clients and servers say passes unchanged, is shown byte for byte, answers clients
+//! when the server is gone, and is replayed against another one.
+
+mod answer;
+mod psql;
+mod replay;
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -21,10 +26,15 @@ struct Stage {
 
 impl Stage {
     fn set() -> Self {
+        Self::with_playback(&json!({}))
+    }
+
+    /// The player with this as its `playback`.
+    fn with_playback(playback: &Value) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let broker = Mosquitto::start_now(&Options::default());
         let config = json!({
-            "mode": "Playback", "node": "az2", "http": { "port": 0 },
+            "mode": "Playback", "node": "az2", "http": { "port": 0 }, "playback": playback,
             "peer": { "host": "127.0.0.1", "port": broker.port() },
             "api": { "port": 0 }
         });
@@ -41,6 +51,7 @@ impl Stage {
         let config = json!({
             "mode": "Record", "node": "az1",
             "tcp": { "port": 0, "downstream": format!("127.0.0.1:{port}"), "service": service },
+            "capture": { "queue_bytes": "128MiB" },
             "peer": { "host": "127.0.0.1", "port": self.broker.port() },
             "api": { "port": 0 }
         });
@@ -109,20 +120,27 @@ fn resp(words: &[&[u8]]) -> Vec<u8> {
     sent
 }
 
+/// What `redis-cli` says; it has to succeed.
+fn redis_cli(port: &str, words: &[&str]) -> String {
+    let mut command = Command::new("redis-cli");
+    command.args(["-h", "127.0.0.1", "-p", port]).args(words);
+    let output = command.output().expect("redis-cli comes with redis-tools");
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn port_of(address: &str) -> String {
+    address.rsplit(':').next().unwrap().to_owned()
+}
+
 #[test]
 fn redis_cli_works_through_the_proxy_and_is_recorded_byte_for_byte() {
     let stage = Stage::set();
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let redis = runtime.block_on(RedisServer::start(&[]));
     let recorder = stage.recorder("redis", redis.port());
-    let port = recorder.url("tcp").rsplit(':').next().unwrap().to_owned();
-    let redis_cli = |words: &[&str]| {
-        let mut command = Command::new("redis-cli");
-        command.args(["-h", "127.0.0.1", "-p", &port]).args(words);
-        let output = command.output().expect("redis-cli comes with redis-tools");
-        assert!(output.status.success(), "{output:?}");
-        String::from_utf8(output.stdout).unwrap()
-    };
+    let port = port_of(recorder.url("tcp"));
+    let redis_cli = |words: &[&str]| redis_cli(&port, words);
     assert_eq!(redis_cli(&["SET", "tea", "grün"]), "OK\n");
     assert_eq!(redis_cli(&["GET", "tea"]), "grün\n");
     let kept: String = runtime.block_on(redis.command(&["GET", "tea"]));

@@ -97,7 +97,7 @@ impl Resolver {
             },
             capture: self.capture(file.capture),
             encryption: self.keys(file.encryption),
-            playback: self.playback(file.playback, answer),
+            playback: self.playback(mode, file.playback, answer),
             api: self.api(file.api, environment),
             retention: RetentionSettings {
                 max_age: limit(file.retention.max_age, Span(hours(24))).map(|span| span.0),
@@ -220,6 +220,7 @@ fn unused(file: &File) -> Vec<&'static str> {
             "playback.http",
             !mode.plays() && file.playback.http.is_some(),
         ),
+        ("playback.tcp", !mode.plays() && file.playback.tcp.is_some()),
         (
             "playback.auto",
             !mode.plays() && file.playback.auto.is_some(),

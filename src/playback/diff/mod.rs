@@ -116,6 +116,8 @@ pub enum Part {
     Header,
     /// The content.
     Body,
+    /// What the server said in a stream.
+    Stream,
 }
 
 /// How it differs.
@@ -135,7 +137,8 @@ pub enum Change {
 pub struct Difference {
     /// Which part.
     pub part: Part,
-    /// Where in it: empty for the status, a field's name, a JSON pointer, `line 3`, `byte 17`, `length`.
+    /// Where in it: empty for the status, a field's name, a JSON pointer, `line 3`, `byte 17`, `length`,
+    /// `close`.
     pub path: String,
     /// How.
     pub change: Change,
@@ -148,7 +151,12 @@ pub struct Difference {
 }
 
 impl Difference {
-    fn new(part: Part, path: &str, recorded: Option<&str>, replayed: Option<&str>) -> Self {
+    pub(super) fn new(
+        part: Part,
+        path: &str,
+        recorded: Option<&str>,
+        replayed: Option<&str>,
+    ) -> Self {
         Self {
             part,
             path: path[..path.floor_char_boundary(PATH_BYTES)].to_owned(),
@@ -166,7 +174,7 @@ impl Difference {
     #[must_use]
     pub fn group(&self) -> String {
         let numeric = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-        if self.part != Part::Body {
+        if !matches!(self.part, Part::Body | Part::Stream) {
             return self.path.clone();
         }
         if self.path.starts_with('/') {

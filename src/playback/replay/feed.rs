@@ -62,9 +62,11 @@ async fn round(context: &Arc<Context>, plan: &Plan, lanes: &mut Lanes) -> Result
             }
             Err(error) => return Err(error.into()),
         };
-        if let Record::Exchange(exchange) = &record
-            && let Some(due) = schedule.due(&exchange.origin, &exchange.timing)
-        {
+        let timing = match &record {
+            Record::Exchange(exchange) => &exchange.timing,
+            Record::Stream(stream) => &stream.timing,
+        };
+        if let Some(due) = schedule.due(record.origin(), timing) {
             tokio::select! {
                 () = tokio::time::sleep_until(due.into()) => {}
                 () = context.cancel.cancelled() => return Ok(RunState::Cancelled),

@@ -1,5 +1,5 @@
 //! One lane for each recorded connection (or client): its requests go one after the other, over one
-//! connection to the target, so that a follow-up never overtakes its login.
+//! connection to the target, so that a follow-up never overtakes its login. A stream has a connection of its own.
 //!
 //! Requests of one HTTP/2 connection, which may have been on their way together, keep the order in which they
 //! started, too. How many records wait in all lanes together is bounded by `room`.
@@ -12,7 +12,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
 
 use super::{Context, KeepOrder};
-use crate::record::{ConnectionId, Epoch, Exchange, NodeId, Record};
+use crate::record::{ConnectionId, Epoch, NodeId, Record};
 
 /// How many records may wait for each one that is on its way.
 const WAITING_PER_PERMIT: usize = 4;
@@ -24,16 +24,19 @@ enum Key {
 }
 
 impl Key {
-    fn of(exchange: &Exchange, order: KeepOrder) -> Self {
+    fn of(record: &Record, order: KeepOrder) -> Self {
+        let (connection, client) = match record {
+            Record::Exchange(exchange) => (exchange.connection, &exchange.client),
+            Record::Stream(stream) => (stream.connection, &stream.client),
+        };
         match order {
-            KeepOrder::PerConnection => Self::Connection(
-                exchange.origin.node.clone(),
-                exchange.origin.epoch,
-                exchange.connection,
-            ),
+            KeepOrder::PerConnection => {
+                let origin = record.origin();
+                Self::Connection(origin.node.clone(), origin.epoch, connection)
+            }
             KeepOrder::PerClient => {
-                let client = exchange.client.rsplit_once(':');
-                Self::Client(client.map_or(&*exchange.client, |(ip, _)| ip).to_owned())
+                let ip = client.rsplit_once(':').map_or(&**client, |(ip, _)| ip);
+                Self::Client(ip.to_owned())
             }
         }
     }
@@ -97,13 +100,12 @@ impl Lanes {
         record: Arc<Record>,
         room: OwnedSemaphorePermit,
     ) {
-        let Some(exchange) = record.as_exchange() else {
-            return self.context.skip(record.id(), "it is no HTTP exchange");
-        };
         self.clock += 1;
         let ticket = self.clock;
-        self.context.expect(ticket, exchange);
-        let key = Key::of(exchange, self.context.sending.keep_order);
+        if let Record::Exchange(exchange) = &*record {
+            self.context.expect(ticket, exchange);
+        }
+        let key = Key::of(&record, self.context.sending.keep_order);
         if !self.open.contains_key(&key) {
             self.make_way().await;
             let lane = self.start();
@@ -140,12 +142,14 @@ impl Lanes {
         self.tasks.spawn(async move {
             let mut lane = context.lane();
             while let Some(job) = queue.recv().await {
-                match job.record.as_exchange() {
-                    _ if context.cancel.is_cancelled() => {
-                        context.skip(job.record.id(), "cancelled before it was sent");
+                match &*job.record {
+                    record if context.cancel.is_cancelled() => {
+                        context.skip(record.id(), "cancelled before it was sent");
                     }
-                    Some(exchange) => context.perform(job.ticket, &mut lane, exchange).await,
-                    None => context.skip(job.record.id(), "it is no HTTP exchange"),
+                    Record::Exchange(exchange) => {
+                        context.perform(job.ticket, &mut lane, exchange).await;
+                    }
+                    Record::Stream(stream) => context.perform_stream(stream).await,
                 }
                 if left.fetch_sub(1, Ordering::AcqRel) == 1 {
                     idle.notify_one();

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! feed (pages through the store, keeps the pace) --> lanes (one per recorded connection, in order)
-//!     --> trial (carry over, send, read, compare) --> report, result sink
+//!     --> trial (carry over, send, read, compare), or stream (turn by turn) --> report, result sink
 //! ```
 //!
 //! Memory is bounded by the number of prefetched records, of lanes, and of bytes of a body that are looked
@@ -13,6 +13,7 @@ mod reply;
 mod stand_in;
 mod circuit;
 mod trial;
+mod stream;
 mod lanes;
 mod feed;
 mod runs;
@@ -28,8 +29,8 @@ use uuid::Uuid;
 
 use super::diff::{self, Difference};
 use super::report::{Report, Totals, display};
-use super::{AllowedTargets, CarryRules, Error, Speed, Target};
-use crate::record::{Exchange, RecordId};
+use super::{AllowedTargets, CarryRules, Error, Ignore, Speed, Target};
+use crate::record::{Exchange, RecordId, Stream};
 use crate::store::Query;
 
 pub(super) use circuit::Circuit;
@@ -101,6 +102,16 @@ pub enum HostHeader {
     Recorded,
 }
 
+/// Whether streams are sent. They carry no marker, and are bytes that only their own service understands; so towards an
+/// HTTP target they have to be asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Streams {
+    /// They are.
+    Sent,
+    /// They are not.
+    Skipped,
+}
+
 /// How requests are sent and answers compared.
 #[derive(Debug, Clone)]
 pub struct Sending {
@@ -120,13 +131,22 @@ pub struct Sending {
     pub carry: CarryRules,
     /// What is compared.
     pub diff: diff::Rules,
+    /// Whether streams are sent, not only requests.
+    pub streams: Streams,
+    /// What of the server's bytes in a stream may be anything.
+    pub ignore_bytes: Ignore,
 }
 
 impl Sending {
-    /// Sends to `target`, all else by default.
+    /// Sends to `target`, all else by default: streams where the target speaks no HTTP.
     #[must_use]
     pub fn to(target: Target) -> Self {
         Self {
+            streams: match target.scheme().is_http() {
+                true => Streams::Skipped,
+                false => Streams::Sent,
+            },
+            ignore_bytes: Ignore::default(),
             target,
             host: HostHeader::default(),
             keep_order: KeepOrder::default(),
@@ -155,12 +175,23 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Replays `selection` once against `target`, as fast as it goes.
+    /// Replays `selection` once against `target`, as fast as it goes. Streams take part where the selection names its
+    /// records, their service or their protocol, or the target speaks no HTTP.
     #[must_use]
     pub fn new(selection: Selection, target: Target) -> Self {
+        let mut sending = Sending::to(target);
+        let named = match &selection {
+            Selection::Ids(_) => true,
+            Selection::Window(Query { filter, .. }) => {
+                filter.service.is_some() || filter.protocol.as_deref() == Some("tcp")
+            }
+        };
+        if named {
+            sending.streams = Streams::Sent;
+        }
         Self {
             selection,
-            sending: Sending::to(target),
+            sending,
             speed: Speed::default(),
             rounds: 1,
             max_records: None,
@@ -271,9 +302,9 @@ pub struct ReplayResult {
     pub record: RecordId,
     /// What came of it.
     pub verdict: Verdict,
-    /// The request's method.
+    /// The request's method; `TCP` of a stream.
     pub method: Arc<str>,
-    /// The request's path, without the query.
+    /// The request's path, without the query; the service of a stream.
     pub path: Arc<str>,
     /// Whether the request went out.
     pub sent: bool,
@@ -323,7 +354,18 @@ impl ReplayResult {
         }
     }
 
-    /// A record that could not even be read as an exchange.
+    /// Nothing has come of it so far.
+    fn of_stream(run: RunId, stream: &Stream) -> Self {
+        Self {
+            method: "TCP".into(),
+            path: stream.service.clone(),
+            verdict: Verdict::Failed,
+            reason: None,
+            ..Self::skipped(run, stream.id, "")
+        }
+    }
+
+    /// A record that could not even be read.
     fn skipped(run: RunId, record: RecordId, reason: &str) -> Self {
         Self {
             run,

@@ -63,13 +63,14 @@ impl Runs {
     /// [`Error::Busy`] where too many runs are under way.
     pub fn start(&self, plan: Plan) -> Result<RunId, Error> {
         self.0.check(&plan)?;
-        let context = Arc::new(Context::new(
+        let context = Context::new(
             self.0.store.clone(),
             &self.0.config,
             plan.sending.clone(),
             self.0.sink.clone(),
             self.0.metrics.clone(),
-        )?);
+        )?;
+        let context = Arc::new(context.paced(plan.speed));
         let id = context.run;
         let run = Arc::new(Run {
             id,

@@ -17,11 +17,16 @@ use crate::metrics::Reason;
 use crate::playback::carry::{Carry, Handed};
 use crate::playback::diff::{self, Content, Part, Snapshot};
 use crate::playback::link::{Connector, Lane, SendError};
+use crate::playback::pace::Speed;
 use crate::playback::report::{Collector, Report, Totals};
+use crate::playback::script::{Ignore, Shelf};
 use crate::playback::stored::Stored;
 use crate::playback::{BodyError, Error, Metrics, described};
 use crate::record::{Body, Exchange, RecordId, Response as Recorded, Side};
 use crate::store::Store;
+
+/// How much of streams that were read lately is kept.
+const SHELF_BYTES: usize = 1 << 20;
 
 /// What all requests of one replay share.
 pub(in crate::playback) struct Context {
@@ -31,15 +36,19 @@ pub(in crate::playback) struct Context {
     pub(super) carry: Carry,
     /// Heard by the feed and by every lane.
     pub(in crate::playback) cancel: CancellationToken,
-    connector: Arc<Connector>,
-    permits: Semaphore,
+    /// How fast a stream's own turns follow each other.
+    pub(super) speed: Speed,
+    pub(super) shelf: Arc<Shelf>,
+    pub(super) ignore_bytes: Arc<Ignore>,
+    pub(super) connector: Arc<Connector>,
+    pub(super) permits: Semaphore,
     config: Config,
     circuit: Option<Mutex<Circuit>>,
     /// How long to wait for a chunk that has not arrived.
-    patience: Duration,
+    pub(super) patience: Duration,
     progress: Mutex<Collected>,
     sink: Arc<dyn ResultSink>,
-    metrics: Metrics,
+    pub(super) metrics: Metrics,
 }
 
 struct Collected {
@@ -48,7 +57,7 @@ struct Collected {
 }
 
 /// Why a record was not compared.
-enum Setback {
+pub(super) enum Setback {
     Skipped(String),
     /// The target is known to be down.
     Down,
@@ -76,6 +85,9 @@ impl Context {
         let results = Collector::new(run, sending.target.to_string(), Timestamp::now());
         Ok(Self {
             run,
+            speed: Speed::Max,
+            shelf: Arc::new(Shelf::new(store.clone(), SHELF_BYTES)),
+            ignore_bytes: Arc::new(sending.ignore_bytes.clone()),
             store,
             permits: Semaphore::new(config.concurrency_of(&sending)?),
             carry: Carry::new(sending.carry.clone()),
@@ -99,6 +111,12 @@ impl Context {
     pub(in crate::playback) fn live(mut self, circuit: Circuit, patience: Duration) -> Self {
         self.circuit = Some(Mutex::new(circuit));
         self.patience = patience;
+        self
+    }
+
+    /// For a run with a pace of its own.
+    pub(super) const fn paced(mut self, speed: Speed) -> Self {
+        self.speed = speed;
         self
     }
 
@@ -153,16 +171,7 @@ impl Context {
             if let Some(recorded) = &exchange.response {
                 self.carry.abandon(ticket, handed_inline(recorded));
             }
-            let (verdict, reason) = match setback {
-                Setback::Skipped(reason) => (Verdict::Skipped, reason),
-                Setback::Down => (Verdict::AnsweredFromRecord, "the target is down".to_owned()),
-                Setback::Failed(error) if self.stands_in(&error) => {
-                    (Verdict::AnsweredFromRecord, described(&error))
-                }
-                Setback::Failed(error) => (Verdict::Failed, described(&error)),
-                Setback::Store(reason) => (Verdict::Failed, reason),
-                Setback::Cancelled => (Verdict::Failed, "cancelled".to_owned()),
-            };
+            let (verdict, reason) = self.judge(setback);
             result.verdict = verdict;
             result.reason = Some(reason);
             if verdict == Verdict::AnsweredFromRecord {
@@ -173,12 +182,26 @@ impl Context {
         self.conclude(&result);
     }
 
+    /// What a setback comes to.
+    pub(super) fn judge(&self, setback: Setback) -> (Verdict, String) {
+        match setback {
+            Setback::Skipped(reason) => (Verdict::Skipped, reason),
+            Setback::Down => (Verdict::AnsweredFromRecord, "the target is down".to_owned()),
+            Setback::Failed(error) if self.stands_in(&error) => {
+                (Verdict::AnsweredFromRecord, described(&error))
+            }
+            Setback::Failed(error) => (Verdict::Failed, described(&error)),
+            Setback::Store(reason) => (Verdict::Failed, reason),
+            Setback::Cancelled => (Verdict::Failed, "cancelled".to_owned()),
+        }
+    }
+
     /// A record that cannot be read.
     pub(super) fn skip(&self, record: RecordId, reason: &str) {
         self.conclude(&ReplayResult::skipped(self.run, record, reason));
     }
 
-    fn conclude(&self, result: &ReplayResult) {
+    pub(super) fn conclude(&self, result: &ReplayResult) {
         let reason = result.verdict.as_str();
         self.metrics
             .replayed
@@ -204,17 +227,18 @@ impl Context {
         if let Some(reason) = unfit(exchange) {
             return Err(Setback::Skipped(reason.to_owned()));
         }
+        if !self.sending.target.scheme().is_http() {
+            let why =
+                "it is an HTTP exchange, and the target takes bytes: give it as http://host:port";
+            return Err(Setback::Skipped(why.to_owned()));
+        }
         let recorded = exchange.response.as_ref().expect("unfit without one");
         // Before a permit is taken: whoever hands the value out may still need one.
         let wait = self.config.request_timeout;
         let used = &exchange.request.headers;
         self.carry.ready(ticket, used, wait).await;
         let _permit = self.permits.acquire().await.expect("is never closed");
-        if let Some(circuit) = &self.circuit
-            && !circuit.lock().may_try(Instant::now())
-        {
-            return Err(Setback::Down);
-        }
+        self.may_try()?;
         let mut fields = exchange.request.headers.clone();
         result.carried = self.carry.apply(&mut fields);
         let body = self.stored(exchange, Side::Request, &exchange.request.body);
@@ -228,7 +252,7 @@ impl Context {
         .await
         .unwrap_or(Err(SendError::Timeout));
         result.sent = prepared.sent.load(Ordering::Relaxed);
-        self.note_reach(&answer);
+        self.note_reach(matches!(answer, Err(SendError::Connect { .. })));
         let answer = match answer {
             Ok(answer) => answer,
             Err(error) => {
@@ -242,9 +266,16 @@ impl Context {
         compared.map_err(|error| Setback::Store(described(&error)))
     }
 
+    /// Whether the target may be tried now; one that is down is from time to time.
+    pub(super) fn may_try(&self) -> Result<(), Setback> {
+        match &self.circuit {
+            Some(circuit) if !circuit.lock().may_try(Instant::now()) => Err(Setback::Down),
+            _ => Ok(()),
+        }
+    }
+
     /// Remembers whether the target can be reached.
-    fn note_reach(&self, answer: &Result<Reply, SendError>) {
-        let refused = matches!(answer, Err(SendError::Connect { .. }));
+    pub(super) fn note_reach(&self, refused: bool) {
         if let Some(circuit) = &self.circuit {
             let mut circuit = circuit.lock();
             if refused {

@@ -105,6 +105,7 @@ const fn part_name(part: Part) -> &'static str {
         Part::Status => "status",
         Part::Header => "header",
         Part::Body => "body",
+        Part::Stream => "stream",
     }
 }
 

@@ -5,6 +5,7 @@
 pub(super) mod pump;
 mod copy;
 mod splice;
+pub mod talk;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

@@ -79,7 +79,16 @@ impl Node {
         self.process.expect_line("`ready`", |line| {
             let mut words = line.split_whitespace();
             if let (Some(label), Some(address)) = (words.next(), words.next())
-                && ["record", "forward", "answer", "api", "broker", "tcp"].contains(&label)
+                && [
+                    "record",
+                    "forward",
+                    "answer",
+                    "answer-tcp",
+                    "api",
+                    "broker",
+                    "tcp",
+                ]
+                .contains(&label)
             {
                 addresses.insert(label.to_owned(), address.to_owned());
             }
