@@ -111,10 +111,7 @@ impl Player {
         };
         let answerer = limits::answerer(&settings.playback)?;
         let answerer = Answerer::new(self.store.clone(), answerer, metrics.playback.clone())?;
-        let limits = limits::answering(
-            limits::resolve(key, &answer.listen).await?,
-            answer.tls.as_ref(),
-        );
+        let limits = limits::answering(limits::resolve(key, &answer.listen).await?, answer);
         let scheme = if limits.tls.is_some() {
             "https"
         } else {

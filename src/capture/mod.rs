@@ -38,6 +38,8 @@ pub use metrics::{Metrics, Stats};
 pub use settings::{Glob, InvalidSetting, Rule, Settings, StatusMatch};
 pub use stream::StreamTee;
 
+use stream::Keeps;
+
 use queue::Queue;
 use worker::Worker;
 
@@ -267,7 +269,15 @@ impl Capture {
     pub fn begin_stream(&self, connection: &Arc<Connection>) -> Option<StreamTee> {
         let inner = self.0.as_ref()?;
         inner.wanted()?;
-        StreamTee::begin(inner, connection)
+        StreamTee::begin(inner, connection, Keeps::Segments)
+    }
+
+    /// Begins the account of a byte stream of which no byte is kept; `None` as for [`Capture::begin`].
+    #[must_use]
+    pub fn begin_summary(&self, connection: &Arc<Connection>) -> Option<StreamTee> {
+        let inner = self.0.as_ref()?;
+        inner.wanted()?;
+        StreamTee::begin(inner, connection, Keeps::Nothing)
     }
 
     /// Stops to begin copies; those that have begun are completed.

@@ -13,6 +13,14 @@ use super::queue::{Message, StreamPart};
 use super::{Connection, Inner, MESSAGE_OVERHEAD};
 use crate::record::{Direction, Outcome, RecordId};
 
+/// What is kept of a stream beside its summary.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Keeps {
+    /// What passed, up to the limit.
+    Segments,
+    Nothing,
+}
+
 /// All that is known of a stream.
 #[derive(Debug)]
 pub(super) struct SharedStream {
@@ -25,6 +33,7 @@ pub(super) struct SharedStream {
     pub(super) client_bytes: AtomicU64,
     pub(super) server_bytes: AtomicU64,
     kept: AtomicU64,
+    keeps: Keeps,
     pub(super) truncated: AtomicBool,
     /// How many batches there are; the encoder's.
     pub(super) batches: AtomicU32,
@@ -49,7 +58,11 @@ impl Drop for SharedStream {
 pub struct StreamTee(Option<Arc<SharedStream>>);
 
 impl StreamTee {
-    pub(super) fn begin(inner: &Arc<Inner>, connection: &Arc<Connection>) -> Option<Self> {
+    pub(super) fn begin(
+        inner: &Arc<Inner>,
+        connection: &Arc<Connection>,
+        keeps: Keeps,
+    ) -> Option<Self> {
         if !inner.queue.reserve(MESSAGE_OVERHEAD) {
             inner.queue.drop_one();
             return None;
@@ -65,20 +78,40 @@ impl StreamTee {
             client_bytes: AtomicU64::new(0),
             server_bytes: AtomicU64::new(0),
             kept: AtomicU64::new(0),
+            keeps,
             truncated: AtomicBool::new(false),
             batches: AtomicU32::new(0),
             end: OnceLock::new(),
         }))))
     }
 
-    /// Bytes passed in one direction; empty where that side closed.
-    pub fn segment(&self, direction: Direction, bytes: &Bytes) {
+    /// Whether it wants to see the bytes that pass, and not just their number.
+    #[must_use]
+    pub fn keeps_bytes(&self) -> bool {
+        self.0
+            .as_ref()
+            .is_some_and(|stream| stream.keeps == Keeps::Segments)
+    }
+
+    /// So many bytes passed in one direction, which are not there to be seen.
+    pub fn passed(&self, direction: Direction, count: usize) {
         let Some(stream) = &self.0 else { return };
         let passed = match direction {
             Direction::Client => &stream.client_bytes,
             Direction::Server => &stream.server_bytes,
         };
-        passed.fetch_add(bytes.len() as u64, Relaxed);
+        passed.fetch_add(count as u64, Relaxed);
+        if stream.keeps == Keeps::Nothing && count > 0 {
+            stream.truncated.store(true, Relaxed);
+        }
+    }
+
+    /// Bytes passed in one direction; empty where that side closed.
+    pub fn segment(&self, direction: Direction, bytes: &Bytes) {
+        self.passed(direction, bytes.len());
+        let Some(stream) = self.0.as_ref().filter(|_| self.keeps_bytes()) else {
+            return;
+        };
         let limit = stream.inner.config.max_stream_bytes;
         let before = stream.kept.fetch_add(bytes.len() as u64, Relaxed);
         let room = usize::try_from(limit.saturating_sub(before)).unwrap_or(usize::MAX);

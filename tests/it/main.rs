@@ -17,6 +17,7 @@ mod mqtt_persistence_test;
 mod proxy_test;
 mod http_peers_test;
 mod grpc_test;
+mod forward_proxy_test;
 mod playback_test;
 mod record_test;
 mod demo_test;

@@ -2,7 +2,7 @@
 //!
 //! It knows no protocol. Each side's close is passed on as it comes, so half-closed connections work.
 
-mod pump;
+pub(super) mod pump;
 mod copy;
 mod splice;
 
