@@ -97,8 +97,12 @@ impl Error {
                     proxy::Error::Pem { what, .. }
                     | proxy::Error::EmptyPem { what, .. }
                     | proxy::Error::BadCertificate { what, .. } => {
-                        format!("{key}.{}", file_key(what))
+                        let (authority, file) = (authority_key(&key), file_key(what));
+                        let in_authority = file == "cert" || file == "key";
+                        let section = if in_authority { &authority } else { &key };
+                        format!("{section}.{file}")
                     }
+                    proxy::Error::Authority { .. } => authority_key(&key),
                     _ => key,
                 },
                 source,
@@ -170,9 +174,19 @@ impl Error {
     }
 }
 
-/// The key, in a listener's section, of the file that holds `what`.
+/// Where the authority of a listener stands.
+fn authority_key(section: &str) -> String {
+    match section {
+        "http" => "http.forward_proxy.ca".to_owned(),
+        section => format!("{section}.ca"),
+    }
+}
+
+/// The key, in a listener's section or its authority's, of the file that holds `what`.
 fn file_key(what: &str) -> &'static str {
     match what {
+        "authority's certificate" => "cert",
+        "authority's key" => "key",
         "certificate" => "tls.tls_cert",
         "private key" => "tls.tls_key",
         "client CA certificate" => "tls.client_ca",

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use secrecy::{ExposeSecret, SecretString};
+
 use super::error::Error;
 use crate::capture::{self, Glob, StatusMatch};
 use crate::config;
@@ -59,7 +61,7 @@ pub(super) fn pool(
         })
 }
 
-fn files(files: &config::TlsFiles) -> proxy::tls::Files {
+pub(super) fn files(files: &config::TlsFiles) -> proxy::tls::Files {
     proxy::tls::Files {
         certificate: files.cert.clone(),
         key: files.key.clone(),
@@ -106,12 +108,38 @@ pub(super) fn http(http: &config::HttpSettings, listen: SocketAddr) -> proxy::ht
     limits.write_timeout = http.write_timeout;
     limits.max_request_bytes = http.max_request_bytes;
     limits.tunnel_idle_timeout = http.tunnel_idle_timeout;
+    limits.forward_proxy = http.forward_proxy.as_ref().map(forward_proxy);
     limits.forwarded = match http.forwarded {
         config::Forwarded::None => proxy::http::Forwarded::Off,
         config::Forwarded::XForwarded => proxy::http::Forwarded::On,
         config::Forwarded::Standard => proxy::http::Forwarded::Standard,
     };
     limits
+}
+
+fn forward_proxy(open: &config::ForwardProxySettings) -> proxy::http::ForwardProxy {
+    let hosts = |hosts: &[String]| hosts.iter().map(|host| host.as_str().into()).collect();
+    let ports = open.allowed_ports.iter();
+    proxy::http::ForwardProxy {
+        allowed_hosts: hosts(&open.allowed_hosts),
+        allowed_ports: ports.map(|(first, last)| *first..=*last).collect(),
+        credentials: open.credentials.as_ref().map(credentials),
+        passthrough_hosts: hosts(&open.passthrough_hosts),
+        authority: open.ca.as_ref().map(files),
+        refused: if open.pass_through_refused {
+            proxy::http::Refused::PassedThrough
+        } else {
+            proxy::http::Refused::Told
+        },
+        service: open.service.as_deref().map(Arc::from),
+        max_hosts: open.max_hosts,
+        idle_timeout: open.idle_timeout,
+        ..proxy::http::ForwardProxy::default()
+    }
+}
+
+fn credentials(text: &SecretString) -> proxy::http::Credentials {
+    proxy::http::Credentials::new(text.expose_secret())
 }
 
 /// The services of a listener that have requests of their own.
@@ -138,11 +166,19 @@ pub(super) fn routes(
 
 pub(super) fn answering(
     listen: SocketAddr,
-    tls: Option<&config::ListenerTls>,
+    answer: &config::AnswerSettings,
 ) -> proxy::http::Config {
     let mut limits = proxy::http::Config::new(listen, "answer");
+    let tls = answer.tls.as_ref();
     limits.tls = tls.map(|tls| files(&tls.files));
     limits.client_auth = client_auth(tls);
+    limits.forward_proxy = answer.ca.as_ref().map(|ca| proxy::http::ForwardProxy {
+        authority: Some(files(ca)),
+        credentials: answer.credentials.as_ref().map(credentials),
+        // Nothing goes out of it.
+        allowed_ports: vec![1..=u16::MAX],
+        ..proxy::http::ForwardProxy::default()
+    });
     limits
 }
 

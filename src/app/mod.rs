@@ -6,6 +6,7 @@
 mod error;
 mod limits;
 mod keys;
+mod authority;
 mod bus;
 mod restart;
 mod lag;
@@ -27,6 +28,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub use authority::{NewAuthority, authority_certificate, check_authorities};
 pub use error::Error;
 pub use keys::new_key;
 

@@ -123,7 +123,10 @@ impl Player {
         listening: &mut Vec<Listening>,
     ) -> Result<Vec<Bound>, Error> {
         let http = self.bind_http(settings, metrics, listening).await?;
-        let mut bound: Vec<_> = http.map(Bound::Http).into_iter().collect();
+        let mut bound: Vec<_> = http
+            .into_iter()
+            .map(|http| Bound::Http(Box::new(http)))
+            .collect();
         for (at, (tcp, talker)) in settings.playback.tcp.iter().zip(&self.talkers).enumerate() {
             let key = tcp_key(settings, at);
             let limits = limits::talking(tcp, limits::resolve(&key, &tcp.listen).await?);
@@ -136,7 +139,7 @@ impl Player {
                 listener.local_addr().to_string(),
                 format!("as {}, from its recorded streams", tcp.service),
             ));
-            bound.push(Bound::Talk(listener));
+            bound.push(Bound::Talk(Box::new(listener)));
         }
         Ok(bound)
     }
@@ -158,10 +161,7 @@ impl Player {
         };
         let answerer = limits::answerer(&settings.playback)?;
         let answerer = Answerer::new(self.store.clone(), answerer, metrics.playback.clone())?;
-        let limits = limits::answering(
-            limits::resolve(key, &answer.listen).await?,
-            answer.tls.as_ref(),
-        );
+        let limits = limits::answering(limits::resolve(key, &answer.listen).await?, answer);
         let scheme = if limits.tls.is_some() {
             "https"
         } else {

@@ -46,9 +46,9 @@ impl Recorder {
 
 /// A proxy that is bound and does not accept yet.
 pub(super) enum Bound {
-    Http(proxy::http::Bound),
-    Tcp(proxy::tcp::Bound),
-    Talk(proxy::tcp::talk::Bound),
+    Http(Box<proxy::http::Bound>),
+    Tcp(Box<proxy::tcp::Bound>),
+    Talk(Box<proxy::tcp::talk::Bound>),
 }
 
 impl Bound {
@@ -82,21 +82,20 @@ pub(super) async fn bind_proxies(
         } else {
             "http"
         };
-        let pool = limits::pool(
-            "http",
-            &http.downstream,
-            Balance::RoundRobin,
-            &metrics.service_discovery,
-        )?;
+        let pool = (!http.downstream.is_empty()).then(|| {
+            let metrics = &metrics.service_discovery;
+            limits::pool("http", &http.downstream, Balance::RoundRobin, metrics)
+        });
+        let pool = pool.transpose()?;
         let proxy = proxy::http::bind(limits, pool, capture.clone(), metrics.proxy.clone())
             .map_err(|error| Error::proxy("http", error))?;
         let address = format!("{scheme}://{}", proxy.local_addr());
         listening.push(Listening::new(
             label,
             address,
-            format!("-> {}", http.downstream.join(", ")),
+            format!("-> {}", http.leads_to().join(", ")),
         ));
-        bound.push(Bound::Http(proxy));
+        bound.push(Bound::Http(Box::new(proxy)));
     }
     let single = settings.tcp.len() == 1;
     for (at, tcp) in settings.tcp.iter().enumerate() {
@@ -126,7 +125,7 @@ pub(super) async fn bind_proxies(
             address,
             format!("-> {}", downstream.join(", ")),
         ));
-        bound.push(Bound::Tcp(proxy));
+        bound.push(Bound::Tcp(Box::new(proxy)));
     }
     Ok(bound)
 }

@@ -47,6 +47,7 @@ pub use stream::StreamTee;
 
 use calls::Budget;
 use queue::Queue;
+use stream::Keeps;
 use worker::Worker;
 
 /// The request header that replayed traffic carries; such requests are not recorded again.
@@ -280,7 +281,15 @@ impl Capture {
     pub fn begin_stream(&self, connection: &Arc<Connection>) -> Option<StreamTee> {
         let inner = self.0.as_ref()?;
         inner.wanted()?;
-        StreamTee::begin(inner, connection)
+        StreamTee::begin(inner, connection, Keeps::Segments)
+    }
+
+    /// Begins the account of a byte stream of which no byte is kept; `None` as for [`Capture::begin`].
+    #[must_use]
+    pub fn begin_summary(&self, connection: &Arc<Connection>) -> Option<StreamTee> {
+        let inner = self.0.as_ref()?;
+        inner.wanted()?;
+        StreamTee::begin(inner, connection, Keeps::Nothing)
     }
 
     /// Stops to begin copies; those that have begun are completed.

@@ -17,6 +17,14 @@ use super::upgrade::{Conversation, Handshake};
 use super::{Connection, Inner, MESSAGE_OVERHEAD};
 use crate::record::{Application, Direction, Frame, Outcome, Part, Protocol, RecordId, Upgrade};
 
+/// What is kept of a stream beside its summary.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Keeps {
+    /// What passed, up to the limit.
+    Segments,
+    Nothing,
+}
+
 /// All that is known of a stream.
 #[derive(Debug)]
 pub(super) struct SharedStream {
@@ -34,6 +42,7 @@ pub(super) struct SharedStream {
     kept: AtomicU64,
     /// Bytes that were not kept since the last that were, of the client and of the server.
     missing: [AtomicU64; 2],
+    keeps: Keeps,
     pub(super) truncated: AtomicBool,
     /// How many batches there are; the encoder's.
     pub(super) batches: AtomicU32,
@@ -51,6 +60,18 @@ pub(super) struct StreamEnd {
 }
 
 impl SharedStream {
+    /// Counts bytes that passed; gives their place in their direction.
+    fn passed(&self, direction: Direction, count: usize) -> u64 {
+        let passed = match direction {
+            Direction::Client => &self.client_bytes,
+            Direction::Server => &self.server_bytes,
+        };
+        if self.keeps == Keeps::Nothing && count > 0 {
+            self.truncated.store(true, Relaxed);
+        }
+        passed.fetch_add(count as u64, Relaxed)
+    }
+
     /// Listens to a part of it; in the order in which the parts passed.
     pub(super) fn hear(&self, part: &StreamPart) {
         let heard = Heard {
@@ -88,8 +109,12 @@ pub struct StreamTee {
 }
 
 impl StreamTee {
-    pub(super) fn begin(inner: &Arc<Inner>, connection: &Arc<Connection>) -> Option<Self> {
-        Self::open(inner, connection, connection.protocol, None)
+    pub(super) fn begin(
+        inner: &Arc<Inner>,
+        connection: &Arc<Connection>,
+        keeps: Keeps,
+    ) -> Option<Self> {
+        Self::open(inner, connection, connection.protocol, None, keeps)
     }
 
     /// The copy of what follows a handshake.
@@ -99,7 +124,7 @@ impl StreamTee {
         handshake: Handshake,
     ) -> Option<Self> {
         let (protocol, exchange) = (handshake.protocol, handshake.exchange);
-        let mut tee = Self::open(inner, connection, protocol, Some(exchange))?;
+        let mut tee = Self::open(inner, connection, protocol, Some(exchange), Keeps::Segments)?;
         tee.conversation = Some(Conversation::new(handshake, inner.config.chunk_bytes / 2));
         Some(tee)
     }
@@ -109,6 +134,7 @@ impl StreamTee {
         connection: &Arc<Connection>,
         protocol: Protocol,
         exchange: Option<RecordId>,
+        keeps: Keeps,
     ) -> Option<Self> {
         if !inner.queue.reserve(MESSAGE_OVERHEAD) {
             inner.queue.drop_one();
@@ -128,10 +154,11 @@ impl StreamTee {
             server_bytes: AtomicU64::new(0),
             kept: AtomicU64::new(0),
             missing: [AtomicU64::new(0), AtomicU64::new(0)],
+            keeps,
             truncated: AtomicBool::new(false),
             batches: AtomicU32::new(0),
-            calls: Mutex::new(match connection.protocol {
-                Protocol::Tcp => Listener::new(),
+            calls: Mutex::new(match (connection.protocol, keeps) {
+                (Protocol::Tcp, Keeps::Segments) => Listener::new(),
                 _ => Listener::deaf(),
             }),
             end: OnceLock::new(),
@@ -147,14 +174,28 @@ impl StreamTee {
         self.stream.as_ref().map(|stream| stream.id)
     }
 
+    /// Whether it wants to see the bytes that pass, and not just their number.
+    #[must_use]
+    pub fn keeps_bytes(&self) -> bool {
+        self.stream
+            .as_ref()
+            .is_some_and(|stream| stream.keeps == Keeps::Segments)
+    }
+
+    /// So many bytes passed in one direction, which are not there to be seen.
+    pub fn passed(&self, direction: Direction, count: usize) {
+        if let Some(stream) = &self.stream {
+            stream.passed(direction, count);
+        }
+    }
+
     /// Bytes passed in one direction; empty where that side closed.
     pub fn segment(&mut self, direction: Direction, bytes: &Bytes) {
         let Some(stream) = &self.stream else { return };
-        let passed = match direction {
-            Direction::Client => &stream.client_bytes,
-            Direction::Server => &stream.server_bytes,
-        };
-        let position = passed.fetch_add(bytes.len() as u64, Relaxed);
+        let position = stream.passed(direction, bytes.len());
+        if stream.keeps == Keeps::Nothing {
+            return;
+        }
         let offset_us = Inner::micros(stream.started, Instant::now());
         match &mut self.conversation {
             None => keep(stream, direction, (position, offset_us), bytes, None),

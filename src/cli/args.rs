@@ -31,6 +31,9 @@ pub(super) enum Command {
     /// Make keys for `encryption`
     #[command(subcommand)]
     Key(KeyCommand),
+    /// Make and hand out an authority, with which a forward proxy decrypts
+    #[command(subcommand)]
+    Ca(CaCommand),
     /// List the records of a running node
     Records(Records),
     /// Show one record of a running node
@@ -56,6 +59,46 @@ pub(super) enum ConfigCommand {
 pub(super) enum KeyCommand {
     /// Print a new key, for a file that nobody else can read
     Generate,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum CaCommand {
+    /// Make a new authority: its certificate for the clients, its key for the node alone
+    Init(CaInit),
+    /// Write the certificate, never the key, for clients that are to trust it
+    Export(CaExport),
+}
+
+#[derive(Debug, Arguments)]
+pub(super) struct CaInit {
+    /// Where ca.pem and ca.key are put; what is there stays
+    #[arg(long, default_value = "ca", value_name = "DIR")]
+    pub(super) dir: PathBuf,
+    /// What it is called in lists of trusted authorities
+    #[arg(long, value_name = "TEXT")]
+    pub(super) name: Option<String>,
+    /// How long it is valid
+    #[arg(long, default_value_t = 365, value_parser = clap::value_parser!(u32).range(1..=3650))]
+    pub(super) days: u32,
+    /// Its certificates are good for this domain and all hosts under it alone (may be given several times)
+    #[arg(long, value_name = "DOMAIN")]
+    pub(super) only: Vec<String>,
+}
+
+#[derive(Debug, Arguments)]
+pub(super) struct CaExport {
+    /// Where ca.pem is
+    #[arg(long, default_value = "ca", value_name = "DIR")]
+    pub(super) dir: PathBuf,
+    /// As PEM, which is also what is written where nothing is said
+    #[arg(long, conflicts_with = "der")]
+    pub(super) pem: bool,
+    /// As DER, which some systems call .cer
+    #[arg(long)]
+    pub(super) der: bool,
+    /// The file to write; standard output without
+    #[arg(long, value_name = "FILE")]
+    pub(super) out: Option<PathBuf>,
 }
 
 #[derive(Debug, Arguments)]

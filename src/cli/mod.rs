@@ -3,6 +3,7 @@
 mod args;
 mod client;
 mod run;
+mod ca;
 mod open_files;
 mod huge_pages;
 mod demo;
@@ -17,7 +18,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use args::{Command, ConfigCommand, KeyCommand};
+use args::{CaCommand, Command, ConfigCommand, KeyCommand};
 
 /// The exit code where the command line or the configuration cannot be used.
 const USAGE: u8 = 2;
@@ -52,6 +53,8 @@ async fn dispatch(args: args::Args) -> anyhow::Result<ExitCode> {
             say(&crate::app::new_key());
             Ok(ExitCode::SUCCESS)
         }
+        Some(Command::Ca(CaCommand::Init(init))) => ca::init(&init),
+        Some(Command::Ca(CaCommand::Export(export))) => ca::export(&export),
         Some(Command::Records(records)) => records::list(&records).await,
         Some(Command::Show(show)) => records::show(&show).await,
         Some(Command::Status(api)) => records::status(&api).await,

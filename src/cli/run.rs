@@ -9,7 +9,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::args::Standalone;
 use super::{huge_pages, open_files, say};
-use crate::app::App;
+use crate::app::{self, App};
 use crate::config::{self, Environment, Settings};
 use crate::telemetry;
 
@@ -32,7 +32,10 @@ pub(super) async fn from_file(path: Option<&Path>) -> anyhow::Result<ExitCode> {
 
 /// `qproxy config check FILE`.
 pub(super) fn check(path: &Path) -> anyhow::Result<ExitCode> {
-    let good = config::check(path, &Environment::of_process()).map_err(Misconfigured)?;
+    let environment = Environment::of_process();
+    let good = config::check(path, &environment).map_err(Misconfigured)?;
+    let settings = config::usable(path, &environment).map_err(Misconfigured)?;
+    app::check_authorities(&settings)?;
     say(&good);
     Ok(ExitCode::SUCCESS)
 }

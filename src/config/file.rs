@@ -15,7 +15,7 @@ use serde::de::{Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use super::problem::{Problem, Problems};
 use super::settings::{Balance, BodyMatch, Compression, Forwarded, Mode, MqttVersion, Repeat};
 use super::transport::TransportForm;
-use super::units::{Limit, Size, Span};
+use super::units::{Limit, Ports, Size, Span};
 
 /// What stands in the file.
 #[derive(Debug, Clone, Deserialize)]
@@ -68,8 +68,16 @@ forms! {
         insecure_skip_verify: bool, max_connections: u32, max_upstream_connections: u32,
         connect_timeout: Span, response_timeout: Span, body_timeout: Span, write_timeout: Span,
         max_request_bytes: Limit<Size>, tunnel_idle_timeout: Span, forwarded: Forwarded,
-        routes: Vec<RouteForm>,
+        routes: Vec<RouteForm>, forward_proxy: ForwardProxy,
     }
+    /// `http.forward_proxy`.
+    ForwardProxy {
+        allowed_hosts: Vec<String>, allowed_ports: Vec<Ports>, credentials: SecretString,
+        passthrough_hosts: Vec<String>, pass_through_refused: bool, ca: Authority, service: String,
+        max_hosts: u32, idle_timeout: Span,
+    }
+    /// An authority: `ca`.
+    Authority { cert: PathBuf, key: PathBuf }
     /// One of `http.routes`.
     RouteForm { host: String, path: String, downstream: OneOrMany<String>, service: String }
     /// `tcp`, or one of a list of them.
@@ -122,7 +130,7 @@ forms! {
         repeat: Repeat, delay: String, r#match: Match,
     }
     /// `playback.http`.
-    Answer { host: String, port: u16, tls: Tls }
+    Answer { host: String, port: u16, tls: Tls, ca: Authority }
     /// `playback.tcp`, or one of a list of them.
     AnswerTcp {
         host: String, port: u16, service: String, tls: Tls, ignore: OneOrMany<IgnoreForm>,

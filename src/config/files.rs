@@ -56,6 +56,28 @@ pub(super) fn problems(settings: &Settings) -> Vec<Problem> {
         });
         tls("broker", listener.as_ref());
     }
+    let proxied = settings.http.as_ref();
+    let forward = proxied.and_then(|http| http.forward_proxy.as_ref());
+    let answer = settings.playback.answer.as_ref();
+    for (key, files) in [
+        (
+            "http.forward_proxy.ca",
+            forward.and_then(|forward| forward.ca.as_ref()),
+        ),
+        (
+            if settings.mode.proxies() {
+                "playback.http.ca"
+            } else {
+                "http.forward_proxy.ca"
+            },
+            answer.and_then(|answer| answer.ca.as_ref()),
+        ),
+    ] {
+        if let Some(files) = files {
+            look(&format!("{key}.cert"), Some(&files.cert));
+            look(&format!("{key}.key"), Some(&files.key));
+        }
+    }
     look("mqtt.ca", settings.mqtt.ca.as_deref());
     for key in &settings.encryption {
         if let KeySource::File(path) = &key.source {

@@ -23,10 +23,10 @@ pub use file::File;
 pub use problem::{Problem, Problems};
 pub use settings::{
     AnswerSettings, AnswerTcpSettings, ApiSettings, Auto, Balance, BodyMatch, CaptureSettings,
-    ClientAuth, Compression, Delay, Endpoint, Forwarded, HttpSettings, IgnoreSetting, KeySettings,
-    KeySource, ListenerTls, MatchSettings, Miss, Mode, MqttSettings, MqttVersion, Peer,
-    PlaybackSettings, RedisOptions, Repeat, RetentionSettings, RouteSettings, Rule, Settings,
-    SpoolSettings, StoreSettings, TcpSettings, TlsFiles, UpstreamTls,
+    ClientAuth, Compression, Delay, Endpoint, ForwardProxySettings, Forwarded, HttpSettings,
+    IgnoreSetting, KeySettings, KeySource, ListenerTls, MatchSettings, Miss, Mode, MqttSettings,
+    MqttVersion, Peer, PlaybackSettings, RedisOptions, Repeat, RetentionSettings, RouteSettings,
+    Rule, Settings, SpoolSettings, StoreSettings, TcpSettings, TlsFiles, UpstreamTls,
 };
 pub use transport::WaySettings;
 
@@ -44,6 +44,8 @@ pub struct Environment {
     pub mqtt_app_id: Option<String>,
     /// `QPROXY_MQTT_TOKEN`: for `mqtt.token`.
     pub mqtt_token: Option<SecretString>,
+    /// `QPROXY_PROXY_CREDENTIALS`: for `http.forward_proxy.credentials`.
+    pub proxy_credentials: Option<SecretString>,
     /// `QPROXY_REDIS_URL`: for `store.redis`.
     pub redis_url: Option<SecretString>,
 }
@@ -65,6 +67,7 @@ impl Environment {
             api_token: secret("QPROXY_API_TOKEN"),
             mqtt_app_id: text("QPROXY_MQTT_APP_ID"),
             mqtt_token: secret("QPROXY_MQTT_TOKEN"),
+            proxy_credentials: secret("QPROXY_PROXY_CREDENTIALS"),
             redis_url: secret("QPROXY_REDIS_URL"),
         }
     }

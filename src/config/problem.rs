@@ -137,7 +137,7 @@ impl fmt::Display for Problems {
 /// Whether the value of a key must not be shown.
 fn is_secret(key: &str) -> bool {
     let name = key.rsplit('.').next().unwrap_or_default();
-    name == "token" || name.starts_with("redis")
+    matches!(name, "token" | "credentials") || name.starts_with("redis")
 }
 
 /// The names in serde's "unknown field `x`, expected one of `a`, `b`".

@@ -186,15 +186,16 @@ pub enum KeySource {
 }
 
 /// The HTTP proxy.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 #[allow(
     missing_docs,
     reason = "docs/configuration.md says what each key means"
 )]
 pub struct HttpSettings {
     pub listen: Endpoint,
-    /// `http://host:port` or `https://host:port`, at least one.
+    /// `http://host:port` or `https://host:port`; at least one where there is no `forward_proxy`.
     pub downstream: Vec<String>,
+    pub forward_proxy: Option<ForwardProxySettings>,
     pub service: String,
     pub tls: Option<ListenerTls>,
     pub proxy_protocol: bool,
@@ -211,6 +212,41 @@ pub struct HttpSettings {
     pub tunnel_idle_timeout: Duration,
     pub forwarded: Forwarded,
     pub routes: Vec<RouteSettings>,
+}
+
+impl HttpSettings {
+    /// Where requests go, for people.
+    #[must_use]
+    pub fn leads_to(&self) -> Vec<&str> {
+        let open = self.forward_proxy.as_ref().map(|open| match open.ca {
+            Some(_) => "any host asked for, decrypting",
+            None => "any host asked for",
+        });
+        let downstream = self.downstream.iter().map(String::as_str);
+        downstream.chain(open).collect()
+    }
+}
+
+/// What is done for clients that name their target themselves.
+#[derive(Debug, Clone)]
+#[allow(
+    missing_docs,
+    reason = "docs/configuration.md says what each key means"
+)]
+pub struct ForwardProxySettings {
+    /// Lower case; empty for any.
+    pub allowed_hosts: Vec<String>,
+    /// From one to another, both included.
+    pub allowed_ports: Vec<(u16, u16)>,
+    pub credentials: Option<SecretString>,
+    /// Lower case.
+    pub passthrough_hosts: Vec<String>,
+    pub pass_through_refused: bool,
+    pub ca: Option<TlsFiles>,
+    /// `None` for the host.
+    pub service: Option<String>,
+    pub max_hosts: usize,
+    pub idle_timeout: Duration,
 }
 
 /// One of `http.routes`.
@@ -419,7 +455,7 @@ pub struct Rule {
 }
 
 /// How records are used.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 #[allow(
     missing_docs,
     reason = "docs/configuration.md says what each key means"
@@ -436,7 +472,7 @@ pub struct PlaybackSettings {
 }
 
 /// The listener that answers from the records.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 #[allow(
     missing_docs,
     reason = "docs/configuration.md says what each key means"
@@ -444,6 +480,10 @@ pub struct PlaybackSettings {
 pub struct AnswerSettings {
     pub listen: Endpoint,
     pub tls: Option<ListenerTls>,
+    /// What tunnels are decrypted with.
+    pub ca: Option<TlsFiles>,
+    /// What clients have to show who open one.
+    pub credentials: Option<SecretString>,
 }
 
 /// A listener that answers from recorded streams.
@@ -558,7 +598,7 @@ impl fmt::Display for Settings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "mode {}, node {}", self.mode.as_str(), self.node)?;
         if let Some(http) = &self.http {
-            write!(f, ", http {} -> {}", http.listen, http.downstream.join(" "))?;
+            write!(f, ", http {} -> {}", http.listen, http.leads_to().join(" "))?;
         }
         for tcp in &self.tcp {
             let downstream: Vec<_> = tcp.downstream.iter().map(ToString::to_string).collect();

@@ -21,6 +21,15 @@ pub struct Size(pub u64);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Span(pub Duration);
 
+/// A port, or all from one to another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ports {
+    /// The first one.
+    pub first: u16,
+    /// The last one.
+    pub last: u16,
+}
+
 /// A limit, or none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Limit<T> {
@@ -89,6 +98,25 @@ impl Written for Span {
     }
 }
 
+impl Written for Ports {
+    const EXPECTED: &'static str = "a port such as 443, or from one to another as \"8000-8999\"";
+
+    fn from_text(text: &str) -> Option<Self> {
+        let (first, last) = text.split_once('-')?;
+        let port = |text: &str| text.trim().parse().ok().filter(|port| *port > 0);
+        let (first, last) = (port(first)?, port(last)?);
+        (first <= last).then_some(Self { first, last })
+    }
+
+    fn from_number(number: u64) -> Option<Self> {
+        let port = u16::try_from(number).ok().filter(|port| *port > 0)?;
+        Some(Self {
+            first: port,
+            last: port,
+        })
+    }
+}
+
 impl<T: Written> Written for Limit<T> {
     const EXPECTED: &'static str = T::EXPECTED;
 
@@ -150,7 +178,7 @@ macro_rules! deserialize_written {
     )+};
 }
 
-deserialize_written!(Size, Span, Limit<Size>, Limit<Span>);
+deserialize_written!(Size, Span, Ports, Limit<Size>, Limit<Span>);
 
 #[cfg(test)]
 mod tests {
@@ -174,6 +202,18 @@ mod tests {
         ] {
             assert_eq!(size(bad), None, "{bad}");
         }
+    }
+
+    #[test]
+    fn ports_are_one_or_a_range() {
+        let range = |text| Ports::from_text(text).map(|ports| (ports.first, ports.last));
+        assert_eq!(range("8000-8999"), Some((8000, 8999)));
+        assert_eq!(range("1 - 1"), Some((1, 1)));
+        for bad in ["", "443", "9-8", "0-1", "1-65536", "-", "a-b"] {
+            assert_eq!(range(bad), None, "{bad}");
+        }
+        let one = |number| Ports::from_number(number).map(|ports| ports.first);
+        assert_eq!((one(443), one(0), one(65_536)), (Some(443), None, None));
     }
 
     #[test]

@@ -56,9 +56,14 @@ where
 }
 
 impl<S> Rewound<S> {
-    fn new(first: BytesMut, io: S) -> Self {
+    pub(super) fn new(first: BytesMut, io: S) -> Self {
         let first = first.freeze();
         Self { first, io }
+    }
+
+    /// What has not been given again yet, and the stream.
+    pub(super) fn into_parts(self) -> (Bytes, S) {
+        (self.first, self.io)
     }
 }
 

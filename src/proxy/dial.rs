@@ -7,6 +7,7 @@ use std::sync::Arc;
 use tokio::net::TcpStream;
 
 use super::listener::tune;
+use super::reach::Reach;
 use super::stream::Stream;
 use super::{Error, tls};
 use crate::service_discovery::{Endpoint, Pool, Scheme};
@@ -37,9 +38,14 @@ pub(super) enum Spoken {
 }
 
 /// Dials the endpoints of one listener.
+#[derive(Clone)]
 pub(super) struct Dialer {
     /// TLS settings for each [`Offer`], where an endpoint wants TLS.
-    tls: Option<Offers>,
+    tls: Option<Arc<Offers>>,
+    /// What is looked at where a client and not the operator has named the endpoint.
+    reach: Option<Reach>,
+    /// Whom to ask for under TLS, where that is not the endpoint's host.
+    server_name: Option<Arc<str>>,
 }
 
 struct Offers {
@@ -49,21 +55,46 @@ struct Offers {
     any: tls::Client,
 }
 
-impl Dialer {
-    /// For the endpoints of `pool`.
-    pub(super) fn new(pool: &Pool, trust: tls::Trust<'_>) -> Result<Self, Error> {
-        let mut members = pool.members().iter();
-        if !members.any(|member| member.endpoint().scheme().is_secure()) {
-            return Ok(Self { tls: None });
-        }
+impl Offers {
+    fn new(trust: tls::Trust<'_>) -> Result<Arc<Self>, Error> {
         let raw = tls::Client::new(trust)?;
-        let tls = Some(Offers {
+        Ok(Arc::new(Self {
             http1: raw.offering(&[HTTP1]),
             http2: raw.offering(&[H2]),
             any: raw.offering(&[H2, HTTP1]),
             raw,
-        });
-        Ok(Self { tls })
+        }))
+    }
+}
+
+impl Dialer {
+    /// For the endpoints of `pool`.
+    pub(super) fn new(pool: &Pool, trust: tls::Trust<'_>) -> Result<Self, Error> {
+        let mut members = pool.members().iter();
+        let secure = members.any(|member| member.endpoint().scheme().is_secure());
+        Ok(Self {
+            tls: secure.then(|| Offers::new(trust)).transpose()?,
+            reach: None,
+            server_name: None,
+        })
+    }
+
+    /// For whatever clients name; without TLS where `trust` is `None`.
+    pub(super) fn open(trust: Option<tls::Trust<'_>>) -> Result<Self, Error> {
+        Ok(Self {
+            tls: trust.map(Offers::new).transpose()?,
+            reach: None,
+            server_name: None,
+        })
+    }
+
+    /// The same, within these bounds, asking for another name under TLS where there is one.
+    pub(super) fn within(&self, reach: Reach, server_name: Option<Arc<str>>) -> Self {
+        Self {
+            tls: self.tls.clone(),
+            reach: Some(reach),
+            server_name,
+        }
     }
 
     /// Connects; `name` is the endpoint's in errors. The caller sets the time limit.
@@ -73,13 +104,17 @@ impl Dialer {
         name: &Arc<str>,
         offer: Offer,
     ) -> Result<(Stream, Spoken), Error> {
-        let host = &**endpoint.host();
+        let (host, port) = (&**endpoint.host(), endpoint.port());
         let upstream = || Arc::clone(name);
-        let socket = TcpStream::connect((host, endpoint.port())).await;
-        let socket = socket.map_err(|source| Error::Connect {
-            upstream: upstream(),
-            source,
-        })?;
+        let socket = match self.reach {
+            Some(reach) => reach.connect(host, port, name).await?,
+            None => TcpStream::connect((host, port))
+                .await
+                .map_err(|source| Error::Connect {
+                    upstream: upstream(),
+                    source,
+                })?,
+        };
         tune(&socket);
         let scheme = endpoint.scheme();
         let Some(tls) = self.tls.as_ref().filter(|_| scheme.is_secure()) else {
@@ -95,7 +130,8 @@ impl Dialer {
             (Offer::Http, Scheme::H2) => &tls.http2,
             (Offer::Http, _) => &tls.any,
         };
-        let stream = client.connect(host, socket).await;
+        let asked_for = self.server_name.as_deref().unwrap_or(host);
+        let stream = client.connect(asked_for, socket).await;
         let stream = stream.map_err(|source| Error::Handshake {
             upstream: upstream(),
             source,

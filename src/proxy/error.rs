@@ -80,6 +80,24 @@ pub enum Error {
     #[error("set up TLS towards the upstream")]
     UpstreamTls(#[source] rustls::Error),
 
+    /// An authority that cannot be used.
+    #[error("use {}: {why}", path.display())]
+    Authority {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// No certificate could be made.
+    #[error("make a certificate for {host}")]
+    Mint {
+        /// For whom.
+        host: Arc<str>,
+        /// The reason.
+        #[source]
+        source: rcgen::Error,
+    },
+
     /// A request that no server has to take.
     #[error("{0}")]
     Request(&'static str),
@@ -98,6 +116,24 @@ pub enum Error {
     /// The client stopped sending in mid-content, while the upstream waited for more.
     #[error("the client did not go on with the request's content in time")]
     SlowRequest,
+
+    /// The client has not shown who it is.
+    #[error("this proxy wants a user name and a password (Proxy-Authorization: Basic)")]
+    Credentials,
+    /// The client may not go there.
+    #[error("{target} is not to be reached through this proxy: {why}")]
+    Denied {
+        /// Where to.
+        target: Arc<str>,
+        /// Why not.
+        why: &'static str,
+    },
+    /// The target is this listener.
+    #[error("{target} is this proxy itself")]
+    Loop {
+        /// As the client has it.
+        target: Arc<str>,
+    },
 
     /// No connection to the upstream.
     #[error("connect to {upstream}")]
@@ -182,7 +218,10 @@ impl Error {
             | Self::Unsupported(_)
             | Self::RequestBody(_)
             | Self::LargeRequest { .. }
-            | Self::SlowRequest => Side::Client,
+            | Self::SlowRequest
+            | Self::Credentials
+            | Self::Denied { .. }
+            | Self::Loop { .. } => Side::Client,
             Self::Connect { .. }
             | Self::Handshake { .. }
             | Self::Timeout { .. }
@@ -191,6 +230,15 @@ impl Error {
             | Self::Protocol { .. } => Side::Upstream,
             _ => Side::Proxy,
         }
+    }
+
+    /// Whether it is the operator's word that the client may not have this.
+    #[must_use]
+    pub const fn is_refusal(&self) -> bool {
+        matches!(
+            self,
+            Self::Credentials | Self::Denied { .. } | Self::Loop { .. }
+        )
     }
 
     /// In which way the upstream failed, where it did.
@@ -229,6 +277,9 @@ impl Error {
             Self::LargeRequest { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::SlowRequest => StatusCode::REQUEST_TIMEOUT,
             Self::Unsupported(_) => StatusCode::NOT_IMPLEMENTED,
+            Self::Credentials => StatusCode::PROXY_AUTHENTICATION_REQUIRED,
+            Self::Denied { .. } => StatusCode::FORBIDDEN,
+            Self::Loop { .. } => StatusCode::LOOP_DETECTED,
             Self::Timeout { .. } => StatusCode::GATEWAY_TIMEOUT,
             Self::Busy { .. } => StatusCode::SERVICE_UNAVAILABLE,
             Self::Connect { .. }
@@ -248,8 +299,12 @@ impl Error {
             Self::RequestBody(_) => 1,
             // DEADLINE_EXCEEDED
             Self::Timeout { .. } | Self::SlowRequest => 4,
+            // PERMISSION_DENIED
+            Self::Denied { .. } => 7,
             // RESOURCE_EXHAUSTED
             Self::LargeRequest { .. } => 8,
+            // UNAUTHENTICATED
+            Self::Credentials => 16,
             // UNIMPLEMENTED
             Self::Unsupported(_) => 12,
             // UNAVAILABLE

@@ -26,6 +26,12 @@ pub struct Metrics {
     pub(super) bytes_out: Counter,
     pub(super) streams: Counter,
     pub(super) spliced: Counter,
+    pub(super) destinations_forgotten: Counter,
+    pub(super) certificates_minted: Counter,
+    pub(super) certificates_forgotten: Counter,
+    pub(super) certificates_refused: Counter,
+    pub(super) passed_through: Counter,
+    forward_refused: Family<Reason, Counter>,
     by_class: [Counter; 6],
     requests: Family<Reason, Counter>,
     durations: Histogram,
@@ -57,6 +63,12 @@ impl Default for Metrics {
             bytes_out: Counter::default(),
             streams: Counter::default(),
             spliced: Counter::default(),
+            destinations_forgotten: Counter::default(),
+            certificates_minted: Counter::default(),
+            certificates_forgotten: Counter::default(),
+            certificates_refused: Counter::default(),
+            passed_through: Counter::default(),
+            forward_refused: Family::default(),
             by_class: CLASSES.map(counter),
             requests,
             durations: duration_histogram(),
@@ -68,6 +80,7 @@ impl Default for Metrics {
 impl Metrics {
     /// Adds the counters to the page.
     pub fn register(&self, registry: &mut Registry) {
+        self.register_forward_proxy(registry);
         registry.add(
             "proxy_connections",
             "Client connections accepted.",
@@ -165,6 +178,45 @@ impl Metrics {
             "TCP connections that the kernel carries by itself, as no copy is made of them.",
             &self.spliced,
         );
+    }
+
+    fn register_forward_proxy(&self, registry: &mut Registry) {
+        registry.add(
+            "proxy_forward_refused",
+            "Requests to a forward proxy that it did not serve, by reason.",
+            &self.forward_refused,
+        );
+        registry.add(
+            "proxy_tunnels_passed_through",
+            "Tunnels that were not looked into though there is an authority to do it with.",
+            &self.passed_through,
+        );
+        registry.add(
+            "proxy_destinations_forgotten",
+            "Hosts whose idle connections went, as a forward proxy keeps them for so many hosts only.",
+            &self.destinations_forgotten,
+        );
+        registry.add(
+            "proxy_certificates_minted",
+            "Certificates made for hosts whose tunnels are decrypted.",
+            &self.certificates_minted,
+        );
+        registry.add(
+            "proxy_certificates_forgotten",
+            "Made certificates that went, as so many are kept only.",
+            &self.certificates_forgotten,
+        );
+        registry.add(
+            "proxy_certificates_refused",
+            "Handshakes that ended because the client does not take a made certificate.",
+            &self.certificates_refused,
+        );
+    }
+
+    /// A forward proxy did not serve a request.
+    pub(super) fn forward_refused(&self, reason: &'static str) {
+        let reason = Reason { reason };
+        self.forward_refused.get_or_create(&reason).inc();
     }
 
     /// A request is done; `status` 0 where there was no response.

@@ -3,6 +3,7 @@
 //! ```text
 //! listener --> entry (PROXY protocol, TLS) --> detect --> http (hyper) --> forward --> upstream pool --> dial
 //!                                          |          `-> Responder (answers from records, plugged in by `app`)
+//!                                          |          `-> forward_proxy (CONNECT: look inside, or pump) --> dial
 //!                                          `-> tcp (pump both ways) --> dial
 //!                                               `-> Talker (answers from records, likewise)
 //! ```
@@ -19,6 +20,8 @@ mod proxy_protocol;
 mod stream;
 mod detect;
 mod dial;
+mod reach;
+mod lru;
 pub mod tls;
 pub mod http;
 pub mod tcp;

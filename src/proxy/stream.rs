@@ -1,4 +1,5 @@
-//! A socket with or without TLS, as one type: an enum costs a branch, a boxed trait object a call.
+//! A socket with or without TLS, as one type: an enum costs a branch, a boxed trait object a call. What lies
+//! within another connection is rare, and pays that call.
 
 use std::io;
 use std::pin::Pin;
@@ -8,20 +9,26 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsStream;
 
+/// Bytes both ways.
+pub(super) trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
+
 /// A connection.
-#[derive(Debug)]
 pub(super) enum Stream {
     /// As it is.
     Plain(TcpStream),
     /// Under TLS.
     Tls(Box<TlsStream<TcpStream>>),
+    /// Within another connection: behind a CONNECT, or with bytes that were looked at put back in front.
+    Within(Box<dyn Io>),
 }
 
 impl Stream {
     /// What was agreed on by ALPN (RFC 7301).
     pub(super) fn alpn(&self) -> Option<&[u8]> {
         match self {
-            Self::Plain(_) => None,
+            Self::Plain(_) | Self::Within(_) => None,
             Self::Tls(stream) => stream.get_ref().1.alpn_protocol(),
         }
     }
@@ -37,7 +44,7 @@ impl Socket for Stream {
     fn plain(&mut self) -> Option<&mut TcpStream> {
         match self {
             Self::Plain(socket) => Some(socket),
-            Self::Tls(_) => None,
+            Self::Tls(_) | Self::Within(_) => None,
         }
     }
 }
@@ -47,6 +54,7 @@ macro_rules! either {
         match $self.get_mut() {
             Stream::Plain($inner) => $call,
             Stream::Tls($inner) => $call,
+            Stream::Within($inner) => $call,
         }
     };
 }
@@ -82,6 +90,7 @@ impl AsyncWrite for Stream {
         match self {
             Self::Plain(inner) => inner.is_write_vectored(),
             Self::Tls(inner) => inner.is_write_vectored(),
+            Self::Within(inner) => inner.is_write_vectored(),
         }
     }
 

@@ -24,7 +24,7 @@ pub struct Stream {
     pub connection: ConnectionId,
     /// The client's address, `ip:port`.
     pub client: Arc<str>,
-    /// The upstream's address, `host:port`; `None` where no connection was made.
+    /// The upstream's address, `host:port`; `None` where no connection was made, but of a tunnel always.
     pub upstream: Option<Arc<str>>,
     /// The client's TLS, where the listener ended one.
     pub tls: Option<TlsFacts>,

@@ -16,6 +16,8 @@ const DOORS: &[(&str, &[&str])] = &[
     ("broker_mock", &["app"]),
     ("anyhow", &["cli", "main"]),
     ("rustix", &["cli", "proxy"]),
+    ("rcgen", &["proxy"]),
+    ("x509_parser", &["proxy"]),
 ];
 
 fn root() -> PathBuf {

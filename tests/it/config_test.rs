@@ -294,6 +294,55 @@ fn what_a_mode_does_not_use_is_told() {
 }
 
 #[test]
+fn a_forward_proxy_that_others_can_reach_has_to_be_limited_or_meant() {
+    let node = |host: &str, rest: &str| {
+        format!(
+            r#"{{"mode": "Forward", "http": {{"host": "{host}", "forward_proxy": {{{rest}}}}}}}"#
+        )
+    };
+    let said = bad(&node("0.0.0.0", ""));
+    for word in ["http.forward_proxy.allowed_hosts", "credentials", "[\"*\"]"] {
+        assert!(said.contains(word), "{said}");
+    }
+    for rest in [
+        r#""allowed_hosts": ["*"]"#,
+        r#""allowed_hosts": ["*.shop.test", "[::1]"], "allowed_ports": [443, "8000-8999"]"#,
+        r#""credentials": "me:secret""#,
+    ] {
+        assert!(good(&node("0.0.0.0", rest)).http.is_some(), "{rest}");
+    }
+    let loopback = good(&node("127.0.0.1", "")).http.unwrap();
+    assert!(loopback.downstream.is_empty());
+    let ports = loopback.forward_proxy.unwrap().allowed_ports;
+    assert_eq!(ports, [(80, 80), (443, 443), (1024, 65_535)]);
+    for (rest, key) in [
+        (r#""credentials": "nobody""#, "credentials"),
+        (r#""credentials": ":secret""#, "credentials"),
+        (r#""allowed_hosts": []"#, "allowed_hosts"),
+        (r#""allowed_hosts": ["a:443"]"#, "allowed_hosts[0]"),
+        (r#""passthrough_hosts": ["*.*"]"#, "passthrough_hosts[0]"),
+        (r#""allowed_ports": ["9-8"]"#, "allowed_ports[0]"),
+        (r#""ca": {"cert": "c"}"#, "ca.key"),
+        (r#""max_hosts": 0"#, "max_hosts"),
+    ] {
+        let said = bad(&node("127.0.0.1", rest));
+        assert!(said.contains(&format!("forward_proxy.{key}")), "{said}");
+        assert!(!said.contains("secret"), "{said}");
+    }
+}
+
+#[test]
+fn a_player_for_a_client_with_many_hosts_tells_them_apart() {
+    let of = |rest: &str| good(&format!(r#"{{"mode": "Playback", {rest}}}"#)).playback;
+    let ca = r#"{"cert": "c", "key": "k"}"#;
+    let playback = of(&format!(r#""http": {{"forward_proxy": {{"ca": {ca}}}}}"#));
+    assert!(playback.matching.host && playback.answer.unwrap().ca.is_some());
+    let playback = of(&format!(r#""playback": {{"http": {{"ca": {ca}}}}}"#));
+    assert!(playback.matching.host && playback.answer.unwrap().ca.is_some());
+    assert!(!of(r#""http": {}"#).matching.host);
+}
+
+#[test]
 fn routes_name_their_requests_and_their_service() {
     let settings = good(
         r#"{ "mode": "Forward", "http": { "downstream": "http://a:1", "service": "shop", "forwarded": "x-forwarded",

@@ -1,18 +1,23 @@
 //! `http`, its routes, and the listener that answers.
 
-use crate::config::file::{File, Http, RouteForm};
-use crate::config::settings::{AnswerSettings, Forwarded, HttpSettings, Mode, RouteSettings};
+use crate::config::Environment;
+use crate::config::file::{Answer, File, Http, RouteForm};
+use crate::config::settings::{
+    AnswerSettings, Endpoint, Forwarded, HttpSettings, Mode, RouteSettings,
+};
 use crate::config::target;
 use crate::config::tls::UpstreamForm;
 use crate::config::units::Limit;
 
-use super::{ANSWER_PORT, HTTP_PORT, Resolver, span};
+use super::forward_proxy::is_pattern;
+use super::{ANSWER_PORT, HTTP_PORT, LOOPBACK, Resolver, span};
 
 impl Resolver {
     /// `http` is the proxy, but in mode Playback the listener that answers; `playback.http` always answers.
     pub(super) fn listeners(
         &mut self,
         file: &File,
+        environment: &Environment,
     ) -> (Option<HttpSettings>, Option<AnswerSettings>) {
         let http = file.http.clone();
         let answer = file.playback.http.clone();
@@ -22,34 +27,77 @@ impl Resolver {
                     let message = "stands beside `http`, which is the same listener in mode Playback: keep one";
                     self.wrong("playback.http", message);
                 }
-                let (key, host, port, tls) = match (http, answer) {
-                    (Some(http), _) => ("http", http.host, http.port, http.tls),
-                    (None, Some(answer)) => ("playback.http", answer.host, answer.port, answer.tls),
+                let (key, host, port, tls, ca, forward) = match (http, answer) {
+                    (
+                        Some(Http {
+                            host,
+                            port,
+                            tls,
+                            forward_proxy,
+                            ..
+                        }),
+                        _,
+                    ) => ("http", host, port, tls, None, forward_proxy),
+                    (
+                        None,
+                        Some(Answer {
+                            host,
+                            port,
+                            tls,
+                            ca,
+                        }),
+                    ) => ("playback.http", host, port, tls, ca, None),
                     (None, None) => return (None, None),
                 };
                 let listen = self.listen(key, host, port, HTTP_PORT);
-                (
-                    None,
-                    Some(AnswerSettings {
-                        listen,
-                        tls: self.tls(key, tls),
-                    }),
-                )
+                // Nothing goes out of it, so that nobody has to be kept from anything.
+                let loopback = Endpoint {
+                    host: LOOPBACK.to_owned(),
+                    port: 0,
+                };
+                let forward = self.forward_proxy(forward, &loopback, environment);
+                let (ours, credentials) = match forward {
+                    Some(forward) => (forward.ca, forward.credentials),
+                    None => (None, None),
+                };
+                let answer = AnswerSettings {
+                    listen,
+                    tls: self.tls(key, tls),
+                    ca: ours.or(self.authority("playback.http.ca", ca)),
+                    credentials,
+                };
+                (None, Some(answer))
             }
             Mode::Standalone => {
                 let answer = answer.unwrap_or_default();
                 let listen = self.listen("playback.http", answer.host, answer.port, ANSWER_PORT);
                 let tls = self.tls("playback.http", answer.tls);
-                (self.http(http), Some(AnswerSettings { listen, tls }))
+                let ca = self.authority("playback.http.ca", answer.ca);
+                let http = self.http(http, environment);
+                let recording = http.as_ref().and_then(|http| http.forward_proxy.as_ref());
+                let answer = AnswerSettings {
+                    listen,
+                    tls,
+                    // Whoever trusts the authority while recording finds it here as well.
+                    ca: ca.or(recording.and_then(|recording| recording.ca.clone())),
+                    credentials: None,
+                };
+                (http, Some(answer))
             }
-            Mode::Record | Mode::Forward => (self.http(http), None),
+            Mode::Record | Mode::Forward => (self.http(http, environment), None),
         }
     }
 
-    fn http(&mut self, form: Option<Http>) -> Option<HttpSettings> {
+    fn http(&mut self, form: Option<Http>, environment: &Environment) -> Option<HttpSettings> {
         let form = form?;
+        let listen = self.listen("http", form.host, form.port, HTTP_PORT);
+        let forward_proxy = self.forward_proxy(form.forward_proxy, &listen, environment);
         let mut downstream = Vec::new();
-        for (key, text) in self.texts("http.downstream", form.downstream) {
+        let texts = match (&forward_proxy, form.downstream) {
+            (Some(_), None) => Vec::new(),
+            (_, given) => self.texts("http.downstream", given),
+        };
+        for (key, text) in texts {
             match target::downstream_origin(&text) {
                 Ok(origin) => downstream.push(origin),
                 Err(message) => self.wrong(key, message),
@@ -58,8 +106,9 @@ impl Resolver {
         let service = self.service("http.service", form.service, "http".to_owned());
         let routes = form.routes.unwrap_or_default().into_iter().enumerate();
         Some(HttpSettings {
-            listen: self.listen("http", form.host, form.port, HTTP_PORT),
+            listen,
             downstream,
+            forward_proxy,
             forwarded: form.forwarded.unwrap_or(Forwarded::None),
             routes: routes
                 .map(|(at, route)| self.route(&format!("http.routes[{at}]"), route, &service))
@@ -97,17 +146,8 @@ impl Resolver {
             self.wrong(key, "needs `host` or `path`: which requests it takes");
         }
         let host = form.host.map(|host| host.to_ascii_lowercase());
-        let bare = host
-            .as_deref()
-            .map(|host| host.strip_prefix("*.").unwrap_or(host));
-        let bracketed = |host: &str| {
-            let inner = host
-                .strip_prefix('[')
-                .and_then(|rest| rest.strip_suffix(']'));
-            inner.is_some_and(|inner| inner.parse::<std::net::Ipv6Addr>().is_ok())
-        };
-        if let Some(bare) = bare.filter(|host| !target::is_host(host) && !bracketed(host)) {
-            let message = format!("`{bare}` must be a host without its port, or `*.` and a domain");
+        if let Some(host) = host.as_deref().filter(|host| !is_pattern(host)) {
+            let message = format!("`{host}` must be a host without its port, or `*.` and a domain");
             self.wrong(format!("{key}.host"), message);
         }
         let path = form.path.unwrap_or_else(|| "/".to_owned());

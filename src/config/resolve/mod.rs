@@ -3,6 +3,7 @@
 //! Each section of the file has a file of its own here; what they share, and what spans sections, is below.
 
 mod http;
+mod forward_proxy;
 mod tcp;
 mod bus;
 mod store;
@@ -57,7 +58,8 @@ impl Resolver {
     fn settings(&mut self, file: File, environment: &Environment) -> Settings {
         let mode = file.mode;
         let unused = unused(&file);
-        let (http, answer) = self.listeners(&file);
+        let many_hosts = (file.http.as_ref()).is_some_and(|http| http.forward_proxy.is_some());
+        let (http, answer) = self.listeners(&file, environment);
         let tcp = self.tcp(mode, file.tcp);
         if mode.proxies() && http.is_none() && tcp.is_empty() {
             let message = format!(
@@ -97,7 +99,7 @@ impl Resolver {
             },
             capture: self.capture(file.capture),
             encryption: self.keys(file.encryption),
-            playback: self.playback(mode, file.playback, answer),
+            playback: self.playback(mode, file.playback, answer, many_hosts),
             api: self.api(file.api, environment),
             retention: RetentionSettings {
                 max_age: limit(file.retention.max_age, Span(hours(24))).map(|span| span.0),
@@ -212,9 +214,20 @@ fn unused(file: &File) -> Vec<&'static str> {
         .http
         .as_ref()
         .is_some_and(|http| http.downstream.is_some());
+    let forward = file
+        .http
+        .as_ref()
+        .and_then(|http| http.forward_proxy.as_ref());
+    let hosts = forward.is_some_and(|forward| {
+        forward.allowed_hosts.is_some() || forward.passthrough_hosts.is_some()
+    });
     let meets = file.peer.is_some() || file.broker.is_some();
     let candidates = [
         ("http.downstream", mode == Mode::Playback && downstream),
+        (
+            "http.forward_proxy.allowed_hosts/passthrough_hosts",
+            mode == Mode::Playback && hosts,
+        ),
         ("tcp", mode == Mode::Playback && file.tcp.is_some()),
         (
             "playback.http",

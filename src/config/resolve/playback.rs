@@ -19,6 +19,7 @@ impl Resolver {
         mode: Mode,
         form: Playback,
         answer: Option<AnswerSettings>,
+        many_hosts: bool,
     ) -> PlaybackSettings {
         let upstream = form
             .upstream
@@ -54,6 +55,8 @@ impl Resolver {
                 }
             },
         };
+        // Where clients name their hosts themselves, one host's `/` is not another's.
+        let many_hosts = many_hosts || answer.as_ref().is_some_and(|answer| answer.ca.is_some());
         let matching = form.r#match.unwrap_or_default();
         let default_targets = || {
             vec![
@@ -71,7 +74,7 @@ impl Resolver {
             repeat: form.repeat.unwrap_or(Repeat::Last),
             delay,
             matching: MatchSettings {
-                host: matching.host.unwrap_or(false),
+                host: matching.host.unwrap_or(many_hosts),
                 ignore_query: matching.ignore_query.unwrap_or_default(),
                 headers: lower_case(matching.headers),
                 body: matching.body.unwrap_or(BodyMatch::Exact),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::super::{Error, ProxyProtocol, tls};
-use super::Route;
+use super::{ForwardProxy, Route};
 
 /// What a listener is and how much it takes.
 #[derive(Debug, Clone)]
@@ -17,6 +17,8 @@ pub struct Config {
     pub service: Arc<str>,
     /// Services that have requests of their own; the first that fits is taken.
     pub routes: Vec<Route>,
+    /// What is done for clients that name their target themselves; `None` for nothing.
+    pub forward_proxy: Option<ForwardProxy>,
     /// Certificate and key, to speak HTTPS.
     pub tls: Option<tls::Files>,
     /// Whether clients have to show a certificate.
@@ -105,6 +107,7 @@ impl Config {
             listen,
             service: service.into(),
             routes: Vec::new(),
+            forward_proxy: None,
             tls: None,
             client_auth: tls::ClientAuth::None,
             proxy_protocol: ProxyProtocol::Off,
@@ -176,6 +179,8 @@ impl Config {
                 return wrong(name, "over 0");
             }
         }
-        Ok(())
+        self.forward_proxy
+            .as_ref()
+            .map_or(Ok(()), ForwardProxy::check)
     }
 }

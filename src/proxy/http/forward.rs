@@ -18,6 +18,7 @@ use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use super::super::drain::Drain;
 use super::super::{Error, Metrics, Side};
 use super::body::{Meter, Pause, Progress, Reply, RequestBody, UpstreamBody, Way};
+use super::forward_proxy::{self, Gate, Outbound};
 use super::head::{self, Route, Use};
 use super::interim::Hints;
 use super::line::{LINGER, LINGER_BYTES};
@@ -30,7 +31,9 @@ use crate::service_discovery::Pool;
 
 /// What stands behind a listener that forwards.
 pub(super) struct Forwarder {
-    upstreams: Upstreams,
+    /// `None` where all there is is what clients name.
+    upstreams: Option<Upstreams>,
+    gate: Option<Arc<Gate>>,
     /// The services with requests of their own.
     routes: Vec<(Service, Upstreams)>,
     /// One count to share per request instead of one for each of two dozen counters.
@@ -76,7 +79,8 @@ enum Sight {
 impl Forwarder {
     pub(super) fn new(
         config: &Config,
-        pool: Arc<Pool>,
+        pool: Option<Arc<Pool>>,
+        gate: Option<Arc<Gate>>,
         capture: Capture,
         metrics: Metrics,
         drain: Drain,
@@ -87,7 +91,8 @@ impl Forwarder {
             routes.push((route.clone(), upstreams(Arc::clone(&route.pool))?));
         }
         Ok(Self {
-            upstreams: upstreams(pool)?,
+            upstreams: pool.map(upstreams).transpose()?,
+            gate,
             routes,
             metrics: Arc::new(metrics.clone()),
             drain: drain.clone(),
@@ -116,8 +121,30 @@ impl Forwarder {
     /// Looks after idle connections, for ever.
     pub(super) async fn sweep(&self) {
         let routed = self.routes.iter().map(|(_, upstreams)| upstreams);
-        let all = routed.chain([&self.upstreams]).map(Upstreams::sweep);
-        futures_util::future::join_all(all).await;
+        let all = routed.chain(&self.upstreams).map(Upstreams::sweep);
+        let outward = self.gate.as_ref().and_then(|gate| gate.outward());
+        futures_util::future::join(
+            futures_util::future::join_all(all),
+            futures_util::future::join_all(outward.map(|outward| outward.sweep())),
+        )
+        .await;
+    }
+
+    /// Where a request goes that is not for the services behind this listener.
+    fn outbound(&self, parts: &mut Parts, sent: Option<&[u8]>) -> Option<Result<Outbound, Error>> {
+        let gate = self.gate.as_ref()?;
+        let authority = match parts.version {
+            // There every request names its host: it is for another where there is no service of ours.
+            Version::HTTP_2 if self.upstreams.is_some() || !self.routes.is_empty() => return None,
+            _ => parts.uri.authority()?.as_str().to_owned(),
+        };
+        let scheme = parts.uri.scheme_str().unwrap_or_default().to_owned();
+        let checked = match parts.version {
+            Version::HTTP_2 => head::from_http2(parts),
+            _ => Ok(()),
+        };
+        let checked = checked.and_then(|()| head::check(parts));
+        Some(checked.and_then(|_| gate.outbound(parts, [&scheme, &authority], sent)))
     }
 
     /// Serves one request, whose head is `sent` as it came over HTTP/1.1; every failure becomes a response that says what failed.
@@ -129,19 +156,49 @@ impl Forwarder {
     ) -> Response<Reply> {
         let mut meter = Meter::new(Arc::clone(&self.metrics));
         let (mut parts, body) = request.into_parts();
+        let asker = Asker::of(&parts);
+        let outbound = match &client.inside {
+            None => self.outbound(&mut parts, sent.as_deref()),
+            Some(_) => None,
+        };
+        let outbound = match outbound.transpose() {
+            Ok(outbound) => outbound,
+            // It was for nobody here, so that it is no service's record.
+            Err(error) => return self.refuse(&error, asker, None, meter),
+        };
         let normal = match parts.version {
             Version::HTTP_2 => head::from_http2(&mut parts),
             _ => Ok(()),
         };
         let fits = |(route, _): &(Service, Upstreams)| route.takes(&parts);
-        let at = self.routes.iter().position(fits);
-        let (upstreams, route) = match at.map(|at| (at, &self.routes[at])) {
-            Some((at, (route, upstreams))) => (upstreams, Some((at, &route.service))),
-            None => (&self.upstreams, None),
+        let inside = client
+            .inside
+            .as_ref()
+            .and_then(|inside| inside.upstreams.as_deref());
+        let at = match (&outbound, inside) {
+            (None, None) => self.routes.iter().position(fits),
+            _ => None,
         };
-        let (sent, connection) = (sent.as_deref(), client.connection(route));
+        let (upstreams, route) = match (&outbound, at.map(|at| (at, &self.routes[at]))) {
+            (Some(outbound), _) => (Some(&*outbound.upstreams), None),
+            (None, Some((at, (route, upstreams)))) => (Some(upstreams), Some((at, &route.service))),
+            (None, None) => (inside.or(self.upstreams.as_ref()), None),
+        };
+        let Some(upstreams) = upstreams else {
+            let error = Error::Request(
+                "this is a forward proxy: name the host in the target, as in GET http://host/path, or use CONNECT",
+            );
+            return self.refuse(&error, asker, None, meter);
+        };
+        let (outward, sent) = match outbound.as_ref() {
+            Some(outbound) => (
+                Some(client.connection_to(Arc::clone(&outbound.service))),
+                outbound.sent.as_deref(),
+            ),
+            None => (None, sent.as_deref()),
+        };
+        let connection = outward.as_ref().unwrap_or_else(|| client.connection(route));
         let tee = self.capture.begin_as_sent(connection, &parts, sent);
-        let asker = Asker::of(&parts);
         let kind = match normal.and_then(|()| head::check(&parts)) {
             Ok(kind) => kind,
             Err(error) => return self.refuse(&error, asker, tee, meter),
@@ -157,22 +214,8 @@ impl Forwarder {
             let request = Request::from_parts(parts, body);
             return upgrade::forward(self, upstreams, request, tee, meter, client).await;
         }
-        let request_tee = tee
-            .as_ref()
-            .filter(|_| !body.is_end_stream())
-            .map(|tee| tee.request_body(&parts.headers));
         let progress: Arc<Progress> = Arc::default();
-        let body = if body.is_end_stream() {
-            RequestBody::none(Arc::clone(&self.metrics))
-        } else {
-            let progress = Arc::clone(&progress);
-            let body = RequestBody::new(body, request_tee, Arc::clone(&self.metrics), progress)
-                .limited(self.max_request_bytes);
-            match head::expects_continue(&parts) {
-                true => body.expected(),
-                false => body,
-            }
-        };
+        let body = self.content(&parts, body, tee.as_ref(), &progress);
         let hints = Hints {
             progress: Arc::clone(&progress),
             desk: (client
@@ -235,6 +278,27 @@ impl Forwarder {
                 () = closing.closing() => {}
             }
         });
+    }
+
+    /// A request's content on its way, and its copy.
+    fn content(
+        &self,
+        head: &Parts,
+        body: Incoming,
+        tee: Option<&Tee>,
+        progress: &Arc<Progress>,
+    ) -> RequestBody {
+        let metrics = Arc::clone(&self.metrics);
+        if body.is_end_stream() {
+            return RequestBody::none(metrics);
+        }
+        let tee = tee.map(|tee| tee.request_body(&head.headers));
+        let body = RequestBody::new(body, tee, metrics, Arc::clone(progress))
+            .limited(self.max_request_bytes);
+        match head::expects_continue(head) {
+            true => body.expected(),
+            false => body,
+        }
     }
 
     /// How long a response with such a head may rest in its content. Event streams (HTML, section 9.2) and
@@ -388,6 +452,8 @@ impl Forwarder {
         if let Some(failure) = error.upstream_failure() {
             self.metrics.upstream_failed(failure);
             self.log_failure(error);
+        } else if let Some(gate) = self.gate.as_ref().filter(|_| error.is_refusal()) {
+            gate.count(error);
         } else {
             tracing::debug!(error = error.chain(), "request refused");
         }
@@ -414,9 +480,11 @@ impl Forwarder {
                 headers.insert("grpc-message", grpc_message(error));
             }
         }
-        if asker == Asker::Http && error.side() == Side::Client {
+        let again = matches!(error, Error::Credentials | Error::Denied { .. });
+        if asker == Asker::Http && error.side() == Side::Client && !again {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
+        forward_proxy::challenge(error, &mut response);
         meter.answered(error.status());
         if let Some(tee) = tee {
             if error.outcome() == Outcome::ClientClosed {
@@ -529,8 +597,12 @@ fn grpc_message(error: &Error) -> HeaderValue {
     HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("the call failed"))
 }
 
-fn message(error: &Error) -> Bytes {
+/// What a client is told of an error.
+pub(super) fn message(error: &Error) -> Bytes {
     let name = match error.side() {
+        _ if matches!(error, Error::Credentials) => "proxy_authentication_required",
+        _ if matches!(error, Error::Denied { .. }) => "denied",
+        _ if matches!(error, Error::Loop { .. }) => "loop",
         Side::Client => "bad_request",
         Side::Upstream => "upstream_failed",
         Side::Proxy => "proxy_failed",

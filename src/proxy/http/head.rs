@@ -5,6 +5,7 @@
 
 use std::net::IpAddr;
 
+use bytes::Bytes;
 use http::header::{
     CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, FORWARDED, HOST, HeaderName, SEC_WEBSOCKET_ACCEPT,
     SEC_WEBSOCKET_KEY, TE, TRANSFER_ENCODING, UPGRADE,
@@ -168,7 +169,7 @@ pub(super) fn to_http2(
 pub(super) fn check(head: &http::request::Parts) -> Result<Use, Error> {
     if head.method == Method::CONNECT {
         return Err(Error::Unsupported(
-            "this is a reverse proxy, it does not open tunnels with CONNECT",
+            "this is a reverse proxy, it does not open tunnels with CONNECT (`http.forward_proxy` would)",
         ));
     }
     let mut hosts = head.headers.get_all(HOST).iter();
@@ -246,6 +247,46 @@ pub(super) fn to_upstream(
     }
     head.version = Version::HTTP_11;
     Ok(())
+}
+
+/// Makes of a request to a forward proxy one as its host gets it (RFC 9112 section 3.2.1): a path for a target, and
+/// nothing that is for the proxy alone.
+pub(super) fn to_origin_form(head: &mut http::request::Parts) -> Result<(), Error> {
+    head.uri = target(&head.uri, "")?;
+    let ours: Vec<_> = (head.headers.keys())
+        .filter(|name| is_for_proxy(name.as_str().as_bytes()))
+        .cloned()
+        .collect();
+    for name in ours {
+        head.headers.remove(name);
+    }
+    Ok(())
+}
+
+/// The same with the fields of a head as they came; its first line stays.
+pub(super) fn for_origin(sent: &[u8], host: &[u8]) -> Bytes {
+    let mut kept = Vec::with_capacity(sent.len() + host.len());
+    let mut named = false;
+    for (at, line) in sent.split_inclusive(|byte| *byte == b'\n').enumerate() {
+        let name = line.split(|byte| *byte == b':').next().unwrap_or_default();
+        if at == 0 || !(is_for_proxy(name) || name.eq_ignore_ascii_case(b"host")) {
+            kept.extend_from_slice(line);
+        } else if !is_for_proxy(name) {
+            named = true;
+            kept.extend_from_slice(&[name, b": ", host, b"\r\n"].concat());
+        }
+    }
+    if !named {
+        // HTTP/1.0 may come without, and the host gets one.
+        let end = kept.len().saturating_sub(2);
+        kept.splice(end..end, [b"Host: ", host, b"\r\n"].concat());
+    }
+    kept.into()
+}
+
+fn is_for_proxy(name: &[u8]) -> bool {
+    let start = name.first_chunk::<6>();
+    start.is_some_and(|start| start.eq_ignore_ascii_case(b"proxy-"))
 }
 
 /// Makes the client's response of the upstream's.
@@ -502,6 +543,34 @@ mod tests {
         request.method = Method::OPTIONS;
         to_http2(&mut request, http::uri::Scheme::HTTP).unwrap();
         assert_eq!(request.uri.path(), "*");
+    }
+
+    #[test]
+    fn a_host_sees_nothing_of_what_was_for_the_proxy() {
+        let fields = [
+            ("proxy-authorization", "Basic x"),
+            ("accept", "*/*"),
+            ("Proxy-Foo", "1"),
+        ];
+        let mut request = head("http://shop.test/a?b", &fields);
+        to_origin_form(&mut request).unwrap();
+        assert_eq!(request.uri.to_string(), "/a?b");
+        assert_eq!(names_of(&request.headers), ["accept"]);
+        let mut request = head("http://shop.test", &[]);
+        to_origin_form(&mut request).unwrap();
+        assert_eq!(request.uri.to_string(), "/");
+        for (sent, kept) in [
+            (
+                "GET http://a/ HTTP/1.1\r\nHOST: b\r\nProxy-Authorization: Basic x\r\nX: 1\r\n\r\n",
+                "GET http://a/ HTTP/1.1\r\nHOST: a\r\nX: 1\r\n\r\n",
+            ),
+            (
+                "GET http://a/ HTTP/1.0\r\nproxy-connection: close\r\n\r\n",
+                "GET http://a/ HTTP/1.0\r\nHost: a\r\n\r\n",
+            ),
+        ] {
+            assert_eq!(for_origin(sent.as_bytes(), b"a"), kept.as_bytes());
+        }
     }
 
     #[test]

@@ -85,6 +85,11 @@ impl Desk {
         waiting.push_back(head.into());
     }
 
+    /// What comes behind the request that is being served is none of HTTP's.
+    pub(super) fn becomes_tunnel(&self) {
+        self.tunnel.store(true, Relaxed);
+    }
+
     /// The answer is there.
     pub(super) fn answered(&self, status: StatusCode) {
         if !self.clean.load(Relaxed) {
@@ -92,7 +97,7 @@ impl Desk {
             self.interim.lock().clear();
         }
         if status == StatusCode::SWITCHING_PROTOCOLS {
-            self.tunnel.store(true, Relaxed);
+            self.becomes_tunnel();
         }
         self.answered.fetch_add(1, Relaxed);
         if let Some(reader) = self.reader.lock().take() {
@@ -116,6 +121,11 @@ impl<T> Line<T> {
             desk: Arc::clone(&desk),
         };
         (line, desk)
+    }
+
+    /// What was held back, and the socket.
+    pub(super) fn into_parts(self) -> (Vec<u8>, T) {
+        (self.held, self.io)
     }
 
     /// Looks at what was put into `buffer` from `start` on, and takes back what has to wait.

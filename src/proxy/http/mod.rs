@@ -1,4 +1,5 @@
-//! The HTTP listener, HTTP/1.1 and HTTP/2 on one port: in front of an upstream, or of a [`Responder`].
+//! The HTTP listener, HTTP/1.1 and HTTP/2 on one port: in front of an upstream, of whatever clients name, or of a
+//! [`Responder`].
 //!
 //! Bodies pass frame by frame in both directions with the peers' own backpressure. A request's HTTP/1.1
 //! connection upstream is driven from the task that serves the client, so an exchange wakes no second task;
@@ -17,6 +18,7 @@ mod loan;
 mod upstream;
 mod forward;
 mod upgrade;
+mod forward_proxy;
 mod stall;
 
 use std::future::Future;
@@ -37,9 +39,11 @@ use crate::record::ConnectionId;
 use crate::service_discovery;
 
 pub use config::{Config, Forwarded, Host};
+pub use forward_proxy::{Credentials, ForwardProxy, Refused};
 pub use routes::Route;
 
 use forward::Forwarder;
+use forward_proxy::Gate;
 use inspect::Copies;
 use server::{Client, Server};
 
@@ -88,28 +92,34 @@ pub struct Bound {
     config: Config,
     entry: Entry,
     handler: Handler,
+    gate: Option<Arc<Gate>>,
     metrics: Metrics,
     drain: Drain,
 }
 
-/// Binds a listener in front of the endpoints of `pool`.
+/// Binds a listener in front of the endpoints of `pool`; it may have none where it is a forward proxy.
 ///
 /// # Errors
 /// [`Error`] where the address is taken, a limit makes no sense, or a TLS file is not usable.
 pub fn bind(
     config: Config,
-    pool: Arc<service_discovery::Pool>,
+    pool: impl Into<Option<Arc<service_discovery::Pool>>>,
     capture: Capture,
     metrics: Metrics,
 ) -> Result<Bound, Error> {
-    let drain = Drain::default();
-    let forwarder = Forwarder::new(&config, pool, capture, metrics.clone(), drain.clone())?;
-    bound(
-        config,
-        Handler::Forward(Arc::new(forwarder)),
-        metrics,
-        drain,
-    )
+    config.check()?;
+    let (drain, listener) = (Drain::default(), Listener::bind(config.listen)?);
+    let gate = Gate::new(
+        &config,
+        listener.address(),
+        Some(capture.clone()),
+        &metrics,
+        &drain,
+    )?;
+    let (tasks, open) = (drain.clone(), gate.clone());
+    let forwarder = Forwarder::new(&config, pool.into(), open, capture, metrics.clone(), tasks)?;
+    let handler = Handler::Forward(Arc::new(forwarder));
+    bound(config, listener, handler, gate, metrics, drain)
 }
 
 /// Binds a listener that `responder` answers.
@@ -121,16 +131,21 @@ pub fn bind_responder(
     responder: Arc<dyn Responder>,
     metrics: Metrics,
 ) -> Result<Bound, Error> {
-    bound(
-        config,
-        Handler::Respond(responder),
-        metrics,
-        Drain::default(),
-    )
+    config.check()?;
+    let (drain, listener) = (Drain::default(), Listener::bind(config.listen)?);
+    let gate = Gate::new(&config, listener.address(), None, &metrics, &drain)?;
+    let handler = Handler::Respond(responder);
+    bound(config, listener, handler, gate, metrics, drain)
 }
 
-fn bound(config: Config, handler: Handler, metrics: Metrics, drain: Drain) -> Result<Bound, Error> {
-    config.check()?;
+fn bound(
+    config: Config,
+    listener: Listener,
+    handler: Handler,
+    gate: Option<Arc<Gate>>,
+    metrics: Metrics,
+    drain: Drain,
+) -> Result<Bound, Error> {
     let tls = config.tls.as_ref().map(|files| {
         let limit = config.handshake_timeout;
         tls::Server::new(files, &config.client_auth, &[H2, HTTP1], limit)
@@ -143,9 +158,10 @@ fn bound(config: Config, handler: Handler, metrics: Metrics, drain: Drain) -> Re
             header_timeout: config.handshake_timeout,
             first_byte_timeout: config.head_timeout,
         },
-        listener: Listener::bind(config.listen)?,
+        listener,
         config,
         handler,
+        gate,
         metrics,
         drain,
     })
@@ -175,6 +191,7 @@ impl Bound {
             config,
             entry,
             handler,
+            gate,
             metrics,
             drain,
         } = self;
@@ -194,6 +211,7 @@ impl Bound {
             config,
             entry,
             handler,
+            gate,
             metrics.clone(),
             drain.clone(),
         ));

@@ -43,7 +43,8 @@ fn host(head: &Parts) -> Option<&str> {
     }
 }
 
-fn fits_host(wanted: &str, host: &str) -> bool {
+/// Whether a host, with or without its port, is the one that is wanted: by name, `*.` and a domain, or `*`.
+pub(super) fn fits_host(wanted: &str, host: &str) -> bool {
     let end = match host.strip_prefix('[').and_then(|rest| rest.find(']')) {
         Some(bracket) => bracket + 2,
         None => host.rfind(':').unwrap_or(host.len()),
@@ -105,6 +106,8 @@ mod tests {
             ("[::1]", "[::1]:80", true),
             ("[::1]", "[::2]:80", false),
             ("*.é", "x", false),
+            ("*", "x:1", true),
+            ("*", "[::1]:1", true),
         ] {
             assert_eq!(fits_host(wanted, host), fits, "{wanted} {host}");
         }

@@ -7,6 +7,7 @@ use std::pin::pin;
 use std::sync::{Arc, OnceLock};
 use std::task::Poll;
 
+use http::Method;
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
@@ -21,10 +22,11 @@ use super::super::entry::{Entry, Opened};
 use super::super::listener::{Accepted, next_connection};
 use super::super::stream::Stream;
 use super::body::Reply;
+use super::forward_proxy::{self, Gate, Inside};
 use super::line::{Desk, Line};
 use super::stall::{self, Lift, StallGuard};
 use super::streams::{Patience, Streams, Watch};
-use super::{Config, Handler, MAX_FIELDS, head};
+use super::{BoxFuture, Config, Handler, MAX_FIELDS, head};
 use crate::capture::Connection;
 use crate::record::{Protocol, TlsFacts};
 
@@ -34,6 +36,7 @@ pub(super) struct Server {
     http1: http1::Builder,
     entry: Entry,
     handler: Handler,
+    gate: Option<Arc<Gate>>,
     metrics: Metrics,
     drain: Drain,
 }
@@ -50,22 +53,32 @@ pub(super) struct Client {
     pub(super) write_limit: Lift,
     /// What goes beside the library, over HTTP/1.1.
     pub(super) desk: Option<Arc<Desk>>,
+    /// Where its requests go, within a tunnel.
+    pub(super) inside: Option<Inside>,
 }
 
-type Guarded = StallGuard<Rewound<Stream>>;
+/// What HTTP runs on, but for [`Line`].
+pub(super) type Guarded = StallGuard<Rewound<Stream>>;
 
 impl Client {
+    pub(super) fn tls(&self) -> Option<&TlsFacts> {
+        self.connection.tls.as_ref()
+    }
+
+    /// What the exchanges of this connection have in common that go to another service.
+    pub(super) fn connection_to(&self, service: Arc<str>) -> Arc<Connection> {
+        Arc::new(Connection {
+            service,
+            ..Connection::clone(&self.connection)
+        })
+    }
+
     /// What the exchanges of this connection with one route's service have in common.
     pub(super) fn connection(&self, route: Option<(usize, &Arc<str>)>) -> &Arc<Connection> {
         let Some((at, service)) = route else {
             return &self.connection;
         };
-        self.routed[at].get_or_init(|| {
-            Arc::new(Connection {
-                service: Arc::clone(service),
-                ..Connection::clone(&self.connection)
-            })
-        })
+        self.routed[at].get_or_init(|| self.connection_to(Arc::clone(service)))
     }
 }
 
@@ -74,6 +87,7 @@ impl Server {
         config: Config,
         entry: Entry,
         handler: Handler,
+        gate: Option<Arc<Gate>>,
         metrics: Metrics,
         drain: Drain,
     ) -> Self {
@@ -82,6 +96,7 @@ impl Server {
             config,
             entry,
             handler,
+            gate,
             metrics,
             drain,
         }
@@ -94,14 +109,36 @@ impl Server {
             slot,
         } = accepted;
         let opened = self.entry.open(socket, client, &self.drain, &self.metrics);
-        let Some(Opened {
+        if let Some(opened) = opened.await {
+            self.http(opened, Arc::new(slot), None).await;
+        }
+    }
+
+    /// Serves HTTP within a tunnel.
+    pub(super) fn within(
+        self: Arc<Self>,
+        opened: Opened,
+        slot: Arc<OwnedSemaphorePermit>,
+        inside: Inside,
+    ) -> BoxFuture<()> {
+        Box::pin(async move { self.http(opened, slot, Some(inside)).await })
+    }
+
+    pub(super) const fn drain(&self) -> &Drain {
+        &self.drain
+    }
+
+    async fn http(
+        self: Arc<Self>,
+        opened: Opened,
+        slot: Arc<OwnedSemaphorePermit>,
+        inside: Option<Inside>,
+    ) {
+        let Opened {
             stream,
             client,
             tls,
-        }) = opened.await
-        else {
-            return;
-        };
+        } = opened;
         self.metrics.open.inc();
         if let Some((stream, spoken)) = self.detect(stream, tls.as_ref()).await {
             let lift = Lift::default();
@@ -111,10 +148,14 @@ impl Server {
                 desk: None,
                 routed: self.config.routes.iter().map(|_| OnceLock::new()).collect(),
                 address: client,
-                slot: Arc::new(slot),
+                slot,
                 connection: Arc::new(Connection {
                     id: next_connection(),
-                    service: Arc::clone(&self.config.service),
+                    service: Arc::clone(
+                        inside
+                            .as_ref()
+                            .map_or(&self.config.service, |inside| &inside.service),
+                    ),
                     client: client.to_string().into(),
                     protocol: match spoken {
                         Spoken::Http1 => Protocol::Http1,
@@ -122,6 +163,7 @@ impl Server {
                     },
                     tls,
                 }),
+                inside,
             };
             let server = Arc::clone(&self);
             match spoken {
@@ -256,7 +298,13 @@ async fn serve(
     request: hyper::Request<Incoming>,
 ) -> Result<hyper::Response<Reply>, Infallible> {
     let head = peer.desk.as_ref().and_then(|desk| desk.head());
+    let connects = request.method() == Method::CONNECT;
     let response = match &server.handler {
+        _ if connects && server.gate.is_some() => {
+            let gate = server.gate.as_ref().expect("it is there");
+            forward_proxy::serve(&server, gate, &peer, request).await
+        }
+        Handler::Respond(_) if connects => forward_proxy::no_authority(),
         Handler::Forward(forwarder) => forwarder.forward(request, head, &peer).await,
         Handler::Respond(responder) => {
             let started = std::time::Instant::now();

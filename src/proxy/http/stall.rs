@@ -48,6 +48,10 @@ impl<T> StallGuard<T> {
         }
     }
 
+    pub(super) fn into_inner(self) -> T {
+        self.io
+    }
+
     /// Passes on what a write did, and lets time run while it is pending.
     fn judge<R>(
         &mut self,

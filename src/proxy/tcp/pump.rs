@@ -55,7 +55,8 @@ pub(in super::super) async fn run(
 ) -> Outcome {
     let bare = client.plain().is_some() && server.plain().is_some();
     // Without a copy to make, and without TLS, the bytes need not come up from the kernel.
-    let pipes = (tee.is_none() && bare).then(|| {
+    let unseen = !tee.as_deref().is_some_and(StreamTee::keeps_bytes);
+    let pipes = (unseen && bare).then(|| {
         let pair = (
             Splice::new(Direction::Client),
             Splice::new(Direction::Server),
@@ -147,13 +148,22 @@ struct Watcher<'a> {
 
 impl Watch for Watcher<'_> {
     fn saw(&mut self, direction: Direction, bytes: &Bytes) {
-        self.passed(direction, bytes.len());
+        self.count(direction, bytes.len());
         if let Some(tee) = &mut self.tee {
             tee.segment(direction, bytes);
         }
     }
 
     fn passed(&mut self, direction: Direction, count: usize) {
+        self.count(direction, count);
+        if let Some(tee) = &self.tee {
+            tee.passed(direction, count);
+        }
+    }
+}
+
+impl Watcher<'_> {
+    fn count(&mut self, direction: Direction, count: usize) {
         self.moved = Instant::now();
         let counter = match direction {
             Direction::Client => &self.metrics.bytes_in,

@@ -1,12 +1,19 @@
-//! TLS at the listener and towards upstreams: the one door to rustls for the proxies.
+//! TLS at the listener and towards upstreams, and the authority that decrypts: the one door to rustls for the proxies.
 
 mod server;
 mod client;
+mod authority;
+mod hello;
 mod pem;
 
 use std::path::PathBuf;
 
+pub(super) use authority::{Authority, is_refused_by_client};
+pub use authority::{
+    AuthorityFacts, AuthorityPem, NewAuthority, authority_certificate, check_authority,
+};
 pub(super) use client::Client;
+pub(super) use hello::Hello;
 pub(super) use server::Server;
 
 /// A certificate chain and its private key, in PEM.

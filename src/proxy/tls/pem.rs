@@ -39,7 +39,11 @@ pub(super) fn authorities(what: &'static str, path: &Path) -> Result<RootCertSto
     Ok(roots)
 }
 
-fn certificates(what: &'static str, path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
+/// The certificates in a file, at least one.
+pub(super) fn certificates(
+    what: &'static str,
+    path: &Path,
+) -> Result<Vec<CertificateDer<'static>>, Error> {
     let unreadable = |source| Error::Pem {
         what,
         path: path.to_owned(),

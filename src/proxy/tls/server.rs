@@ -175,7 +175,7 @@ fn look(path: &Path) -> Look {
     Some((device, inode, data.len(), data.mtime(), data.mtime_nsec()))
 }
 
-fn facts(connection: &ServerConnection) -> TlsFacts {
+pub(super) fn facts(connection: &ServerConnection) -> TlsFacts {
     let version = match connection.protocol_version() {
         Some(ProtocolVersion::TLSv1_3) => "TLSv1.3",
         Some(ProtocolVersion::TLSv1_2) => "TLSv1.2",

@@ -36,7 +36,8 @@ use places::Places;
 pub(super) use shared::Seat;
 use shared::{Settings, SharedConnections};
 
-const SWEEP_EVERY: Duration = Duration::from_secs(10);
+/// How often idle connections are looked after.
+pub(super) const SWEEP_EVERY: Duration = Duration::from_secs(10);
 
 type Request = hyper::Request<RequestBody>;
 type Response = hyper::Response<Incoming>;
@@ -135,20 +136,26 @@ impl Upstreams {
         metrics: Metrics,
         drain: Drain,
     ) -> Result<Self, Error> {
+        let dialer = Dialer::new(&pool, trust(config))?;
+        Ok(Self::over(dialer, config, pool, metrics, drain))
+    }
+
+    /// The same, connecting with `dialer`.
+    pub(super) fn over(
+        dialer: Dialer,
+        config: &Config,
+        pool: Arc<Pool>,
+        metrics: Metrics,
+        drain: Drain,
+    ) -> Self {
         let site = |member: &Arc<Member>| Arc::new(Site::new(member, config));
         let sites = pool.members().iter().map(site).collect();
-        let trust = tls::Trust {
-            ca: config.upstream_ca.as_ref(),
-            identity: config.upstream_identity.as_ref(),
-            verify: config.upstream_verify,
-        };
-        let dialer = Dialer::new(&pool, trust)?;
         let mut http1 = http1::Builder::new();
         http1
             .preserve_header_case(true)
             .max_headers(MAX_FIELDS)
             .max_buf_size(512 << 10);
-        Ok(Self {
+        Self {
             pool,
             sites,
             dialer,
@@ -156,7 +163,7 @@ impl Upstreams {
             http1,
             http2: Settings::new(config, drain),
             metrics,
-        })
+        }
     }
 
     /// A connection to the endpoint whose turn it is, kept or new; to another one where that fails.
@@ -289,10 +296,21 @@ impl Upstreams {
     pub(super) async fn sweep(&self) {
         loop {
             tokio::time::sleep(SWEEP_EVERY).await;
-            for site in &self.sites {
-                site.sweep(Instant::now());
-            }
+            self.sweep_once();
         }
+    }
+
+    /// Drops them now.
+    pub(super) fn sweep_once(&self) {
+        for site in &self.sites {
+            site.sweep(Instant::now());
+        }
+    }
+
+    /// Whether no connection is kept for a next request.
+    pub(super) fn is_idle(&self) -> bool {
+        let idle = |site: &Arc<Site>| site.idle.lock().is_empty() && site.shared.is_empty();
+        self.sites.iter().all(idle)
     }
 
     /// The endpoint whose turn it is, where nothing is known about a connection yet.
@@ -458,6 +476,15 @@ impl Site {
         // counts them. Closing them can wait until the lock is free.
         let closed: Vec<_> = self.idle.lock().extract_if(.., bad).collect();
         drop(closed);
+    }
+}
+
+/// How TLS with upstreams begins.
+pub(super) fn trust(config: &Config) -> tls::Trust<'_> {
+    tls::Trust {
+        ca: config.upstream_ca.as_ref(),
+        identity: config.upstream_identity.as_ref(),
+        verify: config.upstream_verify,
     }
 }
 

@@ -157,6 +157,11 @@ impl SharedConnections {
         Ok(seat)
     }
 
+    /// Whether there is no connection.
+    pub(super) fn is_empty(&self) -> bool {
+        self.all.lock().is_empty()
+    }
+
     /// Lets go of what has carried nothing for so long.
     pub(super) fn sweep(&self, idle: Duration) {
         self.all.lock().retain(|shared| {
