@@ -30,7 +30,7 @@ impl Folder {
     fn queued(&self) -> Vec<u64> {
         let journal = self.journal(Durability::ProcessCrash);
         let saved = journal.load("me").unwrap();
-        saved.queued().map(|(number, _)| number).collect()
+        saved.queued().map(|(number, ..)| number).collect()
     }
 }
 
@@ -41,7 +41,11 @@ fn accepted(number: u64, bytes: usize) -> Change {
         payload: vec![0; bytes].into(),
         ..Publish::default()
     };
-    Change::Accepted { number, publish }
+    Change::Accepted {
+        number,
+        publish,
+        expires: None,
+    }
 }
 
 /// Grows the file to where it is due to be written anew, with nothing open in it.
