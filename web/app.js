@@ -2,6 +2,7 @@
 import { getJson, setToken, watch } from "./api.js";
 import { byId, bytes, clock, duration, element, statusClass } from "./dom.js";
 import { hide, show } from "./detail.js";
+import { ledger } from "./ledger.js";
 
 const MAX_ROWS = 500;
 const state = { paused: false, keeps: true, next: null, waiting: 0, stop: null, generation: 0 };
@@ -33,14 +34,16 @@ function failed(error) {
 
 function row(record) {
   const how = record.method || record.protocol;
-  const link = element("a", { href: `#/records/${record.id}` }, record.target || "–");
-  link.title = `${record.host}${record.target}`;
+  const link = element("a", { href: `#/records/${record.id}` }, record.sealed ? `sealed under ${record.sealed}` : record.target || "–");
+  link.title = record.sealed ? `Sealed under the key ${record.sealed}, which is not open here` : `${record.host}${record.target}`;
+  if (record.sealed) link.className = "sealed";
+  const lacking = record.completeness && record.completeness !== "complete" ? ` ${record.completeness}` : "";
   const line = element("tr", { id: `r-${record.id}` },
     element("td", { className: "time" }, clock(record.started)),
     element("td", { className: "service" }, record.service),
     element("td", { className: "how method" }, how),
     element("td", { className: "target" }, link),
-    element("td", { className: `state number ${statusClass(record.status, record.outcome)}` }, String(record.status ?? record.outcome)),
+    element("td", { className: `state number ${statusClass(record.status, record.outcome)}` }, `${record.status ?? record.outcome}${lacking}`),
     element("td", { className: "took number" }, duration(record.duration_us)),
     element("td", { className: "size number" }, bytes(record.response_bytes)));
   line.onclick = () => { location.hash = link.hash; };
@@ -147,6 +150,7 @@ async function status() {
   const figures = [
     ["Node", told.node], ["Mode", told.mode],
     ...held,
+    ...(state.keeps ? [["Incomplete", counts.incomplete.toLocaleString(), counts.incomplete > 0]] : []),
     ["Missing", counts.missing.toLocaleString(), counts.missing > 0],
     ["Lost", counts.lost.toLocaleString(), counts.lost > 0],
     ["Dropped", counts.dropped.toLocaleString(), counts.dropped > 0],
@@ -156,6 +160,7 @@ async function status() {
   ];
   byId("status").replaceChildren(...figures.map(([name, value, bad]) =>
     element("div", { className: bad ? "bad" : "" }, element("dt", {}, name), element("dd", {}, value))));
+  ledger(told.ledger);
   if (!state.keeps) byId("empty").hidden = true;
 }
 

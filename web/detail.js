@@ -52,6 +52,7 @@ function facts(record) {
   const { kind, failure, detail } = record.outcome;
   add("Status", record.response?.status, statusClass(record.response?.status));
   add("Outcome", [kind, failure, detail].filter(Boolean).join(": "), kind === "ok" ? "" : "failed");
+  if (record.completeness !== "complete") add("Pieces", record.completeness, "failed");
   if (record.grpc) {
     const { service, method, status, message, request, response } = record.grpc;
     add("gRPC", `${service} / ${method}, ${request.count} asked, ${response.count} answered`);

@@ -43,6 +43,9 @@ pub struct Summary {
     pub duration_us: u64,
     pub request_bytes: u64,
     pub response_bytes: u64,
+    /// Whether all of it is there; not in events, nor for what is sealed.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub completeness: Option<store::Completeness>,
     /// The name of the key under which the rest is sealed, where that is not open here.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub sealed: Option<String>,
@@ -64,6 +67,7 @@ impl From<&store::Summary> for Summary {
             duration_us: summary.duration_us,
             request_bytes: summary.request_bytes,
             response_bytes: summary.response_bytes,
+            completeness: None,
             sealed: summary.sealed.as_deref().map(str::to_owned),
         }
     }
@@ -93,6 +97,9 @@ pub struct Record {
     pub redactions: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub grpc: Option<Grpc>,
+    /// Whether all of it is there: `complete`, `pending` or `incomplete`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub completeness: Option<store::Completeness>,
     /// When the parts of the response's content came: microseconds since the start, and bytes.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub pace: Vec<(u64, u64)>,
@@ -290,6 +297,10 @@ pub struct Counts {
     pub spooled: u64,
     /// In the store now.
     pub records: u64,
+    /// Of these, as far as they are watched: with a piece missing that may yet arrive.
+    pub pending: u64,
+    /// Of these, as far as they are watched: with a piece missing and late.
+    pub incomplete: u64,
     /// Copies given up on purpose, each with a counted reason.
     pub dropped: u64,
     /// Not here yet, and asked for again.
@@ -310,6 +321,26 @@ pub struct StoreStatus {
     /// Why the store could not tell.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub error: Option<String>,
+}
+
+/// `POST /api/backups`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Backup {
+    /// When it was made, in UTC, as the name of a folder.
+    pub name: String,
+    /// Its folder on the node's machine.
+    pub path: String,
+    /// Files of records in it.
+    pub segments: u64,
+    /// Bytes of these and of their indexes.
+    pub bytes: u64,
+}
+
+/// `GET /api/backups`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Backups {
+    /// Their names, oldest first.
+    pub backups: Vec<String>,
 }
 
 /// `GET /healthz`.
@@ -395,6 +426,7 @@ impl From<&record::Exchange> for Record {
                 .map(ToString::to_string)
                 .collect(),
             grpc: exchange.flow.grpc.as_deref().map(Into::into),
+            completeness: None,
             pace: exchange
                 .flow
                 .pace
@@ -457,6 +489,7 @@ impl From<&record::Stream> for Record {
             }),
             redactions: Vec::new(),
             grpc: None,
+            completeness: None,
             pace: Vec::new(),
             id,
         }

@@ -9,6 +9,7 @@ use serde_json::json;
 
 use super::replays::ReplayRefused;
 use crate::store;
+use crate::store::embedded::BackupError;
 
 /// A configuration that is refused before a socket is opened.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -108,6 +109,15 @@ pub enum Error {
         /// Its mode.
         mode: String,
     },
+    /// The records are not in files of ours.
+    #[error("node `{node}` keeps its records in Redis: back that up with its own tools")]
+    NoBackups {
+        /// This node.
+        node: String,
+    },
+    /// There is no new backup.
+    #[error(transparent)]
+    Backup(BackupError),
     /// The replay is not possible.
     #[error(transparent)]
     Replay(#[from] ReplayRefused),
@@ -149,8 +159,10 @@ impl Error {
             | Self::Route(_)
             | Self::NoStore { .. }
             | Self::NoReplays { .. }
+            | Self::NoBackups { .. }
             | Self::MissingChunk { .. } => StatusCode::NOT_FOUND,
             Self::Method { .. } => StatusCode::METHOD_NOT_ALLOWED,
+            Self::Backup(_) => StatusCode::CONFLICT,
             Self::Streams(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Timeout(_) => StatusCode::GATEWAY_TIMEOUT,
             Self::Replay(refused) => match refused {
@@ -185,6 +197,9 @@ impl Error {
             Self::Method { .. } => "method_not_allowed",
             Self::NoStore { .. } => "no_store",
             Self::NoReplays { .. } => "no_replays",
+            Self::NoBackups { .. } => "no_backups",
+            Self::Backup(BackupError::TooMany(_)) => "too_many_backups",
+            Self::Backup(_) => "busy",
             Self::Replay(ReplayRefused::TargetNotAllowed(_)) => "target_not_allowed",
             Self::Replay(ReplayRefused::TooMany(_)) => "too_many_replays",
             Self::MissingChunk { .. } => "incomplete_body",
@@ -201,6 +216,15 @@ impl Error {
             Self::Replay(ReplayRefused::Invalid { parameter, .. }) => Some(parameter),
             Self::Replay(ReplayRefused::TargetNotAllowed(_)) => Some("target"),
             _ => None,
+        }
+    }
+}
+
+impl From<BackupError> for Error {
+    fn from(error: BackupError) -> Self {
+        match error {
+            BackupError::Store(error) => Self::Store(error),
+            other => Self::Backup(other),
         }
     }
 }

@@ -18,6 +18,7 @@ mod status;
 mod resources;
 mod events;
 mod replays;
+mod backups;
 pub mod dto;
 mod error;
 mod metrics;
@@ -31,6 +32,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use crate::metrics::Registry;
 use crate::store::Store;
+use crate::store::embedded::Backups;
 
 pub use error::{Error, InvalidConfig, ServeError};
 pub use events::Events;
@@ -62,6 +64,8 @@ pub struct Config {
     pub stall_timeout: Duration,
     /// Event streams at once. Default 32.
     pub max_event_streams: usize,
+    /// How long the pieces of a record may be late before it is called incomplete. Default 10 min.
+    pub incomplete_after: Duration,
     /// How long open requests may go on at shutdown. Default 5 s.
     pub grace: Duration,
 }
@@ -79,6 +83,7 @@ impl Default for Config {
             request_timeout: Duration::from_secs(30),
             stall_timeout: Duration::from_secs(30),
             max_event_streams: 32,
+            incomplete_after: Duration::from_secs(600),
             grace: Duration::from_secs(5),
         }
     }
@@ -121,6 +126,8 @@ pub struct Parts {
     pub store: Option<Arc<dyn Store>>,
     /// How the node fares.
     pub status: Arc<dyn StatusSource>,
+    /// Who makes backups of it; `None` where the store has tools of its own for that.
+    pub backups: Option<Arc<Backups>>,
     /// Who replays; `None` on a node that cannot.
     pub replays: Option<Arc<dyn Replays>>,
     /// What was stored just now.

@@ -1,15 +1,22 @@
 //! Records: listed, shown, deleted.
 
+use std::sync::Arc;
+
 use axum::Json;
 use axum::extract::{Path, RawQuery, State};
 use axum::http::StatusCode;
+use futures_util::{StreamExt, TryStreamExt, stream};
+use jiff::Timestamp;
 
 use super::dto;
 use super::error::Error;
 use super::params::{self, Params};
 use super::router::Shared;
 use crate::record::{Record, RecordId};
+use crate::store::{self, Completeness, Summary};
 
+/// Records of a listing that are looked at together.
+const AT_ONCE: usize = 16;
 /// Batches of segments on one page, at most.
 const MAX_BATCHES: u32 = 64;
 /// Batches of segments on one page, unless asked otherwise.
@@ -22,8 +29,12 @@ pub(super) async fn list(
 ) -> Result<Json<dto::Listing>, Error> {
     let query = params::records_query(query.as_deref())?;
     let page = shared.store()?.list(&query).await?;
+    let records = stream::iter(page.items).map(|summary| {
+        let shared = Arc::clone(&shared);
+        async move { line(&shared, &summary).await }
+    });
     Ok(Json(dto::Listing {
-        records: page.items.iter().map(Into::into).collect(),
+        records: records.buffered(AT_ONCE).try_collect().await?,
         next: page.next.map(|cursor| cursor.to_string()),
     }))
 }
@@ -36,7 +47,38 @@ pub(super) async fn show(
 ) -> Result<Json<dto::Record>, Error> {
     params::none(query.as_deref())?;
     let record = find(&shared, params::record_id(&id)?).await?;
-    Ok(Json((&record).into()))
+    let mut shown = dto::Record::from(&record);
+    shown.completeness = Some(completeness(&shared, &record).await?);
+    Ok(Json(shown))
+}
+
+/// One line of a listing. Only what may have pieces is read for it.
+async fn line(shared: &Shared, summary: &Summary) -> Result<dto::Summary, Error> {
+    let mut line = dto::Summary::from(summary);
+    if summary.sealed.is_some() {
+        return Ok(line);
+    }
+    let record = match summary.may_have_pieces() {
+        false => None,
+        // What cannot be read is told to who asks for it; a listing shows the rest.
+        true => match shared.store()?.get(summary.id).await {
+            Ok(Some(record)) => Some(record),
+            Ok(None) | Err(store::Error::Corrupt { .. } | store::Error::Sealed { .. }) => {
+                return Ok(line);
+            }
+            Err(error) => return Err(error.into()),
+        },
+    };
+    line.completeness = Some(match &record {
+        Some(record) => completeness(shared, record).await?,
+        None => Completeness::Complete,
+    });
+    Ok(line)
+}
+
+async fn completeness(shared: &Shared, record: &Record) -> Result<Completeness, Error> {
+    let (store, now) = (shared.store()?, Timestamp::now().as_microsecond());
+    Ok(store::completeness(&**store, record, now, shared.incomplete_after).await?)
 }
 
 /// `DELETE /api/records/{id}`.

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::error::Error;
 use super::guard::{self, Guard};
 use super::resources::Resources;
-use super::{Config, Parts, bodies, events, pages, records, replays, status};
+use super::{Config, Parts, backups, bodies, events, pages, records, replays, status};
 use crate::store::Store;
 
 /// What every handler can reach.
@@ -32,6 +32,7 @@ pub(super) struct Inner {
     pub(super) max_streams: usize,
     pub(super) max_body_bytes: usize,
     pub(super) closing: CancellationToken,
+    pub(super) incomplete_after: Duration,
     request_timeout: Duration,
 }
 
@@ -58,6 +59,7 @@ pub(super) fn build(config: &Config, parts: Parts, closing: CancellationToken) -
         max_streams: config.max_event_streams,
         max_body_bytes: config.max_body_bytes,
         closing,
+        incomplete_after: config.incomplete_after,
         request_timeout: config.request_timeout,
     });
     guarded()
@@ -94,6 +96,7 @@ fn guarded() -> Router<Shared> {
             "/api/replays/{id}",
             get(replays::show).delete(replays::cancel),
         )
+        .route("/api/backups", post(backups::make).get(backups::list))
         .route("/metrics", get(status::metrics))
 }
 

@@ -104,6 +104,7 @@ pub(super) fn http(http: &config::HttpSettings, listen: SocketAddr) -> proxy::ht
     limits.response_timeout = http.response_timeout;
     limits.body_timeout = http.body_timeout;
     limits.write_timeout = http.write_timeout;
+    limits.max_request_bytes = http.max_request_bytes;
     limits.forwarded = match http.forwarded {
         config::Forwarded::None => proxy::http::Forwarded::Off,
         config::Forwarded::XForwarded => proxy::http::Forwarded::On,

@@ -1,5 +1,6 @@
 //! The counters of every module, on one page.
 
+use super::unfinished;
 use crate::metrics::{Counter, Family, Reason, Registry};
 use crate::{api, capture, playback, proxy, service_discovery, spool, store, sync};
 
@@ -14,6 +15,7 @@ pub(super) struct Metrics {
     pub(super) sync: sync::Metrics,
     pub(super) playback: playback::Metrics,
     pub(super) api: api::Metrics,
+    pub(super) unfinished: unfinished::Metrics,
     /// Results of replays that found no room on the way to the broker.
     pub(super) unpublished: Counter,
     /// How often a part on the bus ended by itself and was started again, by part.
@@ -31,6 +33,7 @@ impl Metrics {
         self.sync.register(&mut registry);
         self.playback.register(&mut registry);
         self.api.register(&mut registry);
+        self.unfinished.register(&mut registry);
         let help = "Results of replays that found no room on the way to the broker";
         registry.add("replay_results_unpublished", help, &self.unpublished);
         let help = "Parts on the bus that ended by themselves and were started again";

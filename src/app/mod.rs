@@ -9,6 +9,7 @@ mod keys;
 mod bus;
 mod restart;
 mod lag;
+mod unfinished;
 mod metrics;
 mod outlet;
 mod recorder;
@@ -31,7 +32,7 @@ pub use keys::new_key;
 
 use crate::api;
 use crate::capture::Capture;
-use crate::config::{self, Settings};
+use crate::config::Settings;
 use crate::proxy;
 use crate::record::NodeId;
 use crate::sync::{Roles, Topics};
@@ -44,6 +45,7 @@ use replays::ReplayDesk;
 use restart::keep_running;
 use results::Results;
 use status::{NodeStatus, Remote};
+use unfinished::Unfinished;
 
 /// How long exchanges in flight may go on at shutdown.
 const DRAIN_GRACE: Duration = Duration::from_secs(10);
@@ -128,8 +130,8 @@ impl App {
         let events = api::Events::default();
         let player = match settings.mode.plays() {
             true => {
-                let store = player::open_store(&settings, &keys, &metrics).await?;
-                Some(Player::new(&settings, store, results.clone(), &metrics)?)
+                let opened = player::open_store(&settings, &keys, &metrics).await?;
+                Some(Player::new(&settings, opened, results.clone(), &metrics)?)
             }
             false => None,
         };
@@ -157,7 +159,8 @@ impl App {
             player.as_ref(),
             &listening,
         );
-        let (parts, ends) = joined;
+        let (mut parts, ends) = joined;
+        parts.unfinished = Unfinished::new(metrics.unfinished.clone());
         if let Some(station) = &parts.station {
             results.connect(station.client());
         }
@@ -167,18 +170,10 @@ impl App {
             .map(ToString::to_string)
             .unwrap_or_default();
         let lag = parts.lag.clone();
+        let unfinished = parts.unfinished.clone();
         let status = Arc::new(NodeStatus::new(node, settings.mode, address, parts));
-        let api_parts = api::Parts {
-            store: player.as_ref().map(|player| player.store.clone()),
-            status: status.clone(),
-            replays: player.as_ref().map(|player| -> Arc<dyn api::Replays> {
-                Arc::new(ReplayDesk(player.runs.clone()))
-            }),
-            events: events.clone(),
-            registry: Arc::new(metrics.registry()),
-            metrics: metrics.api.clone(),
-        };
-        let api = api::serve(api_config(&settings.api).await?, api_parts).await?;
+        let api_parts = api_parts(&status, player.as_ref(), &events, &metrics);
+        let api = api::serve(api_config(&settings).await?, api_parts).await?;
         listening.push(Listening::new(
             "api",
             format!("http://{}", api.local_addr()),
@@ -196,6 +191,7 @@ impl App {
             bus: TaskTracker::new(),
             stop_bus: CancellationToken::new(),
         };
+        app.watch_store(&ends, unfinished, settings.incomplete_after);
         app.run_bus(ends, &status, &events, &lag, &metrics);
         app.proxies = bound.into_iter().map(Bound::serve).collect();
         Ok(app)
@@ -247,6 +243,15 @@ impl App {
         }
         if let Some(broker) = self.broker {
             broker.shutdown().await;
+        }
+    }
+
+    /// Looks for records of which a piece is missing.
+    fn watch_store(&self, ends: &Ends, unfinished: Unfinished, patience: Duration) {
+        if let (Some((_, feed)), Some(player)) = (&ends.subscriber, &self.player) {
+            let (store, stop) = (player.store.clone(), self.stop_bus.clone());
+            let watch = unfinished.watch(store, feed.clone(), patience, stop);
+            self.bus.spawn(watch);
         }
     }
 
@@ -316,11 +321,32 @@ fn names(settings: &Settings) -> Result<(NodeId, Topics), Error> {
     Ok((node, topics))
 }
 
-async fn api_config(typed: &config::ApiSettings) -> Result<api::Config, Error> {
+fn api_parts(
+    status: &Arc<NodeStatus>,
+    player: Option<&Player>,
+    events: &api::Events,
+    metrics: &Metrics,
+) -> api::Parts {
+    api::Parts {
+        store: player.map(|player| player.store.clone()),
+        backups: player.and_then(|player| player.backups.clone()),
+        status: status.clone(),
+        replays: player.map(|player| -> Arc<dyn api::Replays> {
+            Arc::new(ReplayDesk(player.runs.clone()))
+        }),
+        events: events.clone(),
+        registry: Arc::new(metrics.registry()),
+        metrics: metrics.api.clone(),
+    }
+}
+
+async fn api_config(settings: &Settings) -> Result<api::Config, Error> {
+    let typed = &settings.api;
     Ok(api::Config {
         listen: limits::resolve("api", &typed.listen).await?,
         token: typed.token.clone(),
         allowed_hosts: typed.allowed_hosts.clone(),
+        incomplete_after: settings.incomplete_after,
         ..api::Config::default()
     })
 }

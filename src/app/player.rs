@@ -19,7 +19,7 @@ use crate::config::{self, Mode, Settings};
 use crate::playback::{Answerer, Live, LiveConfig, Runs, Sending};
 use crate::proxy;
 use crate::record::Keyring;
-use crate::store::embedded::Embedded;
+use crate::store::embedded::{Backups, Embedded};
 use crate::store::redis::{InvalidConfig, Patient, Server};
 use crate::store::{Store, Summary};
 use crate::sync::{Feed, Heard};
@@ -32,30 +32,36 @@ const EXPIRE_EVERY: Duration = Duration::from_secs(30);
 /// The store and its users.
 pub(super) struct Player {
     pub(super) store: Arc<dyn Store>,
+    pub(super) backups: Option<Arc<Backups>>,
     pub(super) runs: Runs,
     pub(super) live: Option<Arc<Live>>,
 }
+
+/// The store, and who makes backups of it.
+pub(super) type Opened = (Arc<dyn Store>, Option<Arc<Backups>>);
 
 /// Opens the store that the configuration names.
 pub(super) async fn open_store(
     settings: &Settings,
     keys: &Arc<Keyring>,
     metrics: &Metrics,
-) -> Result<Arc<dyn Store>, Error> {
+) -> Result<Opened, Error> {
     let redis = async |server: Result<Server, InvalidConfig>, options: &config::RedisOptions| {
         let server = server.map_err(|error| Error::Redis(error.into()))?;
         let mut limits = limits::redis(server, options, &settings.retention)?;
         limits.keys = Arc::clone(keys);
         let store: Arc<dyn Store> = Arc::new(Patient::open(limits, metrics.store.clone()).await?);
-        Ok(store)
+        Ok((store, None))
     };
     match &settings.store {
-        config::StoreSettings::Embedded { path } => {
+        config::StoreSettings::Embedded { path, backups } => {
             let mut limits = limits::embedded(path.join(RECORDS_FOLDER), &settings.retention);
             limits.keys = Arc::clone(keys);
             let metrics = metrics.store.clone();
             let opened = tokio::task::spawn_blocking(move || Embedded::open(limits, metrics)).await;
-            Ok(Arc::new(opened.expect("opening the store does not panic")?))
+            let store = opened.expect("opening the store does not panic")?;
+            let backups = Backups::new(store.clone(), backups.clone());
+            Ok((Arc::new(store), Some(Arc::new(backups))))
         }
         config::StoreSettings::Redis { url, options } => {
             redis(Server::single(url.expose_secret()), options).await
@@ -71,7 +77,7 @@ impl Player {
     /// Sets up replay, and live replay where it is configured.
     pub(super) fn new(
         settings: &Settings,
-        store: Arc<dyn Store>,
+        (store, backups): Opened,
         results: Arc<Results>,
         metrics: &Metrics,
     ) -> Result<Self, Error> {
@@ -91,7 +97,12 @@ impl Player {
             }
         };
         let runs = Runs::new(store.clone(), replay, results, metrics.playback.clone());
-        Ok(Self { store, runs, live })
+        Ok(Self {
+            store,
+            backups,
+            runs,
+            live,
+        })
     }
 
     /// Binds the listener that answers from the records.

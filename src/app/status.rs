@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use super::lag::Lag;
+use super::unfinished::Unfinished;
 use crate::api::dto::Counts;
 use crate::api::{Sections, StatusSource};
 use crate::capture::Capture;
@@ -26,6 +27,7 @@ pub(super) struct Parts {
     pub(super) station: Option<StationHandle>,
     pub(super) live: Option<Arc<crate::playback::Live>>,
     pub(super) lag: Lag,
+    pub(super) unfinished: Unfinished,
     pub(super) behind_capture: BehindCapture,
 }
 
@@ -134,6 +136,8 @@ impl NodeStatus {
             let dropped = self.parts.behind_capture.dropped(captured.dropped);
             counts.dropped = dropped.values().sum();
         }
+        let lacking = self.parts.unfinished.lacking();
+        (counts.pending, counts.incomplete) = (lacking.pending, lacking.incomplete);
         if let Some((_, subscriber)) = &self.parts.player {
             for life in subscriber.status().recorders {
                 counts.missing += life.missing;

@@ -37,6 +37,8 @@ pub(super) enum Command {
     Show(Show),
     /// Show the status of a running node
     Status(Api),
+    /// Back up the records of a running node, and print the folder
+    Backup(Api),
     /// Replay records of a running node against a target and compare what comes back
     Replay(Replay),
 }

@@ -8,6 +8,7 @@ mod huge_pages;
 mod demo;
 mod shopping;
 mod records;
+mod backup;
 mod replay;
 mod table;
 
@@ -54,6 +55,7 @@ async fn dispatch(args: args::Args) -> anyhow::Result<ExitCode> {
         Some(Command::Records(records)) => records::list(&records).await,
         Some(Command::Show(show)) => records::show(&show).await,
         Some(Command::Status(api)) => records::status(&api).await,
+        Some(Command::Backup(api)) => backup::make(&api).await,
         Some(Command::Replay(replay)) => replay::run(&replay).await,
     }
 }

@@ -42,9 +42,12 @@ pub(super) async fn list(args: &Records) -> anyhow::Result<ExitCode> {
 
 fn row(record: &Value) -> Vec<String> {
     let text = |key: &str| printable(record[key].as_str().unwrap_or("-"));
-    let status = record["status"]
+    let mut status = record["status"]
         .as_u64()
         .map_or_else(|| text("outcome"), |s| s.to_string());
+    if let Some(lacking) = record["completeness"].as_str().filter(|c| *c != "complete") {
+        status = format!("{status} {}", printable(lacking));
+    }
     let millis = record["duration_us"].as_u64().unwrap_or(0) as f64 / 1000.0;
     let method = match text("method") {
         empty if empty.is_empty() => text("protocol"),

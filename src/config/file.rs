@@ -67,7 +67,7 @@ forms! {
         proxy_protocol: bool, upstream_ca: PathBuf, upstream_cert: PathBuf, upstream_key: PathBuf,
         insecure_skip_verify: bool, max_connections: u32, max_upstream_connections: u32,
         connect_timeout: Span, response_timeout: Span, body_timeout: Span, write_timeout: Span,
-        forwarded: Forwarded, routes: Vec<RouteForm>,
+        max_request_bytes: Limit<Size>, forwarded: Forwarded, routes: Vec<RouteForm>,
     }
     /// One of `http.routes`.
     RouteForm { host: String, path: String, downstream: OneOrMany<String>, service: String }
@@ -95,7 +95,7 @@ forms! {
     Sync { window_messages: u32, max_message_bytes: Size, group: String }
     /// `store`.
     Store {
-        path: PathBuf, redis: SecretString, redis_cluster: Vec<SecretString>, redis_prefix: String, redis_ca: PathBuf,
+        path: PathBuf, backups: PathBuf, incomplete_after: Span, redis: SecretString, redis_cluster: Vec<SecretString>, redis_prefix: String, redis_ca: PathBuf,
     }
     /// `spool`.
     Spool { path: PathBuf, max_bytes: Size, max_age: Limit<Span> }

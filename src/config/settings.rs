@@ -147,6 +147,8 @@ pub struct Settings {
     pub mqtt: MqttSettings,
     /// Where records are kept; used in modes Playback and Standalone.
     pub store: StoreSettings,
+    /// How long the pieces of a record may be late.
+    pub incomplete_after: Duration,
     /// Where captured items wait for the broker; used in modes Record and Standalone.
     pub spool: SpoolSettings,
     /// What is copied.
@@ -204,6 +206,8 @@ pub struct HttpSettings {
     pub response_timeout: Duration,
     pub body_timeout: Duration,
     pub write_timeout: Duration,
+    /// `None` for no limit.
+    pub max_request_bytes: Option<u64>,
     pub forwarded: Forwarded,
     pub routes: Vec<RouteSettings>,
 }
@@ -341,7 +345,7 @@ pub struct MqttSettings {
 )]
 pub enum StoreSettings {
     /// The embedded store.
-    Embedded { path: PathBuf },
+    Embedded { path: PathBuf, backups: PathBuf },
     /// One Redis server.
     Redis {
         url: SecretString,

@@ -19,17 +19,17 @@ pub(super) fn downstream_origin(text: &str) -> Result<String, String> {
 
 fn origin(text: &str, schemes: &[&str]) -> Result<String, String> {
     let example = "such as http://localhost:8081";
+    let wrong_start = || {
+        let schemes = schemes.join(":// or ");
+        format!("`{text}` must start with {schemes}://, {example}")
+    };
     if !text.contains("://") {
-        return Err(format!(
-            "`{text}` must start with http:// or https://, {example}"
-        ));
+        return Err(wrong_start());
     }
     let url = url::Url::parse(text)
         .map_err(|error| format!("`{text}` is no URL ({error}), {example}"))?;
     if !schemes.contains(&url.scheme()) {
-        return Err(format!(
-            "`{text}` must start with http:// or https://, {example}"
-        ));
+        return Err(wrong_start());
     }
     if !url.username().is_empty() || url.password().is_some() {
         return Err("must not hold a user name or a password".to_owned());
@@ -105,6 +105,10 @@ mod tests {
         );
         assert_eq!(downstream("h2://[::1]").as_deref(), Some("h2://[::1]:443"));
         assert_eq!(origin("h2c://localhost"), None);
+        assert_eq!(
+            downstream_origin("ftp://b").unwrap_err(),
+            "`ftp://b` must start with http:// or https:// or h2c:// or h2://, such as http://localhost:8081"
+        );
         for bad in ["h2c://", "h2c://a/x", "h2c://u@a", "h2c://a:0"] {
             assert_eq!(downstream(bad), None, "{bad}");
         }

@@ -89,6 +89,12 @@ pub enum Error {
     /// The request's content broke off or is malformed.
     #[error("read the request's content")]
     RequestBody(#[source] hyper::Error),
+    /// The request's content is longer than it may be.
+    #[error("the request's content is over the limit of {limit} bytes")]
+    LargeRequest {
+        /// `max_request_bytes`.
+        limit: u64,
+    },
     /// The client stopped sending in mid-content, while the upstream waited for more.
     #[error("the client did not go on with the request's content in time")]
     SlowRequest,
@@ -164,9 +170,11 @@ impl Error {
     #[must_use]
     pub const fn side(&self) -> Side {
         match self {
-            Self::Request(_) | Self::Unsupported(_) | Self::RequestBody(_) | Self::SlowRequest => {
-                Side::Client
-            }
+            Self::Request(_)
+            | Self::Unsupported(_)
+            | Self::RequestBody(_)
+            | Self::LargeRequest { .. }
+            | Self::SlowRequest => Side::Client,
             Self::Connect { .. }
             | Self::Handshake { .. }
             | Self::Timeout { .. }
@@ -208,6 +216,7 @@ impl Error {
     pub const fn status(&self) -> StatusCode {
         match self {
             Self::Request(_) | Self::RequestBody(_) => StatusCode::BAD_REQUEST,
+            Self::LargeRequest { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::SlowRequest => StatusCode::REQUEST_TIMEOUT,
             Self::Unsupported(_) => StatusCode::NOT_IMPLEMENTED,
             Self::Timeout { .. } => StatusCode::GATEWAY_TIMEOUT,
@@ -228,6 +237,8 @@ impl Error {
             Self::RequestBody(_) => 1,
             // DEADLINE_EXCEEDED
             Self::Timeout { .. } | Self::SlowRequest => 4,
+            // RESOURCE_EXHAUSTED
+            Self::LargeRequest { .. } => 8,
             // UNIMPLEMENTED
             Self::Unsupported(_) => 12,
             // UNAVAILABLE
@@ -246,7 +257,7 @@ impl Error {
     pub fn outcome(&self) -> Outcome {
         match (self.upstream_failure(), self) {
             (Some(failure), _) => Outcome::UpstreamFailed(failure, self.chain().into()),
-            (None, Self::RequestBody(source)) if !source.is_parse() => Outcome::ClientClosed,
+            (None, Self::RequestBody(source)) if !is_malformed(source) => Outcome::ClientClosed,
             (None, _) if self.side() == Side::Client => Outcome::ClientError(self.chain().into()),
             (None, _) => Outcome::ProxyClosed(self.chain().into()),
         }
@@ -264,6 +275,22 @@ impl Error {
         }
         text
     }
+}
+
+/// Whether a request's content is not framed as it should be, rather than broken off.
+fn is_malformed(error: &hyper::Error) -> bool {
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        let kind = error.downcast_ref::<io::Error>().map(io::Error::kind);
+        if matches!(
+            kind,
+            Some(io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData)
+        ) {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
 }
 
 /// Whether it is our side that found the peer's HTTP/2 wrong (RFC 9113 section 5.4).

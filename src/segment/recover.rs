@@ -3,7 +3,7 @@
 //!
 //! It never refuses to start because of damage and never deletes any of it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -21,6 +21,10 @@ use super::scan::{Depth, Scanner, Step, goes_on};
 use super::seal;
 use super::sidecar::{Sidecar, encode};
 use super::{Config, Damage, Fsync, Recovery};
+
+/// From how many sidecars on several threads read them, and how many threads at most.
+const MANY_SIDECARS: usize = 8;
+const MAX_READERS: usize = 8;
 
 /// The files of a directory, and what was found wrong with them.
 #[derive(Debug)]
@@ -68,9 +72,11 @@ pub(super) fn recover(files: &dyn Files, config: &Config) -> Result<Recovered, E
             let _ = files.remove(path);
         }
     }
+    let with_sidecar = found.iter().filter(|(number, _)| indexed.contains(number));
     let mut recovery = Recoverer {
         files,
         config,
+        sidecars: sidecars(files, with_sidecar.copied().collect()),
         sealed: Vec::new(),
         active: None,
         report: Recovery::default(),
@@ -93,6 +99,30 @@ pub(super) fn recover(files: &dyn Files, config: &Config) -> Result<Recovered, E
     })
 }
 
+/// Reads the sidecars of these files, many of them in several threads: each is read whole, to check it, and that is what opening
+/// a large log takes.
+fn sidecars(files: &dyn Files, of: Vec<(u64, &PathBuf)>) -> BTreeMap<u64, Sidecar> {
+    let load = |(number, path): (u64, &PathBuf)| Some((number, seal::load(files, path)?));
+    if of.len() < MANY_SIDECARS {
+        return of.into_iter().filter_map(load).collect();
+    }
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let share = of.len().div_ceil(cores.min(MAX_READERS));
+    std::thread::scope(|scope| {
+        let readers: Vec<_> = of
+            .chunks(share)
+            .map(|part| {
+                scope.spawn(move || part.iter().copied().filter_map(load).collect::<Vec<_>>())
+            })
+            .collect();
+        let loaded = readers.into_iter().map(|reader| {
+            let read = reader.join();
+            read.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        });
+        loaded.flatten().collect()
+    })
+}
+
 /// What a file is to the log that is being opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Role {
@@ -112,6 +142,8 @@ pub(super) enum End {
 struct Recoverer<'a> {
     files: &'a dyn Files,
     config: &'a Config,
+    /// By the number of their file.
+    sidecars: BTreeMap<u64, Sidecar>,
     sealed: Vec<Arc<Sealed>>,
     active: Option<Active>,
     report: Recovery,
@@ -157,7 +189,8 @@ impl Recoverer<'_> {
     /// Takes the index of a sealed file from its sidecar, or makes it again.
     fn open_sealed(&mut self, mut segment: Active, length: u64) {
         let (number, created_ms) = (segment.number(), segment.created_ms);
-        let sidecar = seal::load(self.files, &segment.handle.path, |facts| {
+        let sidecar = self.sidecars.remove(&number).filter(|sidecar| {
+            let facts = sidecar.facts();
             (facts.number, facts.created_ms) == (number, created_ms)
                 && facts.length == length
                 && facts.end <= length

@@ -136,19 +136,16 @@ pub(super) fn write(
     files.map(&path)
 }
 
-/// The sidecar of a segment; `None` where there is none that is whole, of this format and about this file.
-pub(super) fn load(
-    files: &dyn Files,
-    segment: &Path,
-    is_ours: impl Fn(&Facts) -> bool,
-) -> Option<Sidecar> {
+/// The sidecar of a segment; `None` where there is none that is whole and of this format. Which file it is about, its facts
+/// tell.
+pub(super) fn load(files: &dyn Files, segment: &Path) -> Option<Sidecar> {
     let path = path_of(segment);
     let file = files.open(&path).ok()?;
     let mut start = [0; HEADER];
     if read_full(&*file, &mut start, 0).ok()? < HEADER {
         return None;
     }
-    let header = Header::parse(&start).filter(|header| is_ours(&header.facts))?;
+    let header = Header::parse(&start)?;
     if file.length().ok()? != header.length() as u64 {
         return None;
     }
@@ -167,5 +164,5 @@ pub(super) fn load(
     if !header.matches(digest.finish_128()) {
         return None;
     }
-    Sidecar::new(files.map(&path).ok()?).filter(|sidecar| is_ours(&sidecar.facts()))
+    Sidecar::new(files.map(&path).ok()?).filter(|sidecar| sidecar.facts() == header.facts)
 }

@@ -219,6 +219,7 @@ impl Pool {
         }
         if member.down_until.load(Relaxed) != 0 && member.down_until.swap(0, Relaxed) != 0 {
             self.metrics.recovered.inc();
+            tracing::info!(endpoint = %member.endpoint, "endpoint is up again");
         }
     }
 
@@ -230,9 +231,16 @@ impl Pool {
         let failures = member.failures.load(Relaxed).saturating_add(1);
         member.failures.store(failures, Relaxed);
         if let Some(excess) = failures.checked_sub(self.config.failures) {
-            let until = ticks.saturating_add(self.back_off(excess));
+            let back_off = self.back_off(excess);
+            let until = ticks.saturating_add(back_off);
             if member.down_until.swap(until, Relaxed) == 0 {
                 self.metrics.left_out.inc();
+                tracing::warn!(
+                    endpoint = %member.endpoint,
+                    failures,
+                    retry_in_ms = back_off,
+                    "endpoint is down: requests go to the others, where there are some"
+                );
             }
         }
     }

@@ -1,6 +1,6 @@
 //! Which numbers were given out, acknowledged or dropped: the accounts of the spool. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::given_up::GivenUp;
 use super::message::Key;
@@ -48,17 +48,32 @@ impl Life {
 /// A dropped range of an epoch.
 pub(super) type Dropped = (u64, SequenceRange);
 
+/// How far the broker has one life, and how far a player said to have it.
+#[derive(Debug, Clone, Copy, Default)]
+struct Sent {
+    acknowledged: u64,
+    confirmed: u64,
+}
+
 /// The epochs that are not wholly acknowledged, and the present one.
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
     lives: BTreeMap<u64, Life>,
+    /// Of all lives of which something was sent and is still in the log.
+    sent: BTreeMap<u64, Sent>,
     acknowledged: Key,
     unlinked: Key,
+    /// How often a player said that it has more.
+    confirmations: u64,
     /// All that was ever dropped, acknowledged or not.
     given_up: GivenUp,
-    /// What left the spool while the publisher held it: dropped as well, if a player turns out to lack it.
+    /// What left the spool while the publisher or the broker held it and no player had said that it has it: dropped as well,
+    /// if a player turns out to lack it. That the broker took it is no proof, since brokers drop without a word.
     unsure: GivenUp,
 }
+
+/// What changes the accounts between two runs of expiry; equal where nothing did.
+pub(super) type Progress = (Key, u64);
 
 impl Ledger {
     /// The accounts as they were saved; `given_up` is what was dropped and is acknowledged.
@@ -86,6 +101,21 @@ impl Ledger {
             ledger.acknowledge(acknowledged);
         }
         ledger
+    }
+
+    /// Takes over what was saved of what left the spool unconfirmed, and of how far the broker and players have each life.
+    pub(super) fn restore_sent(&mut self, unsure: &[Dropped], sent: &[(u64, u64, u64)]) {
+        for range in unsure {
+            self.unsure.add(*range);
+        }
+        for &(epoch, acknowledged, confirmed) in sent {
+            let life = Sent {
+                acknowledged,
+                confirmed,
+            };
+            self.sent.insert(epoch, life);
+        }
+        self.forget_oldest_sent();
     }
 
     /// The largest place that exists in an epoch so far.
@@ -118,8 +148,50 @@ impl Ledger {
         }
         life.acknowledge(key.1);
         self.acknowledged = (key.0, life.acknowledged);
-        self.lives = self.lives.split_off(&key.0);
+        let rest = self.lives.split_off(&key.0);
+        let whole = std::mem::replace(&mut self.lives, rest);
+        let whole = whole.into_iter().map(|(epoch, life)| (epoch, life.highest));
+        for (epoch, seq) in whole.chain([self.acknowledged]) {
+            self.sent.entry(epoch).or_default().acknowledged = seq;
+        }
+        self.forget_oldest_sent();
         true
+    }
+
+    /// A player has settled everything up to `key` of this one life, which is known to exist.
+    pub(super) fn confirm(&mut self, (epoch, seq): Key) {
+        let sent = self.sent.entry(epoch).or_default();
+        if sent.confirmed < seq {
+            sent.confirmed = seq;
+            self.confirmations += 1;
+        }
+        self.forget_oldest_sent();
+    }
+
+    fn confirmed(&self, epoch: u64) -> u64 {
+        self.sent.get(&epoch).map_or(0, |sent| sent.confirmed)
+    }
+
+    fn forget_oldest_sent(&mut self) {
+        while self.sent.len() > MAX_LIVES {
+            self.sent.pop_first();
+        }
+    }
+
+    /// See [`Progress`].
+    pub(super) const fn progress(&self) -> Progress {
+        (self.acknowledged, self.confirmations)
+    }
+
+    /// Epoch, and up to where the broker and a player have it.
+    pub(super) fn sent(&self) -> impl Iterator<Item = (u64, u64, u64)> + '_ {
+        let lives = self.sent.iter();
+        lives.map(|(epoch, sent)| (*epoch, sent.acknowledged, sent.confirmed))
+    }
+
+    /// What left the spool without a player's word.
+    pub(super) const fn unsure(&self) -> &GivenUp {
+        &self.unsure
     }
 
     pub(super) const fn acknowledged(&self) -> Key {
@@ -141,12 +213,32 @@ impl Ledger {
     }
 
     /// The reader starts again at the acknowledged place. What was given out before and unlinked since is
-    /// dropped after all; tells which ranges.
+    /// dropped after all, but for what a player said to have; tells which ranges.
     pub(super) fn take_back(&mut self) -> Vec<Dropped> {
         for life in self.lives.values_mut() {
             life.given_out = 0;
         }
+        self.acknowledge_removed();
         self.drop_before(Some((self.unlinked.0, self.unlinked.1.saturating_add(1))))
+    }
+
+    /// What is there no more and a player has counts as acknowledged, as far as nothing that is still there lies before it.
+    fn acknowledge_removed(&mut self) {
+        let lives: Vec<Key> = self.lives().collect();
+        for (epoch, highest) in lives {
+            let removed = match epoch.cmp(&self.unlinked.0) {
+                std::cmp::Ordering::Less => highest,
+                std::cmp::Ordering::Equal => highest.min(self.unlinked.1),
+                std::cmp::Ordering::Greater => return,
+            };
+            let settled = removed.min(self.confirmed(epoch));
+            if settled > 0 {
+                self.acknowledge((epoch, settled));
+            }
+            if settled < highest {
+                return;
+            }
+        }
     }
 
     /// What was dropped, ever.
@@ -157,32 +249,43 @@ impl Ledger {
     /// Everything before `key`, or everything there is, leaves the spool. What was not given out is dropped;
     /// tells which ranges.
     pub(super) fn unlink_before(&mut self, key: Option<Key>) -> Vec<Dropped> {
-        for range in self.held_before(key) {
+        for range in self.unconfirmed_before(key) {
             self.unsure.add(range);
         }
         self.unlinked = self.unlinked.max(self.last_before(key));
+        // Nothing is left of the others.
+        let (lives, oldest) = (&self.lives, self.unlinked.0);
+        self.sent
+            .retain(|epoch, _| *epoch >= oldest || lives.contains_key(epoch));
         self.drop_before(key)
     }
 
-    /// What the publisher holds of what lies before `key`, or of everything.
-    pub(super) fn held_before(&self, key: Option<Key>) -> Vec<Dropped> {
+    /// What of all that is still there and lies before `key` the publisher or the broker took, and no player said to have.
+    pub(super) fn unconfirmed_before(&self, key: Option<Key>) -> Vec<Dropped> {
         let last = self.last_before(key);
-        let lives = self.lives.range(..=last.0);
-        let held = lives.filter_map(|(epoch, life)| {
-            let end = if *epoch == last.0 { last.1 } else { u64::MAX };
-            let (first, last) = (life.acknowledged + 1, life.given_out.min(end));
-            (first <= last).then_some((*epoch, SequenceRange { first, last }))
+        let known = self.lives.range(..=last.0).map(|(epoch, _)| *epoch);
+        let sent = self.sent.range(..=last.0).map(|(epoch, _)| *epoch);
+        let epochs: BTreeSet<u64> = known.chain(sent).collect();
+        let ranges = epochs.into_iter().filter_map(|epoch| {
+            let sent = self.sent.get(&epoch).copied().unwrap_or_default();
+            let given_out = self.lives.get(&epoch).map_or(0, |life| life.given_out);
+            let gone = match epoch.cmp(&self.unlinked.0) {
+                std::cmp::Ordering::Less => return None,
+                std::cmp::Ordering::Equal => self.unlinked.1,
+                std::cmp::Ordering::Greater => 0,
+            };
+            let end = if epoch == last.0 { last.1 } else { u64::MAX };
+            let first = sent.confirmed.max(gone) + 1;
+            let last = sent.acknowledged.max(given_out).min(end);
+            (first <= last).then_some((epoch, SequenceRange { first, last }))
         });
-        held.collect()
+        ranges.collect()
     }
 
     fn last_before(&self, key: Option<Key>) -> Key {
         match key {
             Some((epoch, seq)) => (epoch, seq.saturating_sub(1)),
-            None => {
-                let last = self.lives.last_key_value();
-                last.map_or((0, 0), |(epoch, life)| (*epoch, life.highest))
-            }
+            None => self.lives().last().unwrap_or_default(),
         }
     }
 
@@ -326,6 +429,53 @@ mod tests {
         assert_eq!(ledger.take_back(), []);
         assert_eq!(ledger.dropped_between((7, 11), None), [(7, range(11, 50))]);
         assert_eq!(ledger.oldest_unsent(), Some((7, 51)));
+    }
+
+    #[test]
+    fn what_only_the_broker_has_is_dropped_if_somebody_lacks_it() {
+        let mut ledger = with(&[(5, 10), (7, 100)]);
+        ledger.acknowledge((7, 40));
+        ledger.confirm((5, 8));
+        ledger.confirm((7, 15));
+        ledger.confirm((7, 12));
+        assert_eq!(
+            ledger.unconfirmed_before(Some((7, 31))),
+            [(5, range(9, 10)), (7, range(16, 30))]
+        );
+        assert_eq!(ledger.unlink_before(Some((7, 31))), []);
+        // Nobody asked yet, and it may have arrived.
+        assert_eq!(ledger.given_up().all().count(), 0);
+        assert_eq!(ledger.unconfirmed_before(Some((7, 31))), []);
+        assert_eq!(ledger.lacked(5, range(7, 9)), (vec![range(9, 9)], 1));
+        assert_eq!(ledger.lacked(7, range(10, 20)), (vec![range(16, 20)], 5));
+        assert_eq!(ledger.lacked(7, range(10, 20)), (vec![range(16, 20)], 0));
+        assert_eq!(ledger.sent().collect::<Vec<_>>(), [(7, 40, 15)]);
+    }
+
+    #[test]
+    fn new_reader_does_not_count_as_dropped_what_a_player_has() {
+        let mut ledger = with(&[(5, 10), (7, 100)]);
+        ledger.give_out_before((7, 51));
+        for confirmed in [(5, 10), (7, 20)] {
+            ledger.confirm(confirmed);
+        }
+        ledger.unlink_before(Some((7, 31)));
+        assert_eq!(ledger.take_back(), [(7, range(21, 30))]);
+        assert_eq!(ledger.acknowledged(), (7, 20));
+        // What is still there is given out again, whoever has it.
+        ledger.confirm((7, 60));
+        assert_eq!(ledger.take_back(), []);
+        assert_eq!(ledger.oldest_unsent(), Some((7, 31)));
+    }
+
+    #[test]
+    fn lives_that_are_told_apart_are_bounded() {
+        let mut ledger = with(&[(7, 100)]);
+        for epoch in 0..3000 {
+            ledger.confirm((epoch, 1));
+        }
+        assert_eq!(ledger.sent().count(), MAX_LIVES);
+        assert_eq!(ledger.sent().last(), Some((2999, 0, 1)));
     }
 
     #[test]

@@ -7,7 +7,8 @@
 //!
 //! It is a ring: over its limits the oldest files go. What was not sent by then is counted, and the reader
 //! meets a gap in its place, so that players learn of it. A place counts as sent once the reader gave it out:
-//! from then on it is the publisher's, which holds it until the broker has it.
+//! from then on it is the publisher's, which holds it until the broker has it. But brokers drop as well: what the limits
+//! remove before a player said that it has it is called dropped, too, and counted, once a player turns out to lack it.
 //!
 //! The acknowledged place is kept in `state.json`, written at most once a second: losing the last second of
 //! it only makes duplicates.
@@ -64,7 +65,8 @@ impl Config {
     /// The smallest `max_bytes`.
     pub const MIN_MAX_BYTES: u64 = 64 << 10;
 
-    /// The defaults: 4 GiB, 24 hours, files of 64 MiB or one hour, fsync once a second, 4 MiB in memory.
+    /// The defaults: 4 GiB, 24 hours, files of 16 MiB or one hour, fsync once a second, 4 MiB in memory. The entries of the
+    /// file that is written are in memory until it is full, so files are small.
     #[must_use]
     pub fn new(dir: impl Into<PathBuf>, node: NodeId) -> Self {
         Self {
@@ -72,7 +74,7 @@ impl Config {
             node,
             max_bytes: 4 << 30,
             max_age: Duration::from_secs(24 * 3600),
-            segment_bytes: 64 << 20,
+            segment_bytes: 16 << 20,
             rotate_after: Duration::from_secs(3600),
             fsync: Fsync::Interval(Duration::from_secs(1)),
             tail_bytes: 4 << 20,
@@ -163,6 +165,12 @@ impl Spool {
     /// Everything up to this number (of a gap message, its [`Message::last`]) has been delivered.
     pub fn acknowledge(&self, epoch: Epoch, seq: Sequence) {
         self.0.shared.acknowledge(epoch, seq);
+    }
+
+    /// A player has settled everything of this epoch up to this number: if the limits remove it, that is no loss. An epoch
+    /// of which nothing is known is ignored.
+    pub fn confirm(&self, epoch: Epoch, seq: Sequence) {
+        self.0.shared.confirm(epoch, seq);
     }
 
     /// What there is of a range of an epoch: at most `max_messages`, and [`Spool::MAX_RESEND_BYTES`] of them.

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::error::Error;
-use super::ledger::{Dropped, Ledger};
+use super::ledger::{Dropped, Ledger, Progress};
 use super::message::{self, ALL, GAP, ITEM, Key, Message, ids, key, span_of};
 use super::paced_sum::PacedSum;
 use super::state::State;
@@ -40,7 +40,7 @@ pub(super) struct Shared {
     writing: Mutex<Last>,
     /// Held by a run of expiry, so that one that returns leaves the limits kept.
     expiring: Mutex<()>,
-    saved: Mutex<Key>,
+    saved: Mutex<Progress>,
     given_up_log: Mutex<PacedSum>,
     /// Failed syncs that are counted already.
     sync_failures: AtomicU64,
@@ -70,6 +70,9 @@ impl Shared {
         let state = State::load(&config.dir)?;
         let (dropped, given_up) = (state.dropped(), state.given_up());
         let mut ledger = Ledger::restore(state.acknowledged, state.unlinked, &dropped, &given_up);
+        if !state.is_of_another(&config.node) {
+            ledger.restore_sent(&state.unsure(), &state.sent);
+        }
         let mut newest = state.epoch.max(state.acknowledged.0);
         // What was given out and then removed is in the log no more; the reader counts it.
         let places = lives(&log).into_iter().chain(state.removed());
@@ -105,7 +108,7 @@ impl Shared {
             node_since,
             metrics,
             tail: Mutex::new(Tail::new(config.tail_bytes)),
-            saved: Mutex::new(ledger.acknowledged()),
+            saved: Mutex::new(ledger.progress()),
             given_up_log: Mutex::default(),
             ledger: Mutex::new(ledger),
             news: Notify::new(),
@@ -194,6 +197,13 @@ impl Shared {
     pub(super) fn acknowledge(&self, epoch: Epoch, seq: Sequence) {
         if self.ledger.lock().acknowledge((epoch.0, seq.0)) {
             self.show_unsent();
+        }
+    }
+
+    /// Ignores lives that are not known here: any client of the broker may say anything.
+    pub(super) fn confirm(&self, epoch: Epoch, seq: Sequence) {
+        if let Some(highest) = self.highest(epoch) {
+            self.ledger.lock().confirm((epoch.0, seq.min(highest).0));
         }
     }
 
@@ -381,10 +391,10 @@ impl Shared {
         self.count_given_up(numbers);
     }
 
-    /// Gaps among what the publisher holds and is about to go: they are counted already.
+    /// Gaps among what no player confirmed and is about to go: they are counted already.
     fn set_gaps_apart(&self, before: Option<Key>) {
-        let held = self.ledger.lock().held_before(before);
-        for (epoch, range) in held {
+        let unconfirmed = self.ledger.lock().unconfirmed_before(before);
+        for (epoch, range) in unconfirmed {
             let mut gaps = Vec::new();
             self.log
                 .scan(GAP, ids(epoch, range), Order::Oldest, &mut |gap| {
@@ -417,10 +427,10 @@ impl Shared {
         log_given_up(self.given_up_log.lock().rest());
     }
 
-    /// Saves the acknowledged place where it moved.
+    /// Saves how far the broker and players are where that moved.
     pub(super) fn save_if_moved(&self) -> Result<(), Error> {
-        let acknowledged = self.ledger.lock().acknowledged();
-        if acknowledged == *self.saved.lock() {
+        let progress = self.ledger.lock().progress();
+        if progress == *self.saved.lock() {
             return Ok(());
         }
         self.save_state()
@@ -430,13 +440,13 @@ impl Shared {
         // Held over the write, so that an older state never replaces a newer one.
         let mut saved = self.saved.lock();
         let ledger = self.ledger.lock();
-        let acknowledged = ledger.acknowledged();
+        let progress = ledger.progress();
         let state = State::new(&self.node, self.node_since, self.epoch.0, &ledger);
         drop(ledger);
         state.save(&self.dir).inspect_err(|_| {
             self.metrics.disk_errors.inc();
         })?;
-        *saved = acknowledged;
+        *saved = progress;
         Ok(())
     }
 

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::error::Error;
+use super::given_up::GivenUp;
 use super::ledger::{Dropped, Ledger};
 use super::message::Key;
 use crate::record::{NodeId, SequenceRange};
@@ -40,6 +41,12 @@ pub(super) struct State {
     /// The same for all that was ever dropped, also where players were told.
     #[serde(default)]
     given_up: Vec<(u64, u64, u64)>,
+    /// The same for what left the spool before any player said that it has it.
+    #[serde(default)]
+    unsure: Vec<(u64, u64, u64)>,
+    /// Epoch, and up to where the broker and a player have it.
+    #[serde(default)]
+    pub(super) sent: Vec<(u64, u64, u64)>,
     /// The largest number of every epoch that is not wholly acknowledged.
     #[serde(default)]
     lives: Vec<Key>,
@@ -57,11 +64,9 @@ impl State {
             acknowledged: ledger.acknowledged(),
             unlinked: ledger.unlinked(),
             dropped: newest.iter().map(|(e, r)| (*e, r.first, r.last)).collect(),
-            given_up: ledger
-                .given_up()
-                .all()
-                .map(|(epoch, range)| (epoch, range.first, range.last))
-                .collect(),
+            given_up: plain(ledger.given_up()),
+            unsure: plain(ledger.unsure()),
+            sent: ledger.sent().collect(),
             lives: ledger.lives().collect(),
         }
     }
@@ -74,6 +79,11 @@ impl State {
     /// All dropped ranges that make sense.
     pub(super) fn given_up(&self) -> Vec<Dropped> {
         sensible(&self.given_up)
+    }
+
+    /// What left the spool unconfirmed and makes sense.
+    pub(super) fn unsure(&self) -> Vec<Dropped> {
+        sensible(&self.unsure)
     }
 
     /// Whether another node wrote what is here.
@@ -134,6 +144,12 @@ impl State {
             .and_then(|()| fs::File::open(dir)?.sync_all())
             .map_err(|source| failed("write", path, source))
     }
+}
+
+fn plain(ranges: &GivenUp) -> Vec<(u64, u64, u64)> {
+    let all = ranges.all();
+    all.map(|(epoch, range)| (epoch, range.first, range.last))
+        .collect()
 }
 
 fn sensible(ranges: &[(u64, u64, u64)]) -> Vec<Dropped> {

@@ -439,6 +439,7 @@ fn who_asks_late_hears_what_was_dropped_and_what_is_gone_also_after_a_restart() 
     let sent = drain(&mut spool.reader().unwrap());
     assert_eq!(sent.len(), 5);
     spool.acknowledge(epoch, Sequence(5));
+    spool.confirm(epoch, Sequence(5));
     fill(&spool, 6..=10);
     let later = SystemTime::now() + Duration::from_secs(25 * 3600);
     spool.expire(later).unwrap();
@@ -487,6 +488,41 @@ fn what_left_the_spool_in_the_publishers_hands_is_dropped_when_somebody_lacks_it
         // 3 to 5 and 16 to 18: what lies between was never a copy, and is counted where the gap was made.
         assert_eq!(bench.dropped(), 6);
     }
+}
+
+#[test]
+fn what_the_broker_took_and_no_player_has_is_dropped_when_somebody_lacks_it_also_after_a_restart() {
+    let bench = Bench::small();
+    let spool = bench.open();
+    let old = spool.epoch();
+    fill(&spool, 1..=5);
+    assert_eq!(drain(&mut spool.reader().unwrap()).len(), 5);
+    spool.acknowledge(old, Sequence(5));
+    drop(spool);
+
+    let spool = bench.open();
+    let epoch = spool.epoch();
+    fill(&spool, 1..=30);
+    assert_eq!(drain(&mut spool.reader().unwrap()).len(), 30);
+    spool.acknowledge(epoch, Sequence(30));
+    spool.confirm(epoch, Sequence(10));
+    spool.confirm(Epoch(epoch.0 + 1), Sequence(10));
+    let later = SystemTime::now() + Duration::from_secs(25 * 3600);
+    spool.expire(later).unwrap();
+    // The player may have the rest as well.
+    assert_eq!((bench.dropped(), spool.stats().unsent), (0, 0));
+    drop(spool);
+
+    let spool = bench.open();
+    for _ in 0..2 {
+        let resend = spool.range(epoch, range(8, 20), 100).unwrap();
+        assert_eq!(resend.gone, [range(8, 10)]);
+        let told: Vec<_> = resend.messages.iter().map(|m| (m.seq.0, m.span)).collect();
+        assert_eq!((told, bench.dropped()), (vec![(11, 10)], 10));
+    }
+    let resend = spool.range(old, range(1, 5), 100).unwrap();
+    assert_eq!((resend.gone.len(), resend.messages[0].span), (0, 5));
+    assert_eq!(bench.dropped(), 15);
 }
 
 #[test]

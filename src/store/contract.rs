@@ -8,8 +8,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::{
-    Arrival, Batch, Cursor, Error, Filter, News, Order, Query, Receipt, Settled, StatusFilter,
-    Store, Summary,
+    Arrival, Batch, Cursor, Error, Filter, News, Order, Pieces, Query, Receipt, Settled,
+    StatusFilter, Store, Summary,
 };
 use crate::record::{
     Body, BodyChunk, ConnectionId, Coverage, Direction, Epoch, Exchange, Fingerprint, Gap,
@@ -50,6 +50,7 @@ macro_rules! contract {
             lookups_come_in_source_order
             newest_come_first_whoever_recorded_them
             pieces_may_come_in_any_order
+            the_first_missing_piece_is_named_without_looking_further
             old_records_expire
             the_oldest_make_room
             stats_tell_what_is_there
@@ -247,6 +248,34 @@ pub(super) fn receipt(records: u64, pieces: u64, duplicates: u64) -> Receipt {
 pub(super) async fn ids(store: &dyn Store, query: &Query) -> Vec<RecordId> {
     let page = store.list(query).await.unwrap();
     page.items.into_iter().map(|summary| summary.id).collect()
+}
+
+pub(super) async fn the_first_missing_piece_is_named_without_looking_further(bench: &dyn Bench) {
+    let store = bench.open(Retention::default()).await;
+    let source = Source::new();
+    let (one, two) = (source.exchange(1, 0), source.stream(2));
+    let first_missing = async |id, of, count| store.first_missing(id, of, count).await.unwrap();
+    let (response, segments) = (Pieces::Body(Side::Response), Pieces::Segments);
+    assert_eq!(first_missing(one.id, response, 0).await, None);
+    assert_eq!(first_missing(one.id, response, 2).await, Some(0));
+    let chunk = |index: u32| source.chunk(one.id, 10 + u64::from(index), Side::Response, index);
+    let some = (0..600).filter(|index| *index != 513).map(chunk);
+    let segment = Item::Segments(source.segments(two.id, 3, 0));
+    store.put(batch(some.chain([segment]))).await.unwrap();
+    assert_eq!(first_missing(one.id, response, 513).await, None);
+    assert_eq!(first_missing(one.id, response, 600).await, Some(513));
+    // Whatever a record claims.
+    assert_eq!(first_missing(one.id, response, u32::MAX).await, Some(513));
+    store.put(batch([chunk(513)])).await.unwrap();
+    assert_eq!(first_missing(one.id, response, 600).await, None);
+    assert_eq!(first_missing(one.id, response, u32::MAX).await, Some(600));
+    let request = Pieces::Body(Side::Request);
+    assert_eq!(first_missing(one.id, request, 1).await, Some(0));
+    assert_eq!(first_missing(two.id, segments, 1).await, None);
+    assert_eq!(first_missing(two.id, segments, 2).await, Some(1));
+    store.put(batch([exchange(one.clone())])).await.unwrap();
+    store.delete(one.id).await.unwrap();
+    assert_eq!(first_missing(one.id, response, 600).await, Some(0));
 }
 
 pub(super) async fn keeps_every_kind_of_item(bench: &dyn Bench) {

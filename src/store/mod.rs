@@ -9,6 +9,7 @@ mod error;
 mod metrics;
 mod stored;
 mod settled;
+mod pieces;
 pub mod embedded;
 pub mod redis;
 #[cfg(test)]
@@ -23,6 +24,7 @@ use crate::record::{
 
 pub use error::Error;
 pub use metrics::Metrics;
+pub use pieces::{Completeness, Pieces, all_there, completeness, pieces_of};
 pub use query::{Cursor, Filter, InvalidCursor, Order, Page, Query, StatusFilter, Summary};
 
 /// An item as it arrived, with the fingerprint under which it will be looked up.
@@ -165,6 +167,27 @@ pub trait Store: Send + Sync + 'static {
 
     /// One batch of a stream's segments; `None` where it has not arrived or is gone.
     async fn segments(&self, id: RecordId, index: u32) -> Result<Option<SegmentBatch>, Error>;
+
+    /// The first of the `count` pieces of a record that has not arrived or is gone; `None` where all are there.
+    ///
+    /// As it stands here it reads each of them.
+    async fn first_missing(
+        &self,
+        id: RecordId,
+        of: Pieces,
+        count: u32,
+    ) -> Result<Option<u32>, Error> {
+        for index in 0..count {
+            let there = match of {
+                Pieces::Body(side) => self.chunk(id, side, index).await?.is_some(),
+                Pieces::Segments => self.segments(id, index).await?.is_some(),
+            };
+            if !there {
+                return Ok(Some(index));
+            }
+        }
+        Ok(None)
+    }
 
     /// The coverage of every known recorder epoch, as last committed.
     async fn settled(&self) -> Result<Vec<Settled>, Error>;

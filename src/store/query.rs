@@ -245,6 +245,13 @@ pub struct Summary {
 impl Summary {
     /// How much of any text a summary keeps; so that a summary is small whatever a peer sends.
     pub const TEXT_BYTES: usize = 512;
+
+    /// Whether parts of the record may stand apart from it.
+    #[must_use]
+    pub fn may_have_pieces(&self) -> bool {
+        // A stream has no method, and segments however short it was.
+        self.method.is_empty() || self.request_bytes.max(self.response_bytes) > 0
+    }
 }
 
 impl From<&Record> for Summary {

@@ -249,6 +249,7 @@ async fn start(store: Option<Memory>, config: Config, reasons: &[&str]) -> TestA
             .is_some()
             .then(|| Arc::clone(&runs) as Arc<dyn Replays>),
         store: store.map(|store| Arc::new(store) as Arc<dyn Store>),
+        backups: None,
         status: Arc::new(Node {
             name: NodeId::new("az1").unwrap(),
             reasons: reasons.iter().map(ToString::to_string).collect(),
@@ -615,6 +616,7 @@ async fn a_large_body_is_streamed_from_its_chunks() {
     );
     let shown = api.get(&format!("/api/records/{id}")).await.json();
     assert_eq!(shown["response"]["body"]["chunks"], 3);
+    assert_eq!(shown["completeness"], "complete");
     assert_eq!(shown["response"]["body"].get("text"), None);
 }
 
@@ -642,6 +644,13 @@ async fn a_missing_chunk_is_never_passed_over_in_silence() {
         (StatusCode::NOT_FOUND, Some("incomplete_body"))
     );
 
+    let shown = api
+        .get(&format!("/api/records/{}", exchange.id))
+        .await
+        .json();
+    assert_eq!(shown["completeness"], "incomplete");
+    let listed = api.get("/api/records").await.json();
+    assert_eq!(listed["records"][0]["completeness"], "incomplete");
     let api = with_chunks(exchange, &[0, 2]).await;
     let host = api.running.local_addr().to_string();
     let request = HttpRequest::get(path)
@@ -930,6 +939,7 @@ async fn without_a_token_a_foreign_name_or_page_is_turned_away() {
 async fn a_public_address_without_a_token_is_not_opened() {
     let parts = |api: &TestApi| Parts {
         store: None,
+        backups: None,
         status: Arc::new(Node {
             name: NodeId::new("a").unwrap(),
             reasons: Vec::new(),

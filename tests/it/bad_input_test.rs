@@ -4,3 +4,4 @@ mod refusals;
 mod stage;
 mod troubles;
 mod ends;
+mod upstreams;

@@ -135,7 +135,7 @@ fn the_default_file_works_on_this_machine_alone() {
         "127.0.0.1:8084"
     );
     assert_eq!(settings.retention.max_bytes, Some(10 << 30));
-    let StoreSettings::Embedded { path } = settings.store else {
+    let StoreSettings::Embedded { path, .. } = settings.store else {
         panic!("not embedded")
     };
     assert_eq!(path.to_str(), Some("data"));

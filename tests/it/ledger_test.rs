@@ -8,3 +8,4 @@ mod kills;
 mod outages;
 mod full_spool;
 mod memory;
+mod backup;

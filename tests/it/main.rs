@@ -34,3 +34,4 @@ mod passage_test;
 mod exhaustion_test;
 mod api_test;
 mod encryption_test;
+mod incomplete_test;

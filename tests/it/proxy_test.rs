@@ -20,8 +20,10 @@ mod http;
 mod http2;
 mod interim;
 mod lifecycle;
+mod limits;
 mod routes;
 mod slow;
+mod storm;
 mod tcp;
 mod tls;
 

@@ -4,6 +4,7 @@ use crate::config::file::{File, Http, RouteForm};
 use crate::config::settings::{AnswerSettings, Forwarded, HttpSettings, Mode, RouteSettings};
 use crate::config::target;
 use crate::config::tls::UpstreamForm;
+use crate::config::units::Limit;
 
 use super::{ANSWER_PORT, HTTP_PORT, Resolver, span};
 
@@ -83,6 +84,10 @@ impl Resolver {
             response_timeout: span(form.response_timeout, 60),
             body_timeout: span(form.body_timeout, 300),
             write_timeout: span(form.write_timeout, 60),
+            max_request_bytes: form
+                .max_request_bytes
+                .and_then(Limit::get)
+                .map(|size| size.0),
         })
     }
 

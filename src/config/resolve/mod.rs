@@ -69,6 +69,7 @@ impl Resolver {
         let way = WaySettings::resolve(&file.mqtt, file.peer.as_ref(), &mut self.problems);
         let mqtt = self.mqtt(file.mqtt, way, &file.sync, environment);
         let (peer, broker) = self.meeting_point(mode, file.peer, file.broker, &mqtt);
+        let incomplete_after = span(file.store.incomplete_after, 600);
         let store = self.store(file.store, environment);
         if mqtt.group.is_some() && matches!(store, StoreSettings::Embedded { .. }) {
             let message = "is for players that fill one Redis together: set `store.redis`";
@@ -76,7 +77,7 @@ impl Resolver {
         }
         let spool = file.spool;
         let data = match &store {
-            StoreSettings::Embedded { path } => path.clone(),
+            StoreSettings::Embedded { path, .. } => path.clone(),
             _ => PathBuf::from(DATA),
         };
         Settings {
@@ -88,6 +89,7 @@ impl Resolver {
             broker,
             mqtt,
             store,
+            incomplete_after,
             spool: SpoolSettings {
                 path: spool.path.unwrap_or_else(|| data.join("spool")),
                 max_bytes: self.at_least("spool.max_bytes", spool.max_bytes, 4 << 30, 1 << 20),

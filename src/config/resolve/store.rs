@@ -10,6 +10,9 @@ use crate::config::settings::{RedisOptions, StoreSettings};
 
 use super::{DATA, Resolver};
 
+/// In the folder of the store.
+const BACKUPS: &str = "backups";
+
 impl Resolver {
     pub(super) fn store(&mut self, form: Store, environment: &Environment) -> StoreSettings {
         let redis = environment.redis_url.clone().or(form.redis);
@@ -26,10 +29,20 @@ impl Resolver {
                 resolver.wrong(key, "must start with redis:// or rediss://");
             }
         };
+        if form.backups.is_some() && (redis.is_some() || form.redis_cluster.is_some()) {
+            self.wrong(
+                "store.backups",
+                "is for records in `store.path`: back up Redis with its own tools",
+            );
+        }
         match (form.path, redis, form.redis_cluster) {
-            (path, None, None) => StoreSettings::Embedded {
-                path: path.unwrap_or_else(|| PathBuf::from(DATA)),
-            },
+            (path, None, None) => {
+                let path = path.unwrap_or_else(|| PathBuf::from(DATA));
+                StoreSettings::Embedded {
+                    backups: form.backups.unwrap_or_else(|| path.join(BACKUPS)),
+                    path,
+                }
+            }
             (None, Some(redis), None) => {
                 url(self, "store.redis", &redis);
                 StoreSettings::Redis {
@@ -52,6 +65,7 @@ impl Resolver {
                 );
                 StoreSettings::Embedded {
                     path: PathBuf::new(),
+                    backups: PathBuf::new(),
                 }
             }
         }

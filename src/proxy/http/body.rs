@@ -2,8 +2,8 @@
 
 use std::collections::VecDeque;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 
@@ -29,6 +29,8 @@ pub(super) struct Progress {
     /// The client waits to be told to go on (`Expect: 100-continue`), and was not.
     held: AtomicBool,
     releasing: Mutex<Option<Waker>>,
+    /// The limit that the content went over.
+    exceeded: OnceLock<u64>,
 }
 
 /// How long an upstream has to say that it wants the content; then it is sent as well (RFC 9110 section
@@ -64,6 +66,14 @@ impl Progress {
     pub(super) fn is_broken(&self) -> bool {
         self.broken.load(Relaxed)
     }
+
+    /// What an exchange failed with, where it did not fail because its content went over the limit.
+    pub(super) fn explain(&self, error: Error) -> Error {
+        match self.exceeded.get() {
+            None => error,
+            Some(limit) => Error::LargeRequest { limit: *limit },
+        }
+    }
 }
 
 /// A request's content on its way to the upstream.
@@ -73,6 +83,8 @@ pub(super) struct RequestBody {
     again: VecDeque<Bytes>,
     /// Until when the content is kept back.
     expect: Option<Pin<Box<Sleep>>>,
+    /// How long it may be, and how much of that has passed.
+    limit: Option<(u64, u64)>,
     tee: Option<RequestTee>,
     metrics: Arc<Metrics>,
     progress: Arc<Progress>,
@@ -89,6 +101,7 @@ impl RequestBody {
             incoming: Some(incoming),
             again: VecDeque::new(),
             expect: None,
+            limit: None,
             tee,
             metrics,
             progress,
@@ -101,6 +114,7 @@ impl RequestBody {
             incoming: None,
             again: VecDeque::new(),
             expect: None,
+            limit: None,
             tee: None,
             metrics,
             progress: Arc::default(),
@@ -120,6 +134,25 @@ impl RequestBody {
         self.progress.held.store(true, Relaxed);
         self.expect = Some(Box::pin(tokio::time::sleep(EXPECT_PATIENCE)));
         self
+    }
+
+    /// The same content, which breaks off where it is longer than `limit` bytes.
+    pub(super) fn limited(mut self, limit: Option<u64>) -> Self {
+        self.limit = limit.map(|limit| (limit, 0));
+        self
+    }
+
+    /// Whether there is room for a frame.
+    fn fits(&mut self, frame: &Frame<Bytes>) -> bool {
+        let (Some((limit, passed)), Some(data)) = (&mut self.limit, frame.data_ref()) else {
+            return true;
+        };
+        *passed = passed.saturating_add(data.len() as u64);
+        let fits = *passed <= *limit;
+        if !fits {
+            let _ = self.progress.exceeded.set(*limit);
+        }
+        fits
     }
 
     fn poll_expect(&mut self, cx: &mut Context<'_>) -> Poll<()> {
@@ -149,12 +182,12 @@ impl RequestBody {
 
 impl Body for RequestBody {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = BoxError;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = self.get_mut();
         if let Some(bytes) = this.again.pop_front() {
             return Poll::Ready(Some(Ok(Frame::data(bytes))));
@@ -167,6 +200,10 @@ impl Body for RequestBody {
         let ended = incoming.is_end_stream();
         this.progress.waiting.store(polled.is_pending(), Relaxed);
         match &polled {
+            Poll::Ready(Some(Ok(frame))) if !this.fits(frame) => {
+                drop(this.tee.take());
+                return Poll::Ready(Some(Err("the content is over the limit".into())));
+            }
             Poll::Ready(Some(Ok(frame))) => {
                 this.see(frame);
                 if ended && let Some(tee) = this.tee.take() {
@@ -186,7 +223,7 @@ impl Body for RequestBody {
             }
             Poll::Pending => {}
         }
-        polled
+        polled.map(|frame| frame.map(|frame| frame.map_err(BoxError::from)))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -242,6 +279,7 @@ pub(super) enum Way {
     Shared {
         /// Given back when it is dropped.
         _seat: Seat,
+        progress: Arc<Progress>,
     },
     /// A connection that has a task.
     Driven,
@@ -384,6 +422,11 @@ impl Body for UpstreamBody {
             }
             Poll::Ready(Some(Err(error))) => {
                 let error = Error::from_exchange(error, &this.site.name);
+                let error = match &this.way {
+                    Way::Own(busy) => busy.progress.explain(error),
+                    Way::Shared { progress, .. } => progress.explain(error),
+                    Way::Driven | Way::Done => error,
+                };
                 this.fail(error, cx);
                 Poll::Pending
             }

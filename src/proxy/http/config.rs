@@ -37,6 +37,9 @@ pub struct Config {
     pub max_connections: usize,
     /// The largest head of a request, in bytes; a larger one is answered with 431.
     pub max_head_bytes: usize,
+    /// The longest content of a request, in bytes; a longer one is answered with 413. `None` for no limit: it
+    /// passes without being held.
+    pub max_request_bytes: Option<u64>,
     /// How long a client may take for the head of its (next) request, idle time included.
     pub head_timeout: Duration,
     /// How long a TLS handshake may take.
@@ -110,6 +113,7 @@ impl Config {
             forwarded: Forwarded::Off,
             max_connections: 10_000,
             max_head_bytes: 64 << 10,
+            max_request_bytes: None,
             head_timeout: Duration::from_secs(60),
             handshake_timeout: Duration::from_secs(10),
             connect_timeout: Duration::from_secs(5),

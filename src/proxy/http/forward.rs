@@ -41,6 +41,7 @@ pub(super) struct Forwarder {
     scheme: &'static str,
     pub(super) response_timeout: Duration,
     body_timeout: Duration,
+    pub(super) max_request_bytes: Option<u64>,
     started: Instant,
     /// In which second after the start the last warning was written.
     warned: AtomicU64,
@@ -98,6 +99,7 @@ impl Forwarder {
             },
             response_timeout: config.response_timeout,
             body_timeout: config.body_timeout,
+            max_request_bytes: config.max_request_bytes,
             started: Instant::now(),
             warned: AtomicU64::new(0),
         })
@@ -141,6 +143,12 @@ impl Forwarder {
             Ok(kind) => kind,
             Err(error) => return self.refuse(&error, asker, tee, meter),
         };
+        if let Some(limit) = self
+            .max_request_bytes
+            .filter(|most| body.size_hint().lower() > *most)
+        {
+            return self.refuse(&Error::LargeRequest { limit }, asker, tee, meter);
+        }
         if kind == Use::Upgrade && upstreams.upgrades() {
             let request = Request::from_parts(parts, body);
             return upgrade::forward(self, upstreams, request, tee, meter, client).await;
@@ -154,7 +162,8 @@ impl Forwarder {
             RequestBody::none(Arc::clone(&self.metrics))
         } else {
             let progress = Arc::clone(&progress);
-            let body = RequestBody::new(body, request_tee, Arc::clone(&self.metrics), progress);
+            let body = RequestBody::new(body, request_tee, Arc::clone(&self.metrics), progress)
+                .limited(self.max_request_bytes);
             match head::expects_continue(&parts) {
                 true => body.expected(),
                 false => body,
@@ -189,12 +198,15 @@ impl Forwarder {
                         drain: self.drain.clone(),
                         pause: self.body_timeout,
                     }),
-                    Carrier::Shared(seat) => Way::Shared { _seat: seat },
+                    Carrier::Shared(seat) => Way::Shared {
+                        _seat: seat,
+                        progress,
+                    },
                 };
                 let body = UpstreamBody::new(incoming, way, site, tee, meter, pause);
                 Response::from_parts(head, Reply::Upstream(Box::new(body)))
             }
-            Err(error) => self.refuse(&error, asker, tee, meter),
+            Err(error) => self.refuse(&progress.explain(error), asker, tee, meter),
         }
     }
 

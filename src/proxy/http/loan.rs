@@ -12,6 +12,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use parking_lot::Mutex;
 
+use super::BoxError;
 use super::body::RequestBody;
 
 /// The most that is kept of one request's content, in bytes: shared slices, but they hold their buffers.
@@ -85,12 +86,12 @@ impl Loan {
 
 impl Body for Lent {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = BoxError;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let mut loan = self.0.lock();
         let Some(body) = &mut loan.body else {
             return Poll::Ready(None);

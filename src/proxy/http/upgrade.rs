@@ -91,6 +91,7 @@ async fn send(
             Arc::clone(&forwarder.metrics),
             Arc::clone(&progress),
         )
+        .limited(forwarder.max_request_bytes)
     };
     forwarder.rewrite(&mut parts, Use::Upgrade, &site, client)?;
     let (mut sender, driver) = (connection.sender, connection.driver);
@@ -110,7 +111,7 @@ async fn send(
     let response = sender.send_request(Request::from_parts(parts, body));
     match within(forwarder.response_timeout, &progress, response).await {
         Some(Ok(response)) => Ok((site, place, response)),
-        Some(Err(error)) => Err(Error::from_exchange(error, &site.name)),
+        Some(Err(error)) => Err(progress.explain(Error::from_exchange(error, &site.name))),
         None => Err(no_answer(&progress, &site.name)),
     }
 }

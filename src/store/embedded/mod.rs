@@ -10,6 +10,7 @@
 //! written on the runtime's threads for blocking work. Age hides records at once; the log gives their space
 //! back file by file.
 
+mod backups;
 mod read;
 mod retention;
 mod sequence;
@@ -25,10 +26,11 @@ use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 
 use self::sequence::Orders;
-use super::{Batch, Error, Expired, Metrics, Page, Query, Receipt, Settled, Stats, Store};
+use super::{Batch, Error, Expired, Metrics, Page, Pieces, Query, Receipt, Settled, Stats, Store};
 use crate::record::{Fingerprint, Keyring, Record, RecordId, SegmentBatch, Side};
 use crate::segment::{self, Log};
 
+pub use self::backups::{BackupError, Backups, MAX_BACKUPS, Made};
 pub use crate::segment::{Backup, Fsync};
 
 /// Kinds of entries in the log.
@@ -225,6 +227,16 @@ impl Store for Embedded {
 
     async fn segments(&self, id: RecordId, index: u32) -> Result<Option<SegmentBatch>, Error> {
         self.blocking(move |open| open.segments(id, index)).await
+    }
+
+    async fn first_missing(
+        &self,
+        id: RecordId,
+        of: Pieces,
+        count: u32,
+    ) -> Result<Option<u32>, Error> {
+        self.blocking(move |open| Ok(open.first_missing(id, of, count)))
+            .await
     }
 
     async fn settled(&self) -> Result<Vec<Settled>, Error> {

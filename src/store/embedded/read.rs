@@ -9,7 +9,7 @@ use super::{Open, kind};
 use crate::record::{Item, Record, RecordId, SegmentBatch, Side};
 use crate::segment::{self, Header};
 use crate::store::stored::Stored;
-use crate::store::{Cursor, Error, Order, Page, Query, Settled};
+use crate::store::{Cursor, Error, Order, Page, Pieces, Query, Settled};
 use crate::store::{open, settled};
 
 impl Open {
@@ -51,6 +51,21 @@ impl Open {
             Some(Item::Segments(batch)) if batch.record == id => Ok(Some(batch)),
             Some(_) => Err(misplaced(name())),
         }
+    }
+
+    /// Asks the index alone.
+    pub(super) fn first_missing(&self, id: RecordId, of: Pieces, count: u32) -> Option<u32> {
+        if self.is_hidden(id) {
+            return (count > 0).then_some(0);
+        }
+        let is_there = |index: u32| {
+            let (kind, id) = match of {
+                Pieces::Body(side) => (kind::CHUNK, chunk_id(id, side, index)),
+                Pieces::Segments => (kind::SEGMENTS, segments_id(id, index)),
+            };
+            self.log.position(kind, id).is_some()
+        };
+        (0..count).find(|index| !is_there(*index))
     }
 
     fn item(&self, kind: u8, id: u128, name: impl Fn() -> String) -> Result<Option<Item>, Error> {

@@ -33,7 +33,7 @@ use redis::{Cmd, FromRedisValue, Pipeline, RedisError, pipe};
 
 use self::connection::{Door, failure, refuses};
 use self::keys::Keys;
-use super::{Batch, Error, Expired, Metrics, Page, Query, Receipt, Settled, Stats, Store};
+use super::{Batch, Error, Expired, Metrics, Page, Pieces, Query, Receipt, Settled, Stats, Store};
 use crate::record::{Fingerprint, Keyring, Record, RecordId, SegmentBatch, Side};
 
 pub use self::connection::Server;
@@ -229,6 +229,15 @@ impl Store for Redis {
 
     async fn segments(&self, id: RecordId, index: u32) -> Result<Option<SegmentBatch>, Error> {
         self.counted(self.read_segments(id, index).await)
+    }
+
+    async fn first_missing(
+        &self,
+        id: RecordId,
+        of: Pieces,
+        count: u32,
+    ) -> Result<Option<u32>, Error> {
+        self.counted(self.find_first_missing(id, of, count).await)
     }
 
     async fn settled(&self) -> Result<Vec<Settled>, Error> {

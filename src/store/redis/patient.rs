@@ -14,7 +14,9 @@ use tokio::time::timeout;
 
 use super::{Config, OpenError, Redis};
 use crate::record::{Fingerprint, Record, RecordId, SegmentBatch, Side};
-use crate::store::{Batch, Error, Expired, Metrics, Page, Query, Receipt, Settled, Stats, Store};
+use crate::store::{
+    Batch, Error, Expired, Metrics, Page, Pieces, Query, Receipt, Settled, Stats, Store,
+};
 
 /// How long a failed attempt speaks for the next calls.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -124,6 +126,15 @@ impl Store for Patient {
 
     async fn segments(&self, id: RecordId, index: u32) -> Result<Option<SegmentBatch>, Error> {
         self.store().await?.segments(id, index).await
+    }
+
+    async fn first_missing(
+        &self,
+        id: RecordId,
+        of: Pieces,
+        count: u32,
+    ) -> Result<Option<u32>, Error> {
+        self.store().await?.first_missing(id, of, count).await
     }
 
     async fn settled(&self) -> Result<Vec<Settled>, Error> {

@@ -13,10 +13,13 @@ use crate::record::{Fingerprint, Item, Record, RecordId, SegmentBatch, Side};
 use crate::store::open;
 use crate::store::query::behind;
 use crate::store::stored::Stored;
-use crate::store::{Cursor, Error, Order, Page, Query, Summary};
+use crate::store::{Cursor, Error, Order, Page, Pieces, Query, Summary};
 
 /// Entries fetched at once from one shard's listing, at most.
 const FETCH: usize = 1024;
+
+/// Pieces that are asked for at once.
+const PIECES_AT_ONCE: u32 = 512;
 
 /// What a round trip counts against the scan limit, however few entries it brought.
 const ROUND_TRIP: usize = 64;
@@ -67,6 +70,33 @@ impl Redis {
             Some(Item::Segments(batch)) => Ok(Some(batch)),
             Some(_) => Err(misplaced(name())),
         }
+    }
+
+    /// Asks for lengths, since a piece that was deleted is an empty one for a while.
+    pub(super) async fn find_first_missing(
+        &self,
+        id: RecordId,
+        of: Pieces,
+        count: u32,
+    ) -> Result<Option<u32>, Error> {
+        let of = match of {
+            Pieces::Body(side) => Piece::Body(side),
+            Pieces::Segments => Piece::Segments,
+        };
+        let mut first = 0;
+        while first < count {
+            let end = count.min(first.saturating_add(PIECES_AT_ONCE));
+            let mut lengths = pipe();
+            for index in first..end {
+                lengths.cmd("STRLEN").arg(self.keys.piece(id, of, index));
+            }
+            let lengths: Vec<u64> = self.run(&lengths).await?;
+            if let Some(missing) = (first..end).zip(&lengths).find(|(_, length)| **length == 0) {
+                return Ok(Some(missing.0));
+            }
+            first = end;
+        }
+        Ok(None)
     }
 
     async fn read_item(

@@ -307,6 +307,7 @@ impl<'a> Running<'a> {
 
     fn heard(&mut self, player: &NodeId, ack: Ack) {
         let (epoch, highest) = (Epoch(ack.epoch), ack.highest);
+        let settled = Sequence(ack.watermark);
         match self.flow.heard(player, ack, Instant::now()) {
             Heard::Joined => {
                 tracing::info!(%player, "player is there");
@@ -317,6 +318,7 @@ impl<'a> Running<'a> {
                 self.publisher.metrics.players_ignored.inc();
             }
         }
+        self.publisher.spool.confirm(epoch, settled);
         self.recall_head(epoch, highest);
     }
 

@@ -118,24 +118,13 @@ impl Stage {
     /// Waits until both sides agree: all that the recorder's present life captured is stored or reported as
     /// dropped, the player says so too, and its store holds just that. Gives what was dropped.
     pub(super) fn expect_balance(&self) -> u64 {
-        let books = self.expect_books(0);
-        books.dropped
-    }
-
-    /// The same where up to `lost` may be reported as lost: gives what was dropped and what is lost, together.
-    pub(super) fn expect_counted(&self, lost: u64) -> u64 {
-        let books = self.expect_books(lost);
-        books.dropped + books.lost
-    }
-
-    fn expect_books(&self, lost: u64) -> Books {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let books = Books::of(&self.recorder, &self.player);
-            if books.balance(lost) {
+            if books.balance() {
                 let stored = self.stored().len() as u64;
                 assert_eq!(stored, books.stored, "{books:?}\n{}", self.describe());
-                return books;
+                return books.dropped;
             }
             let late = Instant::now() >= deadline;
             assert!(!late, "{books:?}\n{}", self.describe());
@@ -184,10 +173,9 @@ impl Books {
         }
     }
 
-    fn balance(&self, lost: u64) -> bool {
-        let settled = (self.unsent, self.missing) == (0, 0) && self.lost <= lost;
-        let counted = self.stored + self.dropped + self.lost;
-        settled && self.told == self.dropped && self.captured == counted
+    fn balance(&self) -> bool {
+        let settled = (self.unsent, self.missing, self.lost) == (0, 0, 0);
+        settled && self.told == self.dropped && self.captured == self.stored + self.dropped
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::Proxy;
 use super::http2_support::Http2;
-use super::origin::{Origin, PATIENCE, Peer};
+use super::origin::{Origin, PATIENCE, Peer, pool};
 
 const EXPECTING: &str =
     "POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n";
@@ -148,4 +148,28 @@ async fn an_upstream_that_says_nothing_gets_the_content_after_a_while() {
     client.send(EXPECTING).await;
     assert_eq!(client.head().await.unwrap().status(), 100);
     assert_eq!(client.ask("hello").await.0.status(), 200);
+}
+
+#[tokio::test]
+async fn hints_of_an_http2_upstream_do_no_harm_to_its_answer() {
+    let origin = Origin::start(|_, socket| async move {
+        let mut connection = h2::server::handshake(socket).await.unwrap();
+        while let Some(Ok((_, mut respond))) = connection.accept().await {
+            for status in [102, 103, 103] {
+                let interim = http::Response::builder().status(status).body(()).unwrap();
+                respond.send_informational(interim).unwrap();
+            }
+            let mut content = respond
+                .send_response(http::Response::new(()), false)
+                .unwrap();
+            content.send_data("ok".into(), true).unwrap();
+        }
+    })
+    .await;
+    let proxy = Proxy::start(pool(&[&format!("h2c://{}", origin.address)]));
+    let mut client = proxy.client().await;
+    let (head, content) = client.ask("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    assert_eq!((head.status(), &content.content[..]), (200, &b"ok"[..]));
+    let response = proxy.kept.exchange().await.response.unwrap();
+    assert_eq!(response.informational, [], "the library tells of none");
 }

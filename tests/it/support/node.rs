@@ -35,7 +35,7 @@ impl Node {
         let mut command = Command::new("sh");
         command
             .args(["-c", &format!("ulimit -n {most} && exec \"$0\"")])
-            .arg(env!("CARGO_BIN_EXE_qproxy"));
+            .arg(binary());
         let mut node = Self::run(command, &path, Vec::new());
         node.wait_until_ready();
         node
@@ -55,7 +55,7 @@ impl Node {
     }
 
     fn launch(config: &Path, arguments: Vec<String>) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_qproxy"));
+        let mut command = Command::new(binary());
         command.args(&arguments);
         Self::run(command, config, arguments)
     }
@@ -140,4 +140,9 @@ impl Node {
         let kilobytes = line.unwrap().trim().trim_end_matches(" kB");
         kilobytes.parse::<u64>().unwrap() * 1024
     }
+}
+
+/// The program that is tested, or another build of it at `QPROXY_BIN`.
+pub fn binary() -> std::ffi::OsString {
+    std::env::var_os("QPROXY_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_qproxy").into())
 }

@@ -85,13 +85,33 @@ pub struct Traffic {
 }
 
 impl Traffic {
-    /// Starts asking at `address`, `pause` apart, from number `first` on.
+    /// Starts asking at `address`, with `pause` after each answer, from number `first` on.
     pub fn start(address: &str, first: u64, pause: Duration) -> Self {
         Self::start_padded(address, first, pause, 0)
     }
 
+    /// Starts asking at a rate: one request begins `every` so often, however long an answer takes, and catches up
+    /// where one took longer.
+    pub fn start_paced(address: &str, first: u64, every: Duration) -> Self {
+        let mut due = Instant::now();
+        let wait = move || {
+            due += every;
+            std::thread::sleep(due.saturating_duration_since(Instant::now()));
+        };
+        Self::run(address, first, wait, 0)
+    }
+
     /// [`Traffic::start`] with a header field of `padding` bytes in each request.
     pub fn start_padded(address: &str, first: u64, pause: Duration, padding: usize) -> Self {
+        Self::run(address, first, move || std::thread::sleep(pause), padding)
+    }
+
+    fn run(
+        address: &str,
+        first: u64,
+        mut wait: impl FnMut() + Send + 'static,
+        padding: usize,
+    ) -> Self {
         let (stop, answered) = (
             Arc::new(AtomicBool::new(false)),
             Arc::new(AtomicU64::new(0)),
@@ -120,7 +140,7 @@ impl Traffic {
                     }
                 }
                 number += 1;
-                std::thread::sleep(pause);
+                wait();
             }
             done
         });
