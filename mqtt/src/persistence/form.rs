@@ -59,13 +59,14 @@ pub(super) fn encode(change: &Change, buf: &mut BytesMut) -> Result<(), EncodeEr
     Ok(())
 }
 
-/// What a publish takes at most as the change that accepts it, in bytes.
-pub(super) fn size(publish: &Publish) -> u64 {
+/// What a publish takes as the change that accepts it, in bytes.
+pub(super) fn size(publish: &Publish, expires: Option<SystemTime>) -> u64 {
     let mut publish = publish.clone();
     publish.id = (publish.qos != QoS::AtMostOnce).then_some(NO_ID);
     // What cannot be written is in no journal.
     let packet = codec::encoded_len(&Packet::Publish(publish), Version::V5).unwrap_or(0);
-    (FRAME + 1 + 8 + 8 + packet) as u64
+    let expires = if expires.is_some() { 8 } else { 0 };
+    (FRAME + 1 + 8 + expires + packet) as u64
 }
 
 /// Since 1970; what is over before that is over.

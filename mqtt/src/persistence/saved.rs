@@ -141,12 +141,18 @@ impl Saved {
     /// About what it takes as changes, in bytes.
     pub(super) fn bytes(&self) -> u64 {
         let in_flight = self.in_flight.values().filter_map(|it| match it {
-            InFlight::Publish { publish, .. } => Some(publish),
+            InFlight::Publish {
+                publish, expires, ..
+            } => Some((publish, *expires)),
             InFlight::Release { .. } => None,
         });
-        let queued = self.queued.values().map(|(publish, _)| publish);
-        let publishes = queued.chain(in_flight);
-        publishes.map(form::size).sum()
+        let queued = self.queued();
+        let publishes = queued
+            .map(|(_, publish, expires)| (publish, expires))
+            .chain(in_flight);
+        publishes
+            .map(|(publish, expires)| form::size(publish, expires))
+            .sum()
     }
 
     /// Publishes that were not sent, in their order, with the time at which they are of no use any more.
