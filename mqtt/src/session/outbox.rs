@@ -42,6 +42,7 @@ const IN_PLACE_BYTES: usize = 4096;
 /// let outbox = session.outbox();
 /// outbox.push_disconnect(ReasonCode::Success, None);
 /// assert!(!outbox.is_empty());
+/// assert_eq!(outbox.answers(), 2, "no PUBLISH");
 /// let mark = outbox.queued();
 ///
 /// let mut slices = [IoSlice::new(&[]); 4];
