@@ -138,6 +138,10 @@ int main(int argc, char **argv)
 			qsort(latencies, latency_count, sizeof *latencies, ascending);
 			double p50 = latency_count ? latencies[latency_count / 2] : 0;
 			double p99 = latency_count ? latencies[latency_count * 99 / 100] : 0;
+			if (*finished == done)
+				fprintf(stderr, "stood still: sent %llu, acknowledged %llu, received %llu\n",
+					(unsigned long long)sent, (unsigned long long)acknowledged,
+					(unsigned long long)received);
 			printf("%llu %f %f %f %f\n", (unsigned long long)(*finished - done),
 			       (double)(time - started) / 1e9, (double)used / 1e9, p50, p99);
 			return 0;

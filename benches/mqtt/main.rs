@@ -3,9 +3,11 @@
 //!
 //! Each contestant runs in a process of its own (this program with other arguments; libmosquitto's is a small C program
 //! compiled here), so that its CPU time, user and system, is nobody else's. They alternate within each round, in
-//! turns, and every figure is the median of the rounds. Prints lines `RATIO name value target`;
+//! turns, and every figure is the median of the rounds. Prints each case as it is done, then its lines
+//! `RATIO name value target`, each the median of the ratios of the rounds;
 //! `cargo bench --bench mqtt`. Needs mosquitto; cc and libmosquitto-dev for the column of libmosquitto.
 //! `BENCH_SECONDS` and `BENCH_ROUNDS` make it longer, `BENCH_ONLY` names a part of the cases (`acknowledging/64B/QoS1`).
+//! A rival that delivers nothing in a round is said to, and that round counts in none of its ratios.
 //!
 //! What bounds each:
 //! - *acknowledging*: a broker that reads, acknowledges in batches and keeps nothing, on a core of its own: the publisher
@@ -61,7 +63,8 @@ fn mosquitto(scratch: &Scratch) -> (Running, u16) {
     (running, port)
 }
 
-type Results = BTreeMap<(Case, Contestant), Vec<Figures>>;
+/// Of one case; a round has no figures where nothing was delivered.
+type Results = BTreeMap<Contestant, Vec<Option<Figures>>>;
 
 fn compare() {
     let scratch = Scratch::new();
@@ -74,39 +77,36 @@ fn compare() {
         .collect();
     assert!(!cases.is_empty(), "no case is called {only}");
     let seconds = number("BENCH_SECONDS", 2);
-    let mut results = Results::new();
-    for round in 0..number("BENCH_ROUNDS", 5) {
-        for &case in &cases {
-            let port = match case.path {
-                Path::Acknowledging => acknowledging,
-                Path::Mosquitto | Path::Latency => real,
-            };
+    let rounds = number("BENCH_ROUNDS", 5);
+    for case in cases {
+        let port = match case.path {
+            Path::Acknowledging => acknowledging,
+            Path::Mosquitto | Path::Latency => real,
+        };
+        let mut results = Results::new();
+        for round in 0..rounds {
             for contestant in rivals.in_turn(round) {
                 let figures = rivals.run(contestant, case, port, seconds);
-                results.entry((case, contestant)).or_default().push(figures);
+                if figures.is_none() {
+                    println!("NOTHING {contestant} delivered nothing at {case}, round {round}");
+                    assert_ne!(contestant, Contestant::Ours, "that is not for us to do");
+                }
+                results.entry(contestant).or_default().push(figures);
             }
         }
-    }
-    for &case in &cases {
         show(case, &results);
-    }
-    for &case in &cases {
         ratios(case, &rivals, &results);
     }
 }
 
-/// The median of one figure.
-fn of(results: &Results, case: Case, contestant: Contestant, figure: fn(&Figures) -> f64) -> f64 {
-    let all = results.get(&(case, contestant));
-    median(all.unwrap_or(&Vec::new()).iter().map(figure).collect())
-}
-
 fn show(case: Case, results: &Results) {
-    for contestant in Contestant::ALL {
-        if !results.contains_key(&(case, contestant)) {
+    for (contestant, rounds) in results {
+        let of = |figure: fn(&Figures) -> f64| rounds.iter().flatten().map(figure).collect();
+        let figure = |figure| median(of(figure));
+        if rounds.iter().flatten().next().is_none() {
+            println!("{case:24} {contestant:13} delivered nothing");
             continue;
         }
-        let figure = |figure| of(results, case, contestant, figure);
         let (rate, cpu) = (figure(|it| it.per_second), figure(|it| it.cpu_us));
         print!("{case:24} {contestant:13} {rate:10.0}/s {cpu:8.3} us CPU");
         if case.path == Path::Latency {
@@ -121,17 +121,21 @@ fn ratios(case: Case, rivals: &Rivals, results: &Results) {
     for rival in rivals.others() {
         let ratio = |name: &str, figure: fn(&Figures) -> f64, target: &str| {
             // Per round, so that a busy moment of the machine weighs on both sides of a ratio.
-            let (ours, theirs) = (
-                &results[&(case, Contestant::Ours)],
-                &results[&(case, rival)],
-            );
-            let by_round = ours.iter().zip(theirs).map(|(a, b)| figure(a) / figure(b));
-            let value = median(by_round.collect());
-            println!(
-                "RATIO {name}_vs_{rival}_{}_{} {value:.2} {target}",
-                case.size(),
-                case.qos()
-            );
+            let rounds = results[&Contestant::Ours].iter().zip(&results[&rival]);
+            let mut by_round: Vec<f64> = rounds
+                .filter_map(|(ours, theirs)| {
+                    Some(figure(ours.as_ref()?) / figure(theirs.as_ref()?))
+                })
+                .collect();
+            by_round.sort_by(f64::total_cmp);
+            let (size, qos) = (case.size(), case.qos());
+            let name = format!("{name}_vs_{rival}_{size}_{qos}");
+            let (Some(&least), Some(&most)) = (by_round.first(), by_round.last()) else {
+                println!("RATIO {name} - {target} (no round with both)");
+                return;
+            };
+            let value = median(by_round);
+            println!("RATIO {name} {value:.2} {target} (rounds: {least:.2} to {most:.2})");
         };
         match (case.path, rival) {
             (Path::Acknowledging, Contestant::Rumqttc) => {

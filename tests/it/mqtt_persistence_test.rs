@@ -1,6 +1,7 @@
 //! Publishes that outlive their process: a process ends without a word, and the next one goes on with its journal.
 
 mod choosy;
+mod expiry;
 mod killed;
 
 use std::future::Future;

@@ -1,7 +1,9 @@
 //! How the MQTT client behaves against a server that follows a script.
 
+mod answers;
 mod conformance;
 mod leaving;
+mod past;
 mod reliability;
 mod v5;
 

@@ -3,13 +3,13 @@
 
 use std::convert::Infallible;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::{Instant, SystemTime};
 
 use tokio::sync::oneshot;
 use tracing::{debug, warn};
 
 use crate::client::PublishToken;
-use crate::codec::{Publish, QoS};
+use crate::codec::QoS;
 use crate::error::{Disconnected, Error};
 use crate::persistence::{Change, InFlight, PersistenceError};
 use crate::queue::{Kept, Queued};
@@ -35,13 +35,13 @@ pub(crate) fn restore(
     }
     save_withdrawals(shared)?;
     let saved = store.load(&shared.config.client_id)?;
+    let clocks = Clocks::now();
     let next = &shared.next_number;
     next.fetch_max(saved.next_number(), Ordering::Relaxed);
     shared
         .queue
-        .restore(saved.queued().map(|(number, publish)| Queued {
-            // How long it has been of use already is not known: its time begins anew.
-            expires: expiry(publish),
+        .restore(saved.queued().map(|(number, publish, expires)| Queued {
+            expires: expires.map(|it| clocks.steady(it)),
             publish: publish.clone(),
             done: None,
             kept: Kept::Yes,
@@ -54,8 +54,11 @@ pub(crate) fn restore(
     let mut session = new();
     for (id, in_flight) in saved.in_flight() {
         match in_flight {
-            InFlight::Publish { publish, .. } => {
-                session.restore_publish(id, publish.clone(), Waiting::default())
+            InFlight::Publish {
+                publish, expires, ..
+            } => {
+                let expires = expires.map(|it| clocks.steady(it));
+                session.restore_publish(id, publish.clone(), expires, Waiting::default());
             }
             InFlight::Release { .. } => session.restore_release(id, Waiting::default()),
         }
@@ -65,9 +68,32 @@ pub(crate) fn restore(
     Ok(Left::nothing(session))
 }
 
-fn expiry(publish: &Publish) -> Option<Instant> {
-    let seconds = publish.properties.as_ref()?.message_expiry?;
-    Instant::now().checked_add(Duration::from_secs(seconds.into()))
+/// Both clocks at once. What is saved is of the wall clock: the other begins anew with the system. Where somebody sets
+/// that one, a message lives as much longer or shorter.
+struct Clocks {
+    steady: Instant,
+    wall: SystemTime,
+}
+
+impl Clocks {
+    fn now() -> Self {
+        Self {
+            steady: Instant::now(),
+            wall: SystemTime::now(),
+        }
+    }
+
+    /// What is over is over now.
+    fn steady(&self, wall: SystemTime) -> Instant {
+        let left = wall.duration_since(self.wall).unwrap_or_default();
+        self.steady.checked_add(left).unwrap_or(self.steady)
+    }
+
+    /// What the wall clock cannot say never comes.
+    fn wall(&self, steady: Instant) -> Option<SystemTime> {
+        let left = steady.saturating_duration_since(self.steady);
+        self.wall.checked_add(left)
+    }
 }
 
 /// Asks to hear of it, where it is going to be saved.
@@ -141,6 +167,7 @@ pub(super) fn save_arrivals(shared: &Shared) {
     }
     let mut arrivals = shared.queue.take_arrivals();
     let mut changes = Vec::new();
+    let clocks = Clocks::now();
     for queued in &mut arrivals {
         if queued.publish.qos == QoS::AtMostOnce || queued.kept == Kept::No {
             continue;
@@ -148,7 +175,11 @@ pub(super) fn save_arrivals(shared: &Shared) {
         let number = shared.next_number.fetch_add(1, Ordering::Relaxed);
         queued.number = Some(number);
         let publish = queued.publish.clone();
-        changes.push(Change::Accepted { number, publish });
+        changes.push(Change::Accepted {
+            number,
+            publish,
+            expires: queued.expires.and_then(|it| clocks.wall(it)),
+        });
     }
     let result = if changes.is_empty() {
         Ok(())

@@ -1,11 +1,13 @@
 //! The task behind a client: keeps a connection, and the session alive over connections.
 //!
 //! One task owns the session and the socket, so that nothing in them is shared. `mod.rs` is its life (attempts,
-//! pauses, the end), `serve.rs` one connection, `connect.rs` and `transport/` the way to one.
+//! pauses, the end), `serve.rs` one connection, `goodbye.rs` its end by us, `connect.rs` and `transport/` the way to one.
 
+mod event;
 mod connect;
 mod handshake;
 mod serve;
+mod goodbye;
 mod stall;
 pub(crate) mod keep;
 mod latency;
@@ -28,88 +30,19 @@ use crate::error::{ConnectError, Disconnected, Error};
 use crate::inbox::{Delivery, Inbox, Place};
 use crate::message::Message;
 use crate::options::MqttConfig;
-use crate::persistence::{Change, PersistenceError};
+use crate::persistence::Change;
 use crate::queue::{Answered, Batch, Control, Published, Queue};
 use crate::random;
 use crate::session::{self, Session, Terms};
 use crate::stats::{Counters, Recorders};
+
+pub use event::Event;
 
 use handshake::Opening;
 use latency::Waiting;
 
 /// The session as the driver uses it.
 pub(crate) type ClientSession = Session<Waiting, Answered>;
-
-/// What happens to the connection. Slow listeners miss the oldest.
-///
-/// ```no_run
-/// use qproxy_mqtt::client::Event;
-///
-/// # fn example(event: Event) {
-/// match event {
-///     Event::Connected { session_present } => println!("connected, old session: {session_present}"),
-///     Event::Reconnecting { attempt, delay } => println!("attempt {attempt} in {delay:?}"),
-///     Event::Stopped { reason } => println!("given up: {reason}"),
-///     other => println!("{other:?}"),
-/// }
-/// # }
-/// ```
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub enum Event {
-    /// The server accepted the client.
-    Connected {
-        /// Whether it still had the session.
-        session_present: bool,
-    },
-    /// A connection ended.
-    Disconnected {
-        /// Why.
-        reason: Disconnected,
-    },
-    /// An attempt failed.
-    ConnectFailed {
-        /// Why.
-        reason: ConnectError,
-    },
-    /// The next attempt comes after a pause.
-    Reconnecting {
-        /// Attempts since the last good connection, from 1.
-        attempt: u32,
-        /// The pause.
-        delay: Duration,
-    },
-    /// The server had forgotten a session that it was to keep, or one with messages in flight.
-    SessionLost {
-        /// Messages published again; they may arrive twice.
-        republished: usize,
-        /// Messages that failed instead, where `on_session_lost` says so; they may have arrived.
-        failed: usize,
-        /// Filters subscribed again; what was published meanwhile is lost to them.
-        resubscribed: usize,
-    },
-    /// `persistence` failed for publishes, which failed with it.
-    NotSaved {
-        /// Why.
-        reason: PersistenceError,
-        /// How many.
-        publishes: usize,
-    },
-    /// The server does not renew this subscription.
-    RenewalRefused {
-        /// Its filter.
-        filter: String,
-    },
-    /// The queue of outgoing messages is full: publishes wait, fail, or displace others.
-    OutgoingPaused,
-    /// Half of the queue is free again.
-    OutgoingResumed,
-    /// The client has given up; `connect` starts it again.
-    Stopped {
-        /// Why.
-        reason: Error,
-    },
-}
 
 /// What the handles and the driver share.
 #[derive(Debug)]

@@ -10,11 +10,10 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
+use tokio::io::{AsyncReadExt, AsyncWrite, ReadHalf, WriteHalf};
 use tokio::time::{Instant, Sleep};
-use tracing::debug;
 
-use crate::codec::{self, DecodeError, Publish, ReasonCode, Version};
+use crate::codec::{self, Publish, ReasonCode};
 use crate::error::{Disconnected, Error, ServerReason};
 use crate::inbox::{Delivery, Place};
 use crate::message::{Message, Receipt};
@@ -26,24 +25,33 @@ use super::connect::Connection;
 use super::latency::Waiting;
 use super::transport::Stream;
 use super::write::write_once;
-use super::{Driver, Event, Farewell, Leave, finish, keep};
+use super::{Driver, Event, Leave, finish, keep};
 
 /// Bytes encoded ahead of the socket: enough for one system call to be worth it, little enough for a ping not to
 /// wait behind.
 const OUTBOX_BYTES: usize = 256 << 10;
 /// Room for one read, in bytes: at rest, and where reads come back full.
-const READ_BYTES: std::ops::RangeInclusive<usize> = 8 << 10..=256 << 10;
-/// How long the last bytes may take to leave, and the server to close.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+pub(super) const READ_BYTES: std::ops::RangeInclusive<usize> = 8 << 10..=256 << 10;
+/// Answers that wait to be written while more is read, in bytes: twice what a full window of the server's takes. A
+/// server that sends and does not read would have us remember them without end.
+const ANSWER_BYTES: usize = 512 << 10;
 /// How often the timer looks again while there is nothing to be due.
 const IDLE: Duration = Duration::from_secs(3600);
 
-struct Socket {
-    reader: ReadHalf<Stream>,
-    writer: WriteHalf<Stream>,
-    received: BytesMut,
+pub(super) struct Socket {
+    pub(super) reader: ReadHalf<Stream>,
+    pub(super) writer: WriteHalf<Stream>,
+    pub(super) received: BytesMut,
     read_size: usize,
     needs_flush: bool,
+    answers: Answers,
+}
+
+/// Whether the server reads what its packets are answered with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Answers {
+    Flow,
+    Wait,
 }
 
 impl Driver {
@@ -64,6 +72,7 @@ impl Driver {
             received,
             read_size: *READ_BYTES.start(),
             needs_flush: false,
+            answers: Answers::Flow,
         };
         let ended = match self.turns(&mut socket).await {
             Ok(()) => Disconnected::Requested,
@@ -76,22 +85,6 @@ impl Driver {
             self.say_goodbye(&mut socket, reason).await;
         }
         ended
-    }
-
-    /// What to tell the server at the end. A server of 3.1.1 hears only that the program leaves, and only if its will
-    /// is not to be published.
-    fn last_word(&self, ended: &Disconnected) -> Option<ReasonCode> {
-        let reason = match ended {
-            Disconnected::Requested => match *self.leave.borrow() {
-                Leave::Go(Farewell::WithWill) => ReasonCode::DisconnectWithWill,
-                Leave::Stay | Leave::Go(Farewell::InOrder) => return Some(ReasonCode::Success),
-            },
-            Disconnected::Malformed(DecodeError::TooLarge { .. }) => ReasonCode::PacketTooLarge,
-            Disconnected::Malformed(_) => ReasonCode::MalformedPacket,
-            Disconnected::Violation(violation) => violation.reason(),
-            _ => return None,
-        };
-        (self.shared.config.protocol == Version::V5).then_some(reason)
     }
 
     fn report_resumed(&mut self, session_present: bool, resumed: session::Resumed) {
@@ -279,12 +272,15 @@ impl Driver {
             .published
             .add(batch.publishes.len() as u64);
         let now = Instant::now().into_std();
-        for queued in batch.publishes.drain(..) {
+        for mut queued in batch.publishes.drain(..) {
             let number = queued.number;
-            let Some(Queued { publish, done, .. }) = self.in_time(queued, now) else {
+            let in_time = queued.expires.is_none() || self.in_time(&mut queued, now);
+            let Queued { publish, done, .. } = queued;
+            if !in_time {
+                finish(done, Err(Error::Expired));
                 self.note_sent(number);
                 continue;
-            };
+            }
             let waiting = Waiting::new(done, now);
             if let Some(waiting) = self.session.publish(publish, waiting, now) {
                 self.unwritten
@@ -295,22 +291,21 @@ impl Driver {
     }
 
     /// What has expired in the queue goes no further; what has not is told what is left of its time.
-    fn in_time(&self, mut queued: Queued, now: std::time::Instant) -> Option<Queued> {
+    fn in_time(&self, queued: &mut Queued, now: std::time::Instant) -> bool {
         let Some(expires) = queued.expires else {
-            return Some(queued);
+            return true;
         };
         if queued.is_expired(now) {
             self.shared.queue.count_expired();
-            finish(queued.done, Err(Error::Expired));
-            return None;
+            return false;
         }
         if let Some(properties) = &mut queued.publish.properties {
             properties.message_expiry = Some(whole_seconds(expires - now));
         }
-        Some(queued)
+        true
     }
 
-    fn is_leaving(&self) -> bool {
+    pub(super) fn is_leaving(&self) -> bool {
         *self.leave.borrow() != Leave::Stay
     }
 
@@ -351,8 +346,18 @@ impl Driver {
             received,
             read_size,
             needs_flush,
+            answers,
         } = socket;
-        let reading = self.parked.is_none();
+        let before = *answers;
+        *answers = if self.session.outbox().answers() > ANSWER_BYTES {
+            Answers::Wait
+        } else {
+            Answers::Flow
+        };
+        if (before, *answers) == (Answers::Flow, Answers::Wait) {
+            self.shared.counters.answer_pauses.add(1);
+        }
+        let reading = self.parked.is_none() && *answers == Answers::Flow;
         if reading && received.capacity() - received.len() < *read_size / 2 {
             received.reserve(*read_size);
         }
@@ -414,33 +419,6 @@ impl Driver {
             let done = self.unwritten.pop_front().and_then(|(_, done)| done);
             finish(done, Ok(ReasonCode::Success));
         }
-    }
-
-    /// DISCONNECT after whatever is still in the outbox (3.14). A session that was to outlive connections, but not the
-    /// client's stay, ends with it.
-    ///
-    /// Then reads until the server closes, and throws away what comes: a socket that is closed with something unread, or
-    /// that is sent more, answers with a reset, and what it had not delivered by then is lost with the DISCONNECT.
-    async fn say_goodbye(&mut self, socket: &mut Socket, reason: ReasonCode) {
-        let leaves = self.is_leaving();
-        let ends = leaves && self.shared.config.continuity() == Continuity::FirstAnew;
-        let outbox = self.session.outbox();
-        outbox.push_disconnect(reason, ends.then_some(0));
-        let goodbye = async {
-            while !outbox.is_empty() {
-                poll_fn(|context| write_once(outbox, &mut socket.writer, context)).await?;
-            }
-            socket.writer.flush().await?;
-            socket.writer.shutdown().await?;
-            socket.received.clear();
-            socket.received.reserve(*READ_BYTES.start());
-            while socket.reader.read_buf(&mut socket.received).await? > 0 {
-                socket.received.clear();
-            }
-            Ok::<_, std::io::Error>(())
-        };
-        let said = tokio::time::timeout(CLOSE_TIMEOUT, goodbye).await;
-        debug!(in_order = matches!(said, Ok(Ok(()))), "said goodbye");
     }
 }
 

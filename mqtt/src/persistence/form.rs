@@ -1,6 +1,8 @@
 //! How changes stand in the journal: length and CRC-32 of what follows, then a byte for the kind, then its parts. A
 //! publish stands there as the packet that MQTT 5.0 has for it: all of 3.1.1 has a place in that.
 
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
 use bytes::{Buf, BufMut, BytesMut};
 
 use crate::codec::{
@@ -20,9 +22,16 @@ pub(super) fn encode(change: &Change, buf: &mut BytesMut) -> Result<(), EncodeEr
     let start = buf.len();
     buf.put_bytes(0, FRAME);
     match change {
-        Change::Accepted { number, publish } => {
-            buf.put_u8(1);
+        Change::Accepted {
+            number,
+            publish,
+            expires,
+        } => {
+            buf.put_u8(if expires.is_some() { 9 } else { 1 });
             buf.put_u64_le(*number);
+            if let Some(expires) = expires {
+                buf.put_u64_le(milliseconds(*expires));
+            }
             let mut publish = publish.clone();
             publish.dup = false;
             publish.id = (publish.qos != QoS::AtMostOnce).then_some(NO_ID);
@@ -51,12 +60,24 @@ pub(super) fn encode(change: &Change, buf: &mut BytesMut) -> Result<(), EncodeEr
 }
 
 /// What a publish takes as the change that accepts it, in bytes.
-pub(super) fn size(publish: &Publish) -> u64 {
+pub(super) fn size(publish: &Publish, expires: Option<SystemTime>) -> u64 {
     let mut publish = publish.clone();
     publish.id = (publish.qos != QoS::AtMostOnce).then_some(NO_ID);
     // What cannot be written is in no journal.
     let packet = codec::encoded_len(&Packet::Publish(publish), Version::V5).unwrap_or(0);
-    (FRAME + 1 + 8 + packet) as u64
+    let expires = if expires.is_some() { 8 } else { 0 };
+    (FRAME + 1 + 8 + expires + packet) as u64
+}
+
+/// Since 1970; what is over before that is over.
+fn milliseconds(expires: SystemTime) -> u64 {
+    let since = expires.duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// `None` for a time that the system cannot say.
+fn expiry(milliseconds: u64) -> Option<SystemTime> {
+    UNIX_EPOCH.checked_add(Duration::from_millis(milliseconds))
 }
 
 fn put_id(kind: u8, id: PacketId, buf: &mut BytesMut) {
@@ -84,8 +105,12 @@ pub(super) fn unseal(frame: [u8; FRAME]) -> (usize, u32) {
 pub(super) fn decode(body: &[u8]) -> Option<Change> {
     let (&kind, mut rest) = body.split_first()?;
     let change = match kind {
-        1 => {
+        1 | 9 => {
             let number = rest.try_get_u64_le().ok()?;
+            let expires = match kind {
+                9 => Some(expiry(rest.try_get_u64_le().ok()?)?),
+                _ => None,
+            };
             let mut packet = BytesMut::from(rest);
             rest = &[];
             let limit = MAX_REMAINING_LENGTH + 5;
@@ -98,7 +123,11 @@ pub(super) fn decode(body: &[u8]) -> Option<Change> {
                 return None;
             }
             publish.id = None;
-            Change::Accepted { number, publish }
+            Change::Accepted {
+                number,
+                publish,
+                expires,
+            }
         }
         2 => Change::Withdrawn {
             number: rest.try_get_u64_le().ok()?,

@@ -17,6 +17,7 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use crate::codec::{PacketId, Publish};
 
@@ -49,7 +50,7 @@ pub use saved::{InFlight, Saved};
 ///
 /// let store = InMemory::default();
 /// let publish = Default::default();
-/// store.save(&[Change::Accepted { number: 7, publish }])?;
+/// store.save(&[Change::Accepted { number: 7, publish, expires: None }])?;
 /// assert_eq!(store.load("lamp-1")?.next_number(), 8);
 /// # Ok::<(), PersistenceError>(())
 /// ```
@@ -74,7 +75,7 @@ pub trait Persistence: fmt::Debug + Send + Sync {
 ///
 /// let mut saved = Saved::default();
 /// let publish = Default::default();
-/// saved.apply(&Change::Accepted { number: 0, publish });
+/// saved.apply(&Change::Accepted { number: 0, publish, expires: None });
 /// saved.apply(&Change::Withdrawn { number: 0 });
 /// assert_eq!(saved.queued().count(), 0);
 /// ```
@@ -87,6 +88,8 @@ pub enum Change {
         number: u64,
         /// The message; it has no packet id yet.
         publish: Publish,
+        /// When it is of no use any more. Of the wall clock, for no other outlives the process.
+        expires: Option<SystemTime>,
     },
     /// An accepted publish is given up before it was sent.
     Withdrawn {

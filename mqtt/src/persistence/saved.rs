@@ -1,6 +1,7 @@
 //! The sum of all changes: what is still open.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::SystemTime;
 
 use crate::codec::{PacketId, Publish};
 
@@ -15,7 +16,7 @@ use super::{Change, form};
 /// let id = PacketId::MIN;
 /// let publish = Default::default();
 /// let mut saved = Saved::default();
-/// saved.apply(&Change::Accepted { number: 3, publish });
+/// saved.apply(&Change::Accepted { number: 3, publish, expires: None });
 /// assert_eq!(saved.queued().count(), 1);
 /// saved.apply(&Change::Sent { number: 3, id });
 /// saved.apply(&Change::Released { id });
@@ -26,7 +27,7 @@ use super::{Change, form};
 /// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Saved {
-    queued: BTreeMap<u64, Publish>,
+    queued: BTreeMap<u64, (Publish, Option<SystemTime>)>,
     in_flight: BTreeMap<PacketId, InFlight>,
     received: BTreeSet<PacketId>,
     /// Counts releases, for their order.
@@ -43,7 +44,7 @@ pub struct Saved {
 /// let (number, id) = (0, PacketId::MIN);
 /// let publish = Default::default();
 /// let mut saved = Saved::default();
-/// saved.apply(&Change::Accepted { number, publish });
+/// saved.apply(&Change::Accepted { number, publish, expires: None });
 /// saved.apply(&Change::Sent { number, id });
 /// assert!(matches!(saved.in_flight()[0].1, InFlight::Publish { number: 0, .. }));
 /// ```
@@ -55,6 +56,8 @@ pub enum InFlight {
         number: u64,
         /// The message.
         publish: Publish,
+        /// When it is of no use any more.
+        expires: Option<SystemTime>,
     },
     /// PUBREC has come; `order` rises from one to the next.
     Release {
@@ -67,18 +70,25 @@ impl Saved {
     /// Takes one change in. One that refers to nothing changes nothing.
     pub fn apply(&mut self, change: &Change) {
         match change {
-            Change::Accepted { number, publish } => {
-                self.queued.insert(*number, publish.clone());
+            Change::Accepted {
+                number,
+                publish,
+                expires,
+            } => {
+                self.queued.insert(*number, (publish.clone(), *expires));
                 self.next_number = self.next_number.max(number.saturating_add(1));
             }
             Change::Withdrawn { number } => {
                 self.queued.remove(number);
             }
             Change::Sent { number, id } => {
-                if let Some(publish) = self.queued.remove(number) {
-                    let number = *number;
-                    self.in_flight
-                        .insert(*id, InFlight::Publish { number, publish });
+                if let Some((publish, expires)) = self.queued.remove(number) {
+                    let in_flight = InFlight::Publish {
+                        number: *number,
+                        publish,
+                        expires,
+                    };
+                    self.in_flight.insert(*id, in_flight);
                 }
             }
             Change::Released { id } => {
@@ -106,20 +116,24 @@ impl Saved {
         let mut releases = Vec::new();
         for (&id, in_flight) in &self.in_flight {
             match in_flight {
-                InFlight::Publish { number, publish } => {
-                    let (number, publish) = (*number, publish.clone());
-                    changes.push(Change::Accepted { number, publish });
-                    changes.push(Change::Sent { number, id });
+                InFlight::Publish {
+                    number,
+                    publish,
+                    expires,
+                } => {
+                    changes.push(accepted(*number, publish, *expires));
+                    changes.push(Change::Sent {
+                        number: *number,
+                        id,
+                    });
                 }
                 InFlight::Release { order } => releases.push((*order, id)),
             }
         }
         releases.sort_unstable();
         changes.extend(releases.into_iter().map(|(_, id)| Change::Released { id }));
-        changes.extend(self.queued.iter().map(|(&number, publish)| {
-            let publish = publish.clone();
-            Change::Accepted { number, publish }
-        }));
+        let queued = self.queued();
+        changes.extend(queued.map(|(number, publish, expires)| accepted(number, publish, expires)));
         changes.extend(self.received.iter().map(|&id| Change::Received { id }));
         changes
     }
@@ -127,18 +141,25 @@ impl Saved {
     /// About what it takes as changes, in bytes.
     pub(super) fn bytes(&self) -> u64 {
         let in_flight = self.in_flight.values().filter_map(|it| match it {
-            InFlight::Publish { publish, .. } => Some(publish),
+            InFlight::Publish {
+                publish, expires, ..
+            } => Some((publish, *expires)),
             InFlight::Release { .. } => None,
         });
-        let publishes = self.queued.values().chain(in_flight);
-        publishes.map(form::size).sum()
+        let queued = self.queued();
+        let publishes = queued
+            .map(|(_, publish, expires)| (publish, expires))
+            .chain(in_flight);
+        publishes
+            .map(|(publish, expires)| form::size(publish, expires))
+            .sum()
     }
 
-    /// Publishes that were not sent, in their order.
-    pub fn queued(&self) -> impl Iterator<Item = (u64, &Publish)> {
+    /// Publishes that were not sent, in their order, with the time at which they are of no use any more.
+    pub fn queued(&self) -> impl Iterator<Item = (u64, &Publish, Option<SystemTime>)> {
         self.queued
             .iter()
-            .map(|(&number, publish)| (number, publish))
+            .map(|(&number, (publish, expires))| (number, publish, *expires))
     }
 
     /// Publishes that were, with their packet ids: first PUBLISH in the order of publishing, then PUBREL in the order
@@ -162,5 +183,13 @@ impl Saved {
     #[must_use]
     pub fn next_number(&self) -> u64 {
         self.next_number
+    }
+}
+
+fn accepted(number: u64, publish: &Publish, expires: Option<SystemTime>) -> Change {
+    Change::Accepted {
+        number,
+        publish: publish.clone(),
+        expires,
     }
 }

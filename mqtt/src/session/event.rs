@@ -96,3 +96,40 @@ pub enum Closing {
     #[error("the server ended the connection")]
     Server(Disconnect),
 }
+
+/// What [`Session::connected`](super::Session::connected) did.
+///
+/// ```
+/// # use std::time::{Duration, Instant};
+/// # use qproxy_mqtt::session::*;
+/// # use qproxy_mqtt::Version;
+/// # let config = Config {
+/// #     version: Version::V311,
+/// #     window: 10,
+/// #     window_exactly_once: 5,
+/// #     continuity: Continuity::Resumed,
+/// #     keep_alive: Duration::from_secs(60),
+/// #     ack_mode: AckMode::Manual,
+/// #     receive_maximum: 100,
+/// #     topic_alias_maximum: 0,
+/// #     on_session_lost: OnSessionLost::Republish,
+/// # };
+/// # let mut session = Session::<u32, &str>::new(&config);
+/// let resumed = session.connected(&Terms::plain(false), Instant::now())?;
+/// let nothing = Resumed {
+///     republished: 0,
+///     failed: 0,
+///     resubscribed: 0,
+/// };
+/// assert_eq!(resumed, nothing);
+/// # Ok::<(), Violation>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Resumed {
+    /// Publishes sent again.
+    pub republished: usize,
+    /// Publishes that failed, as the session was lost or the server does not take them any more.
+    pub failed: usize,
+    /// Filters subscribed again, because the server had lost them.
+    pub resubscribed: usize,
+}

@@ -9,7 +9,47 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use crate::codec::{Ack, Packet, PacketId, Publish, QoS, ReasonCode};
 
 use super::saved::Changes;
-use super::{AckMode, Outbox, SessionChange, Settled, Violation};
+use super::{AckMode, Outbox, SessionChange, Violation};
+
+/// What the program does with a message it was to acknowledge.
+///
+/// ```
+/// # use std::time::{Duration, Instant};
+/// # use qproxy_mqtt::session::*;
+/// # use qproxy_mqtt::Version;
+/// # let config = Config {
+/// #     version: Version::V311,
+/// #     window: 10,
+/// #     window_exactly_once: 5,
+/// #     continuity: Continuity::Resumed,
+/// #     keep_alive: Duration::from_secs(60),
+/// #     ack_mode: AckMode::Manual,
+/// #     receive_maximum: 100,
+/// #     topic_alias_maximum: 0,
+/// #     on_session_lost: OnSessionLost::Republish,
+/// # };
+/// # let now = Instant::now();
+/// # let mut session = Session::<u32, &str>::new(&config);
+/// # session.connected(&Terms::plain(false), now).unwrap();
+/// use qproxy_mqtt::codec::{Packet, PacketId, Publish, QoS};
+///
+/// # let (qos, id) = (QoS::AtLeastOnce, PacketId::new(9));
+/// # let message = Publish { qos, id, topic: "a".into(), ..Publish::default() };
+/// # session.receive(Packet::Publish(message), now).unwrap();
+/// # let mut events = Vec::new();
+/// # session.take_events(&mut events);
+/// if let Some(Event::Message(_, Some(id))) = events.pop() {
+///     session.settle(id, Settled::Dropped);
+/// }
+/// assert!(session.outbox().is_empty(), "the server will send it again");
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Settled {
+    /// Done with it: PUBACK or PUBREC goes out, in the order of arrival.
+    Acknowledged,
+    /// Let go without: nothing goes out, and the server sends it again in the next connection.
+    Dropped,
+}
 
 /// Names a message that the program has to settle. Never used twice in the life of a session.
 ///

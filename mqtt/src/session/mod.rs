@@ -49,9 +49,11 @@ mod config;
 mod event;
 mod terms;
 mod violation;
+mod window;
 mod table;
 mod outbox;
 mod outgoing;
+mod past;
 mod control;
 mod alias;
 mod incoming;
@@ -62,137 +64,22 @@ mod tests;
 
 use std::time::{Duration, Instant};
 
-use crate::codec::{Packet, Publish, QoS, Subscription, SubscriptionId, Text, Version};
+use crate::codec::{Packet, Publish, Subscription, SubscriptionId, Text, Version};
 
 pub use config::{AckMode, Config, Continuity, OnSessionLost};
-pub use event::{Closing, Event, Failure};
-pub use incoming::AckId;
+pub use event::{Closing, Event, Failure, Resumed};
+pub use incoming::{AckId, Settled};
 pub use keep_alive::DeadPeer;
 pub use outbox::Outbox;
 pub use saved::SessionChange;
 pub use terms::{Forbidden, Offered, Terms};
 pub use violation::Violation;
+pub use window::WindowFree;
 
 use control::{Control, Subscriptions};
 use incoming::Incoming;
 use keep_alive::KeepAlive;
 use outgoing::Outgoing;
-
-/// What the program does with a message it was to acknowledge.
-///
-/// ```
-/// # use std::time::{Duration, Instant};
-/// # use qproxy_mqtt::session::*;
-/// # use qproxy_mqtt::Version;
-/// # let config = Config {
-/// #     version: Version::V311,
-/// #     window: 10,
-/// #     window_exactly_once: 5,
-/// #     continuity: Continuity::Resumed,
-/// #     keep_alive: Duration::from_secs(60),
-/// #     ack_mode: AckMode::Manual,
-/// #     receive_maximum: 100,
-/// #     topic_alias_maximum: 0,
-/// #     on_session_lost: OnSessionLost::Republish,
-/// # };
-/// # let now = Instant::now();
-/// # let mut session = Session::<u32, &str>::new(&config);
-/// # session.connected(&Terms::plain(false), now).unwrap();
-/// use qproxy_mqtt::codec::{Packet, PacketId, Publish, QoS};
-///
-/// # let (qos, id) = (QoS::AtLeastOnce, PacketId::new(9));
-/// # let message = Publish { qos, id, topic: "a".into(), ..Publish::default() };
-/// # session.receive(Packet::Publish(message), now).unwrap();
-/// # let mut events = Vec::new();
-/// # session.take_events(&mut events);
-/// if let Some(Event::Message(_, Some(id))) = events.pop() {
-///     session.settle(id, Settled::Dropped);
-/// }
-/// assert!(session.outbox().is_empty(), "the server will send it again");
-/// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Settled {
-    /// Done with it: PUBACK or PUBREC goes out, in the order of arrival.
-    Acknowledged,
-    /// Let go without: nothing goes out, and the server sends it again in the next connection.
-    Dropped,
-}
-
-/// Room for publishes in flight.
-///
-/// ```
-/// use qproxy_mqtt::{QoS, session::WindowFree};
-///
-/// let mut free = WindowFree {
-///     acknowledged: 2,
-///     exactly_once: 1,
-/// };
-/// assert!(free.take(QoS::ExactlyOnce));
-/// assert!(!free.take(QoS::ExactlyOnce));
-/// assert!(free.take(QoS::AtLeastOnce));
-/// assert!(free.take(QoS::AtMostOnce), "takes no room");
-/// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct WindowFree {
-    /// Of QoS 1 and 2 together.
-    pub acknowledged: usize,
-    /// Of QoS 2 among them.
-    pub exactly_once: usize,
-}
-
-impl WindowFree {
-    /// Takes room for one publish; whether there was any.
-    pub fn take(&mut self, qos: QoS) -> bool {
-        let (acknowledged, exactly_once) = match qos {
-            QoS::AtMostOnce => (0, 0),
-            QoS::AtLeastOnce => (1, 0),
-            QoS::ExactlyOnce => (1, 1),
-        };
-        let fits = self.acknowledged >= acknowledged && self.exactly_once >= exactly_once;
-        if fits {
-            self.acknowledged -= acknowledged;
-            self.exactly_once -= exactly_once;
-        }
-        fits
-    }
-}
-
-/// What [`Session::connected`] did.
-///
-/// ```
-/// # use std::time::{Duration, Instant};
-/// # use qproxy_mqtt::session::*;
-/// # use qproxy_mqtt::Version;
-/// # let config = Config {
-/// #     version: Version::V311,
-/// #     window: 10,
-/// #     window_exactly_once: 5,
-/// #     continuity: Continuity::Resumed,
-/// #     keep_alive: Duration::from_secs(60),
-/// #     ack_mode: AckMode::Manual,
-/// #     receive_maximum: 100,
-/// #     topic_alias_maximum: 0,
-/// #     on_session_lost: OnSessionLost::Republish,
-/// # };
-/// # let mut session = Session::<u32, &str>::new(&config);
-/// let resumed = session.connected(&Terms::plain(false), Instant::now())?;
-/// let nothing = Resumed {
-///     republished: 0,
-///     failed: 0,
-///     resubscribed: 0,
-/// };
-/// assert_eq!(resumed, nothing);
-/// # Ok::<(), Violation>(())
-/// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Resumed {
-    /// Publishes sent again.
-    pub republished: usize,
-    /// Publishes that failed, as the session was lost or the server does not take them any more.
-    pub failed: usize,
-    /// Filters subscribed again, because the server had lost them.
-    pub resubscribed: usize,
-}
 
 /// See the module.
 ///
@@ -272,6 +159,7 @@ pub struct Resumed {
 /// let id = PacketId::new(2).expect("not 0, and 1 is that of UNSUBSCRIBE");
 /// let qos = QoS::ExactlyOnce;
 /// session.publish(Publish { qos, topic: "lamp/1".into(), ..Publish::default() }, 7, now);
+/// assert!(!session.is_releasing(), "the server has no session of an earlier process");
 /// session.receive(Packet::PubAck(Ack::from(id)), now)?;
 /// assert_eq!(session.downgraded(), 1, "PUBREC was due");
 /// session.receive(Packet::PubComp(Ack::from(id)), now)?;
@@ -404,6 +292,13 @@ impl<P, S> Session<P, S> {
         self.outgoing.window_free()
     }
 
+    /// Whether publishes wait until the server has let go of ids that an earlier process may have left it: it has kept
+    /// the session and we have not, and the first publish of QoS 2 is on its way.
+    #[must_use]
+    pub fn is_releasing(&self) -> bool {
+        self.outgoing.is_releasing()
+    }
+
     /// Publishes in flight plus subscribes and unsubscribes without an answer.
     #[must_use]
     pub fn open(&self) -> usize {
@@ -501,7 +396,8 @@ impl<P, S> Session<P, S> {
     /// When to call [`Session::tick`] next.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
-        self.keep_alive.deadline()
+        let next = [self.keep_alive.deadline(), self.outgoing.deadline()];
+        next.into_iter().flatten().min()
     }
 
     /// Sends a ping where one is due.
@@ -511,6 +407,10 @@ impl<P, S> Session<P, S> {
     pub fn tick(&mut self, now: Instant) -> Result<(), DeadPeer> {
         if self.keep_alive.tick(now)? {
             self.outbox.push_ping();
+        }
+        if self.keep_alive.is_connected() {
+            let (outbox, events) = (&mut self.outbox, &mut self.events);
+            self.outgoing.tick(now, outbox, events);
         }
         Ok(())
     }

@@ -42,6 +42,7 @@ const IN_PLACE_BYTES: usize = 4096;
 /// let outbox = session.outbox();
 /// outbox.push_disconnect(ReasonCode::Success, None);
 /// assert!(!outbox.is_empty());
+/// assert_eq!(outbox.answers(), 2, "no PUBLISH");
 /// let mark = outbox.queued();
 ///
 /// let mut slices = [IoSlice::new(&[]); 4];
@@ -61,6 +62,10 @@ pub struct Outbox {
     len: usize,
     /// Ever put in; where a packet ends, as a mark to compare `written` with.
     queued: u64,
+    /// Bytes of packets that are no PUBLISH, put in after `divide` and before it.
+    answers: [usize; 2],
+    /// A value of `queued`.
+    divide: u64,
     /// For a PUBLISH that has an alias and no other properties; kept for its memory.
     scratch: Option<Box<PublishProperties>>,
 }
@@ -102,7 +107,16 @@ impl Outbox {
         let before = self.tail.len();
         codec::encode(packet, self.version, &mut self.tail)
             .expect("the client checked the packet's parts");
-        self.grew(self.tail.len() - before);
+        let size = self.tail.len() - before;
+        self.grew(size);
+        self.answers[0] += size;
+    }
+
+    /// No fewer bytes than wait of packets other than PUBLISH: nearly all are answers to what the server sends. They are
+    /// counted in two heaps, and one is forgotten when all of it is written: marks for each would cost more than they do.
+    #[must_use]
+    pub fn answers(&self) -> usize {
+        self.answers[0] + self.answers[1]
     }
 
     /// As `push`, where the packet has at most `limit` bytes; otherwise nothing is put in, and this is its size.
@@ -224,6 +238,12 @@ impl Outbox {
     /// Forgets the first `count` bytes: they are written.
     pub fn advance(&mut self, mut count: usize) {
         self.len -= count;
+        if self.len == 0 {
+            self.answers = [0, 0];
+        } else if self.written() >= self.divide {
+            self.answers = [0, self.answers[0]];
+            self.divide = self.queued;
+        }
         while let Some(piece) = self.pieces.front_mut() {
             if count < piece.len() {
                 piece.advance(count);
@@ -241,6 +261,8 @@ impl Outbox {
         self.tail.clear();
         self.queued -= self.len as u64;
         self.len = 0;
+        self.answers = [0, 0];
+        self.divide = self.queued;
     }
 }
 
@@ -253,6 +275,32 @@ mod tests {
             topic: "t".into(),
             payload: Bytes::from(vec![7; size]),
             ..Publish::default()
+        }
+    }
+
+    #[test]
+    fn answers_that_wait_are_never_counted_too_low_nor_for_ever() {
+        let mut outbox = Outbox::default();
+        let mut ends = VecDeque::new();
+        for round in 0..10_000_u64 {
+            let mut large = publish(300);
+            outbox
+                .push_publish(&mut large, Sent::InFull, usize::MAX)
+                .unwrap();
+            outbox.push_ping();
+            ends.push_back(outbox.queued());
+            // Never empty, as under a load that the network cannot take.
+            let before = outbox.len().min(2000);
+            outbox.advance((outbox.len() - before).min(310 + 7 * (round % 3) as usize));
+            while ends.front().is_some_and(|end| *end <= outbox.written()) {
+                ends.pop_front();
+            }
+            assert!(outbox.answers() >= 2 * ends.len());
+            assert!(
+                outbox.answers() <= 4 * ends.len() + 4,
+                "{}",
+                outbox.answers()
+            );
         }
     }
 
@@ -285,6 +333,7 @@ mod tests {
             }
             assert!(written == expected, "step {step}");
             assert_eq!(outbox.written(), outbox.queued());
+            assert_eq!(outbox.answers(), 0);
         }
     }
 }

@@ -11,6 +11,7 @@ use crate::said::ServerReason;
 
 use super::alias::{Outbound, Sent};
 use super::control::{CONTROL_WINDOW, Control};
+use super::past::Past;
 use super::saved::Changes;
 use super::table::Table;
 use super::{Config, Event, Failure, OnSessionLost, Outbox, SessionChange, Terms, WindowFree};
@@ -21,6 +22,7 @@ pub(super) struct Outgoing<P, S> {
     window_exactly_once: u16,
     on_session_lost: OnSessionLost,
     pub(super) terms: Terms,
+    past: Past,
     aliases: Outbound,
     pub(super) table: Table<State<P, S>>,
     pub(super) publishes: usize,
@@ -56,6 +58,8 @@ pub(super) struct Open<P> {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Place {
+    /// Not sent on any connection yet.
+    Held,
     /// Sent on this connection.
     OnWire,
     /// Sent on an earlier one, and not yet again.
@@ -70,6 +74,7 @@ impl<P, S> Outgoing<P, S> {
             window_exactly_once: config.window_exactly_once.max(1),
             on_session_lost: config.on_session_lost,
             terms: Terms::plain(false),
+            past: Past::Unknown,
             aliases: Outbound::default(),
             table: Table::new(2 * usize::from(window) + 2 * usize::from(CONTROL_WINDOW)),
             publishes: 0,
@@ -83,6 +88,12 @@ impl<P, S> Outgoing<P, S> {
     }
 
     pub(super) fn window_free(&self) -> WindowFree {
+        if self.past.is_releasing() {
+            return WindowFree {
+                acknowledged: 0,
+                exactly_once: 0,
+            };
+        }
         let room = self.window.min(self.terms.receive_maximum);
         // Controls may take their ids between this answer and the publishes that rely on it.
         let room = room.min(u16::MAX - CONTROL_WINDOW);
@@ -92,6 +103,27 @@ impl<P, S> Outgoing<P, S> {
             acknowledged,
             exactly_once: exactly_once.saturating_sub(self.exactly_once),
         }
+    }
+
+    /// When to call `tick` next.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.past.deadline()
+    }
+
+    /// Publishes wait no longer for a server that does not answer PUBREL.
+    pub(super) fn tick(
+        &mut self,
+        now: Instant,
+        outbox: &mut Outbox,
+        events: &mut Vec<Event<P, S>>,
+    ) {
+        if self.past.give_up(now) {
+            self.send_again(now, outbox, events);
+        }
+    }
+
+    pub(super) fn is_releasing(&self) -> bool {
+        self.past.is_releasing()
     }
 
     pub(super) fn open(&self) -> usize {
@@ -111,6 +143,16 @@ impl<P, S> Outgoing<P, S> {
         let acknowledged = publish.qos != QoS::AtMostOnce;
         let id = acknowledged.then(|| self.table.allocate());
         publish.id = id;
+        if publish.qos == QoS::ExactlyOnce {
+            self.past.release(self.table.spread(), now, outbox);
+        }
+        if let Some(id) = id
+            && self.past.is_releasing()
+        {
+            self.again.push_back(id);
+            self.open_publish(id, publish, now, Place::Held, token);
+            return None;
+        }
         let sent = send(&self.terms, &mut self.aliases, &mut publish, outbox);
         let Some(id) = id else {
             return match sent {
@@ -126,6 +168,18 @@ impl<P, S> Outgoing<P, S> {
             events.push(Event::PublishFailed(token, failure));
             return None;
         }
+        self.open_publish(id, publish, now, Place::OnWire, token);
+        None
+    }
+
+    fn open_publish(
+        &mut self,
+        id: PacketId,
+        publish: Publish,
+        now: Instant,
+        place: Place,
+        token: P,
+    ) {
         self.publishes += 1;
         self.exactly_once += usize::from(publish.qos == QoS::ExactlyOnce);
         let lasts = publish.properties.as_ref().and_then(|it| it.message_expiry);
@@ -136,16 +190,22 @@ impl<P, S> Outgoing<P, S> {
             State::Publish(Open {
                 publish,
                 expires,
-                place: Place::OnWire,
+                place,
                 token,
             }),
         );
         self.changes.push(SessionChange::Sent(id));
-        None
     }
 
-    pub(super) fn restore_publish(&mut self, id: PacketId, mut publish: Publish, token: P) {
+    pub(super) fn restore_publish(
+        &mut self,
+        id: PacketId,
+        mut publish: Publish,
+        expires: Option<Instant>,
+        token: P,
+    ) {
         publish.id = Some(id);
+        self.past = Past::Known;
         self.publishes += 1;
         self.exactly_once += usize::from(publish.qos == QoS::ExactlyOnce);
         self.table.claim(id);
@@ -153,8 +213,7 @@ impl<P, S> Outgoing<P, S> {
             id,
             State::Publish(Open {
                 publish,
-                // When it was accepted is not known any more.
-                expires: None,
+                expires,
                 place: Place::Behind,
                 token,
             }),
@@ -162,6 +221,7 @@ impl<P, S> Outgoing<P, S> {
     }
 
     pub(super) fn restore_release(&mut self, id: PacketId, token: P) {
+        self.past = Past::Known;
         self.publishes += 1;
         self.exactly_once += 1;
         self.table.claim(id);
@@ -243,6 +303,9 @@ impl<P, S> Outgoing<P, S> {
 
     /// "Packet identifier not found" completes it too: the server had taken the message over at its PUBREC.
     pub(super) fn pubcomp(&mut self, ack: &Ack, events: &mut Vec<Event<P, S>>) -> bool {
+        if self.past.released(ack.id) {
+            return true;
+        }
         if !matches!(self.table.get(ack.id), Some(State::Release(_))) {
             return false;
         }
@@ -288,26 +351,35 @@ impl<P, S> Outgoing<P, S> {
     ) -> (usize, usize) {
         self.aliases.reset(terms.topic_alias_maximum);
         self.terms = terms;
-        let publishes = self
-            .table
-            .in_order(|state| matches!(state, State::Publish(_)));
-        let open = publishes.len();
-        let mut failed = 0;
-        if !kept && self.on_session_lost == OnSessionLost::Fail {
-            for &id in &publishes {
-                self.fail(id, Failure::SessionLost, events);
-            }
-            failed = open;
+        if kept {
+            self.past.resume(now, outbox);
         } else {
-            for &id in &publishes {
-                if let Some(State::Publish(open)) = self.table.get_mut(id) {
-                    open.publish.dup = kept;
-                    open.place = Place::Behind;
-                }
-            }
-            self.again = publishes.into();
-            failed += self.send_again(now, outbox, events);
+            self.past = Past::Known;
         }
+        let fails = !kept && self.on_session_lost == OnSessionLost::Fail;
+        let (mut sent, mut failed) = (0_usize, 0);
+        self.again.clear();
+        for id in self
+            .table
+            .in_order(|state| matches!(state, State::Publish(_)))
+        {
+            let Some(State::Publish(open)) = self.table.get_mut(id) else {
+                continue;
+            };
+            if open.place != Place::Held {
+                sent += 1;
+                if fails {
+                    self.fail(id, Failure::SessionLost, events);
+                    failed += 1;
+                    continue;
+                }
+                open.publish.dup = kept;
+                open.place = Place::Behind;
+            }
+            self.again.push_back(id);
+        }
+        let sent = sent - failed;
+        let refused = self.send_again(now, outbox, events);
         for id in self
             .table
             .in_order(|state| matches!(state, State::Release(_)))
@@ -318,7 +390,7 @@ impl<P, S> Outgoing<P, S> {
                 self.complete(&Ack::from(id), events);
             }
         }
-        (open - failed, failed)
+        (sent.saturating_sub(refused), failed + refused)
     }
 
     /// Sends again as many as the server takes at once; returns how many it does not take at all.
@@ -329,6 +401,9 @@ impl<P, S> Outgoing<P, S> {
         events: &mut Vec<Event<P, S>>,
     ) -> usize {
         let mut failed = 0;
+        if self.past.is_releasing() {
+            return failed;
+        }
         while self.publishes - self.again.len() < usize::from(self.terms.receive_maximum) {
             let Some(id) = self.again.pop_front() else {
                 break;

@@ -2,6 +2,8 @@
 //!
 //! Nothing is noted down unless it was asked for.
 
+use std::time::Instant;
+
 use crate::codec::{PacketId, Publish, QoS};
 
 use super::Session;
@@ -137,8 +139,8 @@ impl<P, S> Session<P, S> {
         self.incoming.changes.take_into(into);
     }
 
-    /// A publish went out under `id` in an earlier process: it goes out again in the next connection. To be called in
-    /// the order of publishing, before anything else, and not for QoS 0.
+    /// A publish went out under `id` in an earlier process: it goes out again in the next connection, with what is left
+    /// of its life until `expires`. To be called in the order of publishing, before anything else, and not for QoS 0.
     ///
     /// ```
     /// # use std::time::{Duration, Instant};
@@ -159,13 +161,19 @@ impl<P, S> Session<P, S> {
     ///
     /// let mut session = Session::<u32, &str>::new(&config);
     /// # let publish = Publish { qos: QoS::AtLeastOnce, topic: "a".into(), ..Publish::default() };
-    /// session.restore_publish(PacketId::MIN, publish, 7);
+    /// session.restore_publish(PacketId::MIN, publish, None, 7);
     /// let resumed = session.connected(&Terms::plain(true), Instant::now()).unwrap();
     /// assert_eq!(resumed.republished, 1);
     /// ```
-    pub fn restore_publish(&mut self, id: PacketId, publish: Publish, token: P) {
+    pub fn restore_publish(
+        &mut self,
+        id: PacketId,
+        publish: Publish,
+        expires: Option<Instant>,
+        token: P,
+    ) {
         debug_assert_ne!(publish.qos, QoS::AtMostOnce);
-        self.outgoing.restore_publish(id, publish, token);
+        self.outgoing.restore_publish(id, publish, expires, token);
     }
 
     /// PUBREC had come for this publish. To be called in the order of those.

@@ -33,6 +33,11 @@ impl<T> Table<T> {
         }
     }
 
+    /// Ids that are ever given out, from 1.
+    pub(super) fn spread(&self) -> usize {
+        self.spread
+    }
+
     /// The longest-free id; a new one as long as the table is smaller than it wants to be. The caller sees to it that
     /// there is one, and puts an entry there.
     pub(super) fn allocate(&mut self) -> PacketId {

@@ -121,6 +121,8 @@ counters! {
     unclaimed,
     /// Turns of the driver in which reading stood still because the program was slow.
     pauses,
+    /// Times that reading stood still because the server did not take the answers to what it had sent.
+    answer_pauses,
     /// Answers of the server that belonged to nothing.
     ignored,
     /// Publishes of QoS 2 that the server answered as if they were of QoS 1: it has them, but they may arrive twice.

@@ -1,6 +1,7 @@
 //! The journal as a file: what it keeps, and what it makes of a damaged one.
 
 use std::path::{Path, PathBuf};
+use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::Bytes;
 use proptest::prelude::*;
@@ -29,6 +30,8 @@ fn accepted(number: u64, payload: impl Into<Bytes>) -> Change {
     Change::Accepted {
         number,
         publish: publish(payload),
+        // The journal counts milliseconds.
+        expires: (number % 2 == 1).then(|| UNIX_EPOCH + Duration::from_millis(1_800_000_000_123)),
     }
 }
 
@@ -100,7 +103,7 @@ fn what_was_saved_is_there_when_it_is_opened_again() {
         let saved = loaded(&folder.file());
         assert_eq!(saved, sum(&changes));
         assert_eq!(saved.next_number(), 5);
-        let queued: Vec<u64> = saved.queued().map(|(number, _)| number).collect();
+        let queued: Vec<u64> = saved.queued().map(|(number, ..)| number).collect();
         assert_eq!(queued, [2, 4]);
         assert_eq!(saved.received().collect::<Vec<_>>(), [id(65_535)]);
     }

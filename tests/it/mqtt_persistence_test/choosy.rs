@@ -35,7 +35,9 @@ impl Choosy {
     fn queued(&self) -> Vec<Bytes> {
         let saved = self.saved.lock().unwrap();
         let queued = saved.queued();
-        queued.map(|(_, publish)| publish.payload.clone()).collect()
+        queued
+            .map(|(_, publish, _)| publish.payload.clone())
+            .collect()
     }
 }
 

@@ -13,7 +13,7 @@ use tracing::Level;
 use super::websocket;
 use crate::support::mosquitto::{Mosquitto, Options};
 use crate::support::mqtt_peer::Peer;
-use crate::support::nats::Nats;
+use crate::support::nats::{Nats, Speaks};
 use crate::support::{eventually, free_port, soon};
 
 #[derive(Clone, Default)]
@@ -68,7 +68,7 @@ async fn talk(config: MqttConfig) {
 #[tokio::test]
 async fn the_log_names_client_and_server_and_holds_no_payload_and_no_secret() {
     let broker = Mosquitto::start(Options::default()).await;
-    let server = Nats::start(None);
+    let server = Nats::start(Speaks::Plain);
     let in_websocket = MqttConfig {
         transport: websocket("/mqtt"),
         ..super::to("127.0.0.1", server.websocket)

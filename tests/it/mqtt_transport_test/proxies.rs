@@ -10,11 +10,10 @@ use tempfile::TempDir;
 use tokio::net::TcpListener;
 
 use super::{carries_messages, chain, proxy, refusal, to, trusting, websocket};
-use crate::support::certificates;
 use crate::support::curl::curl;
 use crate::support::httpbin::Httpbin;
 use crate::support::mosquitto::{Mosquitto, Options};
-use crate::support::nats::Nats;
+use crate::support::nats::{Nats, Speaks};
 use crate::support::node::Node;
 use crate::support::tunnel::Tunnel;
 use crate::support::{free_port, soon, until};
@@ -105,9 +104,8 @@ async fn connect_leads_to_the_broker_and_its_refusals_are_explained() {
 
 #[tokio::test]
 async fn proxy_tls_and_websocket_go_together() {
-    let directory = TempDir::new().unwrap();
-    let files = certificates::make(directory.path(), "ours");
-    let server = Nats::start(Some(&files));
+    let server = Nats::start(Speaks::Tls);
+    let files = server.tls.clone().unwrap();
     let socks = Tunnel::socks5(Some(("user", "hunter2")));
     let http = Tunnel::http(None, &[server.websocket]);
     for way in [
@@ -160,8 +158,8 @@ async fn a_proxy_that_is_not_there_is_named() {
 #[test]
 fn two_nodes_meet_in_a_websocket_behind_a_proxy() {
     let folder = TempDir::new().unwrap();
-    let files = certificates::make(folder.path(), "ours");
-    let (server, origin) = (Nats::start(Some(&files)), Httpbin::start(0));
+    let (server, origin) = (Nats::start(Speaks::Tls), Httpbin::start(0));
+    let files = server.tls.clone().unwrap();
     let proxy = Tunnel::socks5(Some(("user", "hunter2")));
     let node = |name: &str, mode: &str, http: serde_json::Value| {
         let config = json!({

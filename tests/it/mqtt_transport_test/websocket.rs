@@ -12,13 +12,13 @@ use tokio::net::TcpListener;
 
 use super::{carries_messages, chain, refusal, to, trusting, websocket};
 use crate::support::certificates;
-use crate::support::nats::Nats;
+use crate::support::nats::{Nats, Speaks};
 use crate::support::soon;
 use crate::support::tunnel::Tunnel;
 
 #[tokio::test]
 async fn messages_travel_in_a_websocket() {
-    let server = Nats::start(None);
+    let server = Nats::start(Speaks::Plain);
     carries_messages(MqttConfig {
         transport: websocket("/mqtt"),
         ..to("127.0.0.1", server.websocket)
@@ -28,9 +28,8 @@ async fn messages_travel_in_a_websocket() {
 
 #[tokio::test]
 async fn messages_travel_in_a_websocket_within_tls() {
-    let directory = TempDir::new().unwrap();
-    let files = certificates::make(directory.path(), "ours");
-    let server = Nats::start(Some(&files));
+    let server = Nats::start(Speaks::Tls);
+    let files = server.tls.clone().unwrap();
     carries_messages(MqttConfig {
         transport: websocket("/mqtt"),
         tls: trusting(&files),
@@ -43,7 +42,7 @@ async fn messages_travel_in_a_websocket_within_tls() {
 async fn nginx_in_front_of_the_server_is_no_obstacle_and_its_refusals_are_explained() {
     let directory = TempDir::new().unwrap();
     let files = certificates::make(directory.path(), "ours");
-    let server = Nats::start(None);
+    let server = Nats::start(Speaks::Plain);
     let front = Tunnel::nginx(&files, "/bus/in", server.websocket);
     let config = MqttConfig {
         tls: trusting(&files),

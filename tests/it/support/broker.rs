@@ -9,7 +9,7 @@ use qproxy::mqtt_client::options::{Backoff, TlsOptions};
 
 use super::certificates::{self, TlsFiles};
 use super::mosquitto::{Mosquitto, Options};
-use super::nats_broker::{NatsBroker, Transport};
+use super::nats::{Nats, Speaks};
 use super::rabbitmq::{self, RabbitMq};
 
 /// Mosquitto 2.0, RabbitMQ 3.10 and NATS 2.9, as Debian 12 has them.
@@ -83,7 +83,7 @@ enum Server {
         &'static RabbitMq,
         #[allow(dead_code, reason = "held")] rabbitmq::Use,
     ),
-    Nats(NatsBroker),
+    Nats(Nats),
 }
 
 static NUMBER: AtomicU32 = AtomicU32::new(0);
@@ -112,11 +112,11 @@ impl Broker {
                 Server::RabbitMq(server, held)
             }
             Kind::Nats => {
-                let transport = match need {
-                    Need::Tls => Transport::Tls,
-                    Need::Plain | Need::Restart => Transport::Plain,
+                let speaks = match need {
+                    Need::Tls => Speaks::Tls,
+                    Need::Plain | Need::Restart => Speaks::Plain,
                 };
-                let nats = NatsBroker::start(transport);
+                let nats = Nats::start(speaks);
                 tls.clone_from(&nats.tls);
                 Server::Nats(nats)
             }

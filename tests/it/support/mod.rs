@@ -9,7 +9,6 @@ pub mod httpbin_requests;
 pub mod mosquitto;
 pub mod mqtt_peer;
 pub mod nats;
-pub mod nats_broker;
 pub mod tunnel;
 pub mod node;
 pub mod numbered;

@@ -30,7 +30,7 @@ impl Folder {
     fn queued(&self) -> Vec<u64> {
         let journal = self.journal(Durability::ProcessCrash);
         let saved = journal.load("me").unwrap();
-        saved.queued().map(|(number, _)| number).collect()
+        saved.queued().map(|(number, ..)| number).collect()
     }
 }
 
@@ -41,7 +41,11 @@ fn accepted(number: u64, bytes: usize) -> Change {
         payload: vec![0; bytes].into(),
         ..Publish::default()
     };
-    Change::Accepted { number, publish }
+    Change::Accepted {
+        number,
+        publish,
+        expires: None,
+    }
 }
 
 /// Grows the file to where it is due to be written anew, with nothing open in it.
@@ -112,12 +116,17 @@ fn a_torn_end_that_cannot_be_cut_off_has_the_file_written_anew() {
 }
 
 #[test]
-fn properties_count_in_what_is_open() {
+fn properties_and_expiry_count_in_what_is_open() {
     let folder = Folder::new();
     let journal = folder.journal(Durability::ProcessCrash);
     let before = journal.size();
+    journal.save(&[accepted(0, 100)]).unwrap();
     let mut change = accepted(1, 100);
-    if let Change::Accepted { publish, .. } = &mut change {
+    if let Change::Accepted {
+        publish, expires, ..
+    } = &mut change
+    {
+        *expires = Some(std::time::SystemTime::now());
         let pair = ("name".into(), "a".repeat(5000).into());
         publish.properties = Some(Box::new(PublishProperties {
             user_properties: vec![pair],

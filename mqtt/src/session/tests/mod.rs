@@ -3,6 +3,7 @@
 mod flows;
 mod exchanges;
 mod terms;
+mod past;
 mod simulation;
 
 use std::time::{Duration, Instant};

@@ -2,105 +2,21 @@
 //!
 //! One lock per call on either side, and the driver is only woken where it sleeps and can take what was put in.
 
+mod item;
+
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, broadcast, oneshot};
 
-use crate::codec::{Publish, ReasonCode, Subscription, SubscriptionId, Text};
+use crate::codec::ReasonCode;
 use crate::driver::Event;
 use crate::error::Error;
-use crate::message::properties_cost;
 use crate::options::{MqttConfig, Overflow};
-use crate::session::{AckId, Settled, WindowFree};
+use crate::session::{AckId, Settled};
 
-/// Where the outcome of a publish goes, if somebody waits for it; the reason is one of success.
-pub(crate) type Published = Option<oneshot::Sender<Result<ReasonCode, Error>>>;
-/// Where the answer to a subscribe or an unsubscribe goes.
-pub(crate) type Answered = Option<oneshot::Sender<Result<Answer, Error>>>;
-
-/// What the server answered to a subscribe or an unsubscribe.
-#[derive(Debug)]
-pub(crate) struct Answer {
-    /// One for each filter.
-    pub(crate) codes: Vec<ReasonCode>,
-    /// In the server's words.
-    pub(crate) text: Option<Text>,
-}
-
-/// A publish on its way to the driver.
-#[derive(Debug)]
-pub(crate) struct Queued {
-    pub(crate) publish: Publish,
-    /// When it is of no use any more.
-    pub(crate) expires: Option<Instant>,
-    pub(crate) done: Published,
-    /// Whether it is to outlive the process.
-    pub(crate) kept: Kept,
-    /// Under which it is saved, where it is.
-    pub(crate) number: Option<u64>,
-    /// Hears when it is, or dies with the reason in `done`.
-    pub(crate) saved: Option<oneshot::Sender<()>>,
-}
-
-/// Whether a publish outlives the process, with `persistence` and a QoS that is kept.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) enum Kept {
-    #[default]
-    Yes,
-    /// A query: with the process its caller is gone.
-    No,
-}
-
-impl Queued {
-    /// What it counts for against the bound on bytes; never nothing.
-    fn cost(&self) -> usize {
-        let properties = properties_cost(self.publish.properties.as_deref());
-        self.publish.payload.len() + self.publish.topic.as_bytes().len() + properties + 64
-    }
-
-    pub(crate) fn is_expired(&self, now: Instant) -> bool {
-        self.expires.is_some_and(|expires| expires <= now)
-    }
-}
-
-/// Other things for the driver; few and small.
-#[derive(Debug)]
-pub(crate) enum Control {
-    Subscribe(Vec<Subscription>, Option<SubscriptionId>, Answered),
-    Unsubscribe(Vec<Text>, Answered),
-}
-
-impl Control {
-    /// A subscription that nobody waits for any more is not made: calls that are given up while there is no connection
-    /// would pile up otherwise. Filters are given up all the same.
-    fn is_wanted(&self) -> bool {
-        match self {
-            Self::Subscribe(.., Some(answered)) => !answered.is_closed(),
-            Self::Subscribe(.., None) | Self::Unsubscribe(..) => true,
-        }
-    }
-}
-
-/// What the driver takes at once.
-#[derive(Debug, Default)]
-pub(crate) struct Batch {
-    pub(crate) publishes: Vec<Queued>,
-    pub(crate) controls: Vec<Control>,
-    pub(crate) settled: Vec<(AckId, Settled)>,
-}
-
-/// What the driver has room for.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Room {
-    /// Publishes of QoS 1 and 2.
-    pub(crate) window: WindowFree,
-    /// Bytes of publishes of any kind.
-    pub(crate) bytes: usize,
-    /// Subscribes and unsubscribes.
-    pub(crate) controls: usize,
-}
+pub(crate) use item::{Answer, Answered, Batch, Control, Kept, Published, Queued, Room};
 
 #[derive(Debug, Default)]
 struct State {
@@ -214,16 +130,17 @@ impl Queue {
     /// Puts a publish in, as the overflow policy says where it is full. Cancelled while it waits, nothing is put in.
     pub(crate) async fn publish(&self, queued: Queued) -> Result<(), Error> {
         // Most find room at once, and need no place among those who wait for it.
-        let Some((mut queued, since)) = self.push(queued, self.overflow)? else {
+        let mut queued = Some(queued);
+        let Some(since) = self.push(&mut queued, self.overflow)? else {
             return Ok(());
         };
         loop {
             let space = self.space.notified();
             tokio::pin!(space);
             space.as_mut().enable();
-            match self.push(queued, self.overflow)? {
+            match self.push(&mut queued, self.overflow)? {
                 None => return Ok(()),
-                Some((back, stalls)) if stalls == since => queued = back,
+                Some(stalls) if stalls == since => {}
                 Some(_) => return Err(Error::Stalled(self.stall_timeout)),
             }
             space.await;
@@ -253,11 +170,15 @@ impl Queue {
             Overflow::Wait => Overflow::Refuse,
             other => other,
         };
-        self.push(queued, overflow).map(drop)
+        self.push(&mut Some(queued), overflow).map(drop)
     }
 
-    /// Gives the publish back where the producer has to wait, with the number of stalls so far.
-    fn push(&self, queued: Queued, overflow: Overflow) -> Result<Option<(Queued, u64)>, Error> {
+    /// Takes the publish out of its place, unless the producer has to wait: then it says how many stalls there were.
+    /// In a place and not by value, for it is large and moves with every message.
+    fn push(&self, place: &mut Option<Queued>, overflow: Overflow) -> Result<Option<u64>, Error> {
+        let Some(queued) = place else {
+            return Ok(None);
+        };
         let (mut displaced, mut expired) = (Vec::new(), Expired::default());
         let mut state = self.state();
         if state.phase == Phase::Closed {
@@ -276,7 +197,7 @@ impl Queue {
                 let _ = self.events.send(Event::OutgoingPaused);
             }
             match overflow {
-                Overflow::Wait => return Ok(Some((queued, state.stalls))),
+                Overflow::Wait => return Ok(Some(state.stalls)),
                 Overflow::Refuse => return Err(Error::QueueFull),
                 Overflow::DropOldest => {
                     let oldest = state.pop();
@@ -292,11 +213,11 @@ impl Queue {
         state.earliest = [state.earliest, queued.expires].into_iter().flatten().min();
         let wake = match self.keeping {
             Keeping::Nothing => {
-                state.publishes.push_back(queued);
+                state.publishes.extend(place.take());
                 state.sleeper == Sleeper::Anything
             }
             Keeping::All => {
-                state.arrivals.push_back(queued);
+                state.arrivals.extend(place.take());
                 state.sleeper != Sleeper::Awake || state.arrivals.len() == 1
             }
         };
@@ -423,15 +344,19 @@ impl Queue {
         let mut state = self.state();
         state.take_controls(room.controls, &mut batch.controls);
         batch.settled.append(&mut state.settled);
-        let mut taken = false;
-        while let Some(next) = state.publishes.front() {
+        // Counted first, and then moved all at once.
+        let (mut count, mut bytes) = (0, 0);
+        for next in &state.publishes {
             if room.bytes == 0 || !room.window.take(next.publish.qos) {
                 break;
             }
-            room.bytes = room.bytes.saturating_sub(next.cost());
-            batch.publishes.extend(state.pop());
-            taken = true;
+            let cost = next.cost();
+            room.bytes = room.bytes.saturating_sub(cost);
+            bytes += cost;
+            count += 1;
         }
+        state.bytes -= bytes;
+        batch.publishes.extend(state.publishes.drain(..count));
         self.flow_again(&mut state);
         state.sleeper = if state.publishes.is_empty() && room.bytes > 0 {
             Sleeper::Anything
@@ -439,7 +364,7 @@ impl Queue {
             Sleeper::ControlOnly
         };
         drop(state);
-        if taken {
+        if count > 0 {
             self.space.notify_waiters();
         }
     }
@@ -561,242 +486,4 @@ impl Drop for Expired {
 }
 
 #[cfg(test)]
-mod tests {
-    use bytes::Bytes;
-
-    use super::*;
-    use crate::codec::QoS;
-
-    const ALL: Room = room(100);
-
-    const fn room(acknowledged: usize) -> Room {
-        let window = WindowFree {
-            acknowledged,
-            exactly_once: acknowledged,
-        };
-        Room {
-            window,
-            bytes: 1 << 20,
-            controls: 16,
-        }
-    }
-
-    fn queued(number: u8, qos: QoS) -> Queued {
-        let payload = Bytes::copy_from_slice(&[number]);
-        let topic = Text::from_static("t");
-        let publish = Publish {
-            dup: false,
-            qos,
-            retain: false,
-            topic,
-            id: None,
-            payload,
-            properties: None,
-        };
-        Queued {
-            publish,
-            expires: None,
-            done: None,
-            kept: Kept::Yes,
-            number: None,
-            saved: None,
-        }
-    }
-
-    fn queue_of(queue_messages: usize, queue_bytes: usize, overflow: Overflow) -> Queue {
-        let config = MqttConfig {
-            queue_messages,
-            queue_bytes,
-            overflow,
-            ..MqttConfig::default()
-        };
-        let queue = Queue::new(&config, broadcast::Sender::new(8));
-        queue.open();
-        queue
-    }
-
-    fn queue(overflow: Overflow) -> Queue {
-        queue_of(2, 1 << 20, overflow)
-    }
-
-    fn taken(queue: &Queue, room: Room) -> Vec<u8> {
-        let mut batch = Batch::default();
-        queue.take(room, &mut batch);
-        batch
-            .publishes
-            .iter()
-            .map(|queued| queued.publish.payload[0])
-            .collect()
-    }
-
-    #[test]
-    fn refuses_or_displaces_when_full() {
-        let refusing = queue(Overflow::Refuse);
-        let displacing = queue(Overflow::DropOldest);
-        for queue in [&refusing, &displacing] {
-            queue.try_publish(queued(1, QoS::AtLeastOnce)).unwrap();
-            queue.try_publish(queued(2, QoS::AtLeastOnce)).unwrap();
-        }
-        let refused = refusing.try_publish(queued(3, QoS::AtLeastOnce));
-        assert!(matches!(refused, Err(Error::QueueFull)));
-        displacing.try_publish(queued(3, QoS::AtLeastOnce)).unwrap();
-        assert_eq!(taken(&refusing, ALL), [1, 2]);
-        assert_eq!(taken(&displacing, ALL), [2, 3]);
-        assert_eq!(displacing.displaced(), 1);
-    }
-
-    #[test]
-    fn is_bounded_by_bytes_too_but_lets_one_large_message_through() {
-        let queue = queue_of(100, 100, Overflow::Refuse);
-        let large = || {
-            let mut large = queued(1, QoS::AtMostOnce);
-            large.publish.payload = Bytes::from_static(&[0; 200]);
-            large
-        };
-        queue.try_publish(large()).unwrap();
-        assert!(matches!(queue.try_publish(large()), Err(Error::QueueFull)));
-    }
-
-    #[test]
-    fn takes_no_more_than_the_window_and_keeps_the_order() {
-        let queue = queue(Overflow::Refuse);
-        queue.try_publish(queued(1, QoS::AtLeastOnce)).unwrap();
-        queue.try_publish(queued(2, QoS::AtMostOnce)).unwrap();
-
-        assert!(taken(&queue, room(0)).is_empty(), "QoS 0 does not overtake");
-        assert_eq!(taken(&queue, room(1)), [1, 2]);
-    }
-
-    #[tokio::test]
-    async fn a_waiting_producer_goes_on_when_there_is_room() {
-        let queue = std::sync::Arc::new(queue(Overflow::Wait));
-        queue.try_publish(queued(1, QoS::AtMostOnce)).unwrap();
-        queue.try_publish(queued(2, QoS::AtMostOnce)).unwrap();
-        let producer = {
-            let queue = queue.clone();
-            tokio::spawn(async move { queue.publish(queued(3, QoS::AtMostOnce)).await })
-        };
-        tokio::task::yield_now().await;
-        assert!(!producer.is_finished());
-        assert_eq!(taken(&queue, ALL), [1, 2]);
-        producer.await.unwrap().unwrap();
-        assert_eq!(taken(&queue, ALL), [3]);
-    }
-
-    #[tokio::test]
-    async fn closing_frees_whoever_waits() {
-        let queue = std::sync::Arc::new(queue(Overflow::Wait));
-        queue.try_publish(queued(1, QoS::AtMostOnce)).unwrap();
-        queue.try_publish(queued(2, QoS::AtMostOnce)).unwrap();
-        let producer = {
-            let queue = queue.clone();
-            tokio::spawn(async move { queue.publish(queued(3, QoS::AtMostOnce)).await })
-        };
-        tokio::task::yield_now().await;
-        queue.close();
-        assert!(matches!(producer.await.unwrap(), Err(Error::NotConnected)));
-    }
-
-    #[test]
-    fn takes_no_more_controls_than_there_is_room_for() {
-        let queue = queue(Overflow::Refuse);
-        for _ in 0..2 {
-            queue
-                .control(Control::Unsubscribe(Vec::new(), None))
-                .unwrap();
-        }
-        let more = queue.control(Control::Unsubscribe(Vec::new(), None));
-        assert!(matches!(more, Err(Error::QueueFull)));
-        let mut batch = Batch::default();
-        let room = Room { controls: 1, ..ALL };
-        queue.take(room, &mut batch);
-        assert_eq!(batch.controls.len(), 1);
-        assert!(!queue.is_empty());
-    }
-
-    #[test]
-    fn subscribes_that_were_given_up_take_no_room_and_are_not_made() {
-        let queue = queue(Overflow::Refuse);
-        let subscribe = || {
-            let (answered, waiting) = oneshot::channel();
-            let subscribe = Control::Subscribe(Vec::new(), None, Some(answered));
-            (queue.control(subscribe), waiting)
-        };
-        for _ in 0..3 {
-            let (queued, waiting) = subscribe();
-            queued.unwrap();
-            drop(waiting);
-        }
-        assert!(queue.is_empty(), "nobody has to wait for them");
-        let (queued, _waiting) = subscribe();
-        queued.unwrap();
-        queue
-            .control(Control::Unsubscribe(Vec::new(), None))
-            .unwrap();
-        let (queued, _) = subscribe();
-        assert!(matches!(queued, Err(Error::QueueFull)));
-        let mut batch = Batch::default();
-        queue.take(ALL, &mut batch);
-        assert!(matches!(
-            batch.controls[..],
-            [Control::Subscribe(..), Control::Unsubscribe(..)]
-        ));
-    }
-
-    #[tokio::test]
-    async fn a_stall_sends_everybody_away_and_keeps_what_is_queued() {
-        let queue = std::sync::Arc::new(queue(Overflow::Wait));
-        let (done, outcome) = oneshot::channel();
-        let mut first = queued(1, QoS::AtLeastOnce);
-        first.done = Some(done);
-        queue.try_publish(first).unwrap();
-        queue.try_publish(queued(2, QoS::AtLeastOnce)).unwrap();
-        let producer = {
-            let queue = queue.clone();
-            tokio::spawn(async move { queue.publish(queued(3, QoS::AtLeastOnce)).await })
-        };
-        tokio::task::yield_now().await;
-        queue.stall();
-        assert!(matches!(producer.await.unwrap(), Err(Error::Stalled(_))));
-        assert!(matches!(outcome.await.unwrap(), Err(Error::Stalled(_))));
-        assert_eq!(taken(&queue, ALL), [1, 2]);
-    }
-
-    #[test]
-    fn what_has_expired_makes_room_and_says_so() {
-        let queue = queue(Overflow::Refuse);
-        let now = Instant::now();
-        let (done, mut outcome) = oneshot::channel();
-        let mut useless = queued(1, QoS::AtLeastOnce);
-        useless.expires = Some(now);
-        useless.done = Some(done);
-        queue.try_publish(useless).unwrap();
-        queue.try_publish(queued(2, QoS::AtLeastOnce)).unwrap();
-        queue.try_publish(queued(3, QoS::AtLeastOnce)).unwrap();
-        assert!(matches!(outcome.try_recv(), Ok(Err(Error::Expired))));
-        assert_eq!(taken(&queue, ALL), [2, 3]);
-
-        let mut later = queued(4, QoS::AtLeastOnce);
-        later.expires = Some(now + Duration::from_secs(60));
-        queue.try_publish(later).unwrap();
-        queue.expire(now + Duration::from_secs(59));
-        assert_eq!(queue.len(), 1);
-        queue.expire(now + Duration::from_secs(60));
-        assert_eq!((queue.len(), queue.expired()), (0, 2));
-    }
-
-    #[test]
-    fn a_full_queue_says_so_once_and_again_when_half_of_it_is_free() {
-        let queue = queue_of(4, 1 << 20, Overflow::Refuse);
-        let mut events = queue.events.subscribe();
-        for number in 0..6 {
-            let _ = queue.try_publish(queued(number, QoS::AtLeastOnce));
-        }
-        assert!(matches!(events.try_recv(), Ok(Event::OutgoingPaused)));
-        taken(&queue, room(1));
-        assert!(events.try_recv().is_err(), "not yet");
-        taken(&queue, room(1));
-        assert!(matches!(events.try_recv(), Ok(Event::OutgoingResumed)));
-        assert!(events.try_recv().is_err());
-    }
-}
+mod tests;
