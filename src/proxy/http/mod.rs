@@ -17,6 +17,8 @@ mod body;
 mod loan;
 mod upstream;
 mod forward;
+mod exchange;
+mod refusal;
 mod upgrade;
 mod forward_proxy;
 mod stall;

@@ -1,6 +1,6 @@
 //! nginx as the origins, an authority made by the command, and nodes that trust what they have to.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Output};
 
 use serde_json::{Value, json};
@@ -144,6 +144,6 @@ pub(super) fn records(node: &Node, count: usize) -> Vec<Value> {
 }
 
 /// A file in the folder of a test.
-pub(super) fn path_text(path: &PathBuf) -> &str {
+pub(super) fn path_text(path: &Path) -> &str {
     path.to_str().unwrap()
 }

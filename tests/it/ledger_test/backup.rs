@@ -18,7 +18,7 @@ fn copy(from: &Path, to: &Path) {
 /// `qproxy backup`; gives the folder that it prints.
 fn back_up(node: &Node) -> PathBuf {
     let mut command = Command::new(binary());
-    let output = command.args(["backup", "--api", &node.url("api")]).output();
+    let output = command.args(["backup", "--api", node.url("api")]).output();
     let output = output.unwrap();
     assert!(output.status.success(), "{output:?}");
     PathBuf::from(String::from_utf8(output.stdout).unwrap().trim())

@@ -11,7 +11,7 @@ use hyper::body::Incoming;
 
 use super::super::super::Error;
 use super::super::body::Reply;
-use super::super::forward::message;
+use super::super::refusal::message;
 use super::super::server::{Client, Server};
 use super::tunnel::Tunnel;
 use super::{Gate, access};

@@ -14,7 +14,7 @@ use hyper_util::rt::TokioIo;
 use super::super::super::drain::Drain;
 use super::super::super::stream::Stream;
 use super::super::body::{Progress, RequestBody};
-use super::super::forward::within;
+use super::super::exchange::within;
 use super::outbound::{Closed, Outbound};
 use super::{Place, Refused, Request, Response, Site};
 
