@@ -307,7 +307,8 @@ pub(super) fn fingerprint_rules(playback: &config::PlaybackSettings) -> Fingerpr
     }
 }
 
-pub(super) fn answerer(typed: &config::PlaybackSettings) -> Result<playback::AnswerConfig, Error> {
+pub(super) fn answerer(settings: &config::Settings) -> Result<playback::AnswerConfig, Error> {
+    let typed = &settings.playback;
     let miss = match &typed.miss {
         config::Miss::Explain => playback::Miss::Explain,
         config::Miss::PassThrough(url) => {
@@ -323,6 +324,10 @@ pub(super) fn answerer(typed: &config::PlaybackSettings) -> Result<playback::Ans
         miss,
         matching,
         delay: delay(typed.delay),
+        web_socket: playback::WebSocketConfig {
+            disclosure: disclosure(settings),
+            ..playback::WebSocketConfig::default()
+        },
         ..playback::AnswerConfig::default()
     })
 }
@@ -370,10 +375,16 @@ pub(super) fn talker(
     limits.delay = delay(settings.playback.delay);
     limits.repeat = repeat(settings.playback.repeat);
     limits.idle_timeout = tcp.idle_timeout;
-    if !settings.encryption.is_empty() {
-        limits.disclosure = playback::Disclosure::Withheld;
-    }
+    limits.disclosure = disclosure(settings);
     Ok(limits)
+}
+
+/// Whether bytes of records may stand in logs and in the status.
+fn disclosure(settings: &config::Settings) -> playback::Disclosure {
+    match settings.encryption.is_empty() {
+        true => playback::Disclosure::Shown,
+        false => playback::Disclosure::Withheld,
+    }
 }
 
 /// Where replayed requests go.

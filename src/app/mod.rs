@@ -138,7 +138,7 @@ impl App {
             false => None,
         };
         if let Some(player) = &player {
-            bound.extend(player.bind(&settings, &metrics, &mut listening).await?);
+            bound.extend(player.bind(&settings, &mut listening).await?);
         }
 
         let broker = bus::start_broker(&settings, &mut listening).await?;
@@ -159,6 +159,7 @@ impl App {
         let (mut parts, ends) = joined;
         if let Some(player) = &player {
             parts.talkers.clone_from(&player.talkers);
+            parts.answerer.clone_from(&player.answerer);
         }
         parts.unfinished = Unfinished::new(metrics.unfinished.clone());
         if let Some(station) = &parts.station {

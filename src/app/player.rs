@@ -36,6 +36,8 @@ pub(super) struct Player {
     pub(super) backups: Option<Arc<Backups>>,
     pub(super) runs: Runs,
     pub(super) live: Option<Arc<Live>>,
+    /// Where there is a listener that answers requests.
+    pub(super) answerer: Option<Arc<Answerer>>,
     /// One for each of `playback.tcp`.
     pub(super) talkers: Vec<Arc<Talker>>,
 }
@@ -100,6 +102,14 @@ impl Player {
             }
         };
         let runs = Runs::new(store.clone(), replay, results, metrics.playback.clone());
+        let answerer = match &settings.playback.answer {
+            None => None,
+            Some(_) => {
+                let limits = limits::answerer(settings)?;
+                let answerer = Answerer::new(store.clone(), limits, metrics.playback.clone())?;
+                Some(Arc::new(answerer))
+            }
+        };
         let mut talkers = Vec::new();
         for (at, tcp) in settings.playback.tcp.iter().enumerate() {
             let limits = limits::talker(&tcp_key(settings, at), tcp, settings)?;
@@ -111,6 +121,7 @@ impl Player {
             backups,
             runs,
             live,
+            answerer,
             talkers,
         })
     }
@@ -119,10 +130,9 @@ impl Player {
     pub(super) async fn bind(
         &self,
         settings: &Settings,
-        metrics: &Metrics,
         listening: &mut Vec<Listening>,
     ) -> Result<Vec<Bound>, Error> {
-        let http = self.bind_http(settings, metrics, listening).await?;
+        let http = self.bind_http(settings, listening).await?;
         let mut bound: Vec<_> = http
             .into_iter()
             .map(|http| Bound::Http(Box::new(http)))
@@ -148,10 +158,9 @@ impl Player {
     async fn bind_http(
         &self,
         settings: &Settings,
-        metrics: &Metrics,
         listening: &mut Vec<Listening>,
     ) -> Result<Option<proxy::http::Bound>, Error> {
-        let Some(answer) = &settings.playback.answer else {
+        let (Some(answer), Some(answerer)) = (&settings.playback.answer, &self.answerer) else {
             return Ok(None);
         };
         let key = if settings.mode == Mode::Playback {
@@ -159,15 +168,13 @@ impl Player {
         } else {
             "playback.http"
         };
-        let answerer = limits::answerer(&settings.playback)?;
-        let answerer = Answerer::new(self.store.clone(), answerer, metrics.playback.clone())?;
         let limits = limits::answering(limits::resolve(key, &answer.listen).await?, answer);
         let scheme = if limits.tls.is_some() {
             "https"
         } else {
             "http"
         };
-        let responder = Arc::new(FromRecords(Arc::new(answerer)));
+        let responder = Arc::new(FromRecords(Arc::clone(answerer)));
         // Counted apart: the proxy's own figures are those of recorded traffic.
         let bound = proxy::http::bind_responder(limits, responder, proxy::Metrics::default())
             .map_err(|error| Error::proxy(key, error))?;

@@ -4,11 +4,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use http_body_util::BodyExt;
+use hyper::Request;
 use hyper::body::Incoming;
-use hyper::{Request, Response};
 
 use crate::playback::{Answerer, Talker};
-use crate::proxy::http::{BoxBody, BoxError, BoxFuture, Responder};
+use crate::proxy::http::{self, BoxError, BoxFuture, Responder};
 use crate::proxy::tcp::talk::{self, Duplex};
 use crate::record::ConnectionId;
 
@@ -21,12 +21,22 @@ impl Responder for FromRecords {
         request: Request<Incoming>,
         client: SocketAddr,
         _: ConnectionId,
-    ) -> BoxFuture<Response<BoxBody>> {
+    ) -> BoxFuture<http::Answer> {
         let answerer = self.0.clone();
         Box::pin(async move {
             let (head, body) = request.into_parts();
-            let response = answerer.answer(&head, body, client).await;
-            response.map(|body| body.map_err(BoxError::from).boxed_unsync())
+            let answer = answerer.answer(&head, body, client).await;
+            let response = answer.response;
+            let response = response.map(|body| body.map_err(BoxError::from).boxed_unsync());
+            match answer.conversation {
+                None => http::Answer::Response(response),
+                Some(conversation) => {
+                    let tunnel: http::Tunnel = Box::new(|connection, draining| {
+                        Box::pin(conversation.hold(connection, draining))
+                    });
+                    http::Answer::Switch(response, tunnel)
+                }
+            }
         })
     }
 }

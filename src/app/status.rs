@@ -27,6 +27,7 @@ pub(super) struct Parts {
     pub(super) station: Option<StationHandle>,
     pub(super) live: Option<Arc<crate::playback::Live>>,
     pub(super) talkers: Vec<Arc<crate::playback::Talker>>,
+    pub(super) answerer: Option<Arc<crate::playback::Answerer>>,
     pub(super) lag: Lag,
     pub(super) unfinished: Unfinished,
     pub(super) behind_capture: BehindCapture,
@@ -128,6 +129,10 @@ impl NodeStatus {
             let talkers = self.parts.talkers.iter();
             let answers: Vec<_> = talkers.map(|talker| talker.status()).collect();
             ledger["tcp_answers"] = serde_json::to_value(answers).unwrap_or_default();
+        }
+        if let Some(answerer) = &self.parts.answerer {
+            let answers = serde_json::to_value(answerer.web_sockets());
+            ledger["websocket_answers"] = answers.unwrap_or_default();
         }
         ledger
     }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::stream;
 use http::request::Parts;
-use http::{HeaderValue, Request, Response, Uri, header};
+use http::{HeaderValue, Request, Response, StatusCode, Uri, header};
 use http_body::Frame;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, StreamBody};
@@ -114,6 +114,35 @@ impl Connector {
             Ok(stream)
         };
         self.in_time(open).await
+    }
+
+    /// Sends a request that asks for another protocol, over a connection of its own. Gives the head of the answer, and
+    /// that connection where the answer is a 101.
+    pub(super) async fn upgrade(
+        &self,
+        request: Request<RequestBody>,
+    ) -> Result<(Response<()>, Option<Box<dyn Duplex>>), SendError> {
+        let io = TokioIo::new(self.raw().await?);
+        let handshake = http1::handshake(io).await;
+        let (mut sender, connection) = handshake.map_err(SendError::Broken)?;
+        let driver = tokio::spawn(async move {
+            // The sender sees the same error.
+            if let Err(error) = connection.with_upgrades().await {
+                tracing::debug!(%error, "connection to target ended");
+            }
+        });
+        let _driver = AbortOnDropHandle::new(driver);
+        let mut response = sender
+            .send_request(request)
+            .await
+            .map_err(SendError::Broken)?;
+        let upgrade = hyper::upgrade::on(&mut response);
+        let head = response.map(|_| ());
+        if head.status() != StatusCode::SWITCHING_PROTOCOLS {
+            return Ok((head, None));
+        }
+        let connection = upgrade.await.map_err(SendError::Broken)?;
+        Ok((head, Some(Box::new(TokioIo::new(connection)))))
     }
 
     async fn in_time<T>(

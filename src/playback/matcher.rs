@@ -4,7 +4,8 @@
 //! which they were recorded, for each session and client on its own; [`Repeat`] says what comes after the
 //! last. An exchange that is of less use (the proxy's own 502, a body of which only a part was kept, a coding that
 //! the client did not ask for) is passed over while there is a better one. A 304 or a part answers only the
-//! condition or the range that it was recorded for: to any other client it would be wrong.
+//! condition or the range that it was recorded for: to any other client it would be wrong. What answered a WebSocket
+//! handshake answers only a handshake, and one that offers the subprotocol that was chosen then.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -12,27 +13,28 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::request::Parts;
-use http::{HeaderMap, HeaderName};
+use http::{HeaderMap, HeaderName, Version};
 use parking_lot::Mutex;
 use twox_hash::XxHash3_128;
 
 use super::generations::Generations;
-use super::{Error, Metrics};
+use super::{Error, Metrics, web_socket};
 use crate::record::{
     Digest, Exchange, Fingerprint, FingerprintRules, Headers, Outcome, Record, RecordId, Request,
     RequestView, Response,
 };
-use crate::store::Store;
+use crate::store::{self, Store};
 
 /// How many records are looked at for one that is of full use.
 const MAX_PROBES: usize = 32;
 
 /// Request fields that take no part in the fingerprint, but decide whether an answer fits.
-const DECIDING: [&str; 4] = [
+const DECIDING: [&str; 5] = [
     "range",
     "if-none-match",
     "if-modified-since",
     "accept-encoding",
+    "sec-websocket-protocol",
 ];
 
 /// What answers after the last recorded exchange was given.
@@ -106,6 +108,8 @@ pub(super) struct Asked {
     sequence: u128,
     /// The fields of [`DECIDING`].
     deciding: Headers,
+    /// Whether it asks for WebSocket.
+    upgrades: bool,
 }
 
 impl Asked {
@@ -134,6 +138,8 @@ impl Asked {
             bytes,
             sequence: sequence_key(parts, client, config),
             deciding: deciding(&parts.headers),
+            upgrades: parts.version == Version::HTTP_11
+                && asks_for_web_socket(&Headers::from(&parts.headers)),
         }
     }
 
@@ -154,6 +160,12 @@ impl Asked {
         recorded: &Request,
         response: &Response,
     ) -> Option<&'static str> {
+        if self.upgrades != asks_for_web_socket(&recorded.headers) {
+            return Some("upgrade");
+        }
+        if response.status == 101 && !self.offers(response) {
+            return Some("sec-websocket-protocol");
+        }
         let fields: &[&'static str] = match response.status {
             206 | 416 => &["range"],
             304 => &["if-none-match", "if-modified-since"],
@@ -165,10 +177,29 @@ impl Asked {
             .find(|name| !self.same(recorded, name))
     }
 
+    /// Whether the subprotocol that the recorded server chose is one of those that are offered.
+    fn offers(&self, response: &Response) -> bool {
+        let chosen = response.headers.first("sec-websocket-protocol");
+        chosen.is_none_or(|chosen| lists(&self.deciding, "sec-websocket-protocol", chosen))
+    }
+
     /// Whether a field of [`DECIDING`] has the recorded values.
     fn same(&self, recorded: &Request, name: &str) -> bool {
         self.deciding.all(name).eq(recorded.headers.all(name))
     }
+}
+
+/// Whether it is the request of a WebSocket handshake (RFC 6455 section 4.1).
+fn asks_for_web_socket(headers: &Headers) -> bool {
+    lists(headers, "connection", b"upgrade") && lists(headers, "upgrade", b"websocket")
+}
+
+/// Whether a field is a list that has this item.
+fn lists(headers: &Headers, name: &str, item: &[u8]) -> bool {
+    headers
+        .all(name)
+        .flat_map(|value| value.split(|byte| *byte == b','))
+        .any(|listed| listed.trim_ascii().eq_ignore_ascii_case(item))
 }
 
 fn deciding(headers: &HeaderMap) -> Headers {
@@ -232,14 +263,7 @@ impl Matcher {
         now: Instant,
     ) -> Result<Option<Box<Exchange>>, Error> {
         let fingerprint = asked.fingerprint(&self.config.rules);
-        let ids = match self.config.repeat {
-            // So many are looked at in any case; those behind them would take no part.
-            Repeat::Latest => self.store.newest(fingerprint, MAX_PROBES).await?,
-            Repeat::Last | Repeat::Loop => {
-                let limit = self.config.max_answers;
-                self.store.lookup(fingerprint, limit).await?
-            }
-        };
+        let ids = self.alike(asked).await?;
         if ids.is_empty() {
             return Ok(None);
         }
@@ -254,9 +278,12 @@ impl Matcher {
             let Some(Record::Exchange(exchange)) = self.store.get(id).await? else {
                 continue;
             };
-            let Some(usefulness) = usefulness(&exchange, asked) else {
+            let Some(mut usefulness) = usefulness(&exchange, asked) else {
                 continue;
             };
+            if is_switch(&exchange) && !self.goes_on(&exchange).await? {
+                usefulness = Use::Broken;
+            }
             if best.as_ref().is_none_or(|(known, _)| usefulness > *known) {
                 best = Some((usefulness, exchange));
             }
@@ -272,6 +299,31 @@ impl Matcher {
             self.positions.lock().put(key, exchange.id, now);
         }
         Ok(best)
+    }
+
+    /// All exchanges that take part, with the fingerprint of `asked`.
+    pub(super) async fn alike(&self, asked: &Asked) -> Result<Vec<RecordId>, Error> {
+        let fingerprint = asked.fingerprint(&self.config.rules);
+        Ok(match self.config.repeat {
+            // So many are looked at in any case; those behind them would take no part.
+            Repeat::Latest => self.store.newest(fingerprint, MAX_PROBES).await?,
+            Repeat::Last | Repeat::Loop => {
+                let limit = self.config.max_answers;
+                self.store.lookup(fingerprint, limit).await?
+            }
+        })
+    }
+
+    /// Whether what followed a handshake can be played back, as far as its record tells.
+    async fn goes_on(&self, exchange: &Exchange) -> Result<bool, Error> {
+        let Some(id) = exchange.stream else {
+            return Ok(false);
+        };
+        match self.store.get(id).await {
+            Ok(Some(Record::Stream(stream))) => Ok(web_socket::fit(&stream).is_ok()),
+            Ok(_) | Err(store::Error::Sealed { .. }) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Takes the next place of a sequence; two requests at the same time get two places.
@@ -310,16 +362,23 @@ fn following(ids: &[RecordId], last: Option<RecordId>, repeat: Repeat) -> usize 
 /// How well an exchange serves as an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Use {
-    /// The proxy's own error, or an exchange that was broken off.
+    /// The proxy's own error, an exchange that was broken off, or a handshake without what followed it.
     Broken,
     /// A body of which only a part was kept, or in a coding that was not asked for.
     Partial,
     Full,
 }
 
+/// Whether the connection became a stream with this exchange.
+fn is_switch(exchange: &Exchange) -> bool {
+    let response = exchange.response.as_ref();
+    response.is_some_and(|response| response.status == 101)
+}
+
 /// `None` where there is nothing to answer with, or the answer is about another question.
 fn usefulness(exchange: &Exchange, asked: &Asked) -> Option<Use> {
-    let response = exchange.response.as_ref().filter(|r| r.status >= 200)?;
+    let response = exchange.response.as_ref();
+    let response = response.filter(|r| r.status >= 200 || is_switch(exchange))?;
     if asked.other_question(&exchange.request, response).is_some() {
         return None;
     }

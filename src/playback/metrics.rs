@@ -20,6 +20,12 @@ pub struct Metrics {
     pub talks_open: Gauge,
     /// TCP clients for which not every stream could be a candidate, for want of room.
     pub talks_crowded: Counter,
+    /// WebSocket clients answered, by how that ended: `completed`, `left` (before the recorded end), `idle`, `mismatch`,
+    /// `refused` (they broke the protocol or the limit), `failed` (the records cannot be read), `broken` (the connection
+    /// did), `stopped` (this node does).
+    pub conversations: Family<Reason, Counter>,
+    /// WebSocket clients that are answered now.
+    pub conversations_open: Gauge,
     /// Sequence positions that were forgotten to stay within the limit.
     pub positions_evicted: Counter,
     /// Runs ended: `finished`, `cancelled`, `failed`.
@@ -46,6 +52,8 @@ impl Default for Metrics {
             talks: Family::default(),
             talks_open: Gauge::default(),
             talks_crowded: Counter::default(),
+            conversations: Family::default(),
+            conversations_open: Gauge::default(),
             positions_evicted: Counter::default(),
             runs: Family::default(),
             runs_active: Gauge::default(),
@@ -73,6 +81,11 @@ impl Metrics {
             "tcp_answers",
             "TCP clients answered, by how that ended.",
             &self.talks,
+        );
+        add(
+            "websocket_answers",
+            "WebSocket clients answered, by how that ended.",
+            &self.conversations,
         );
         add("runs", "Replay runs ended.", &self.runs);
         add("replayed", "Replayed requests by verdict.", &self.replayed);
@@ -105,6 +118,11 @@ impl Metrics {
             "playback_tcp_answers_crowded",
             "TCP clients for which not every recorded stream could be a candidate, for want of room.",
             &self.talks_crowded,
+        );
+        registry.add(
+            "playback_websocket_answers_open",
+            "WebSocket clients that are answered now.",
+            &self.conversations_open,
         );
         registry.add(
             "playback_positions_evicted",

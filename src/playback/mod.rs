@@ -3,6 +3,7 @@
 //! ```text
 //! request --> matcher --> answer --> the waiting client        (never a live service, unless told to)
 //! client <--> talk (script: who says what next)                (the same for TCP)
+//!         `-> web_socket (behind a handshake: the recorded messages, one after the other)
 //! records --> pace --> replay --> target --> diff --> report   (only to targets that the config allows)
 //! ```
 //!
@@ -18,6 +19,7 @@ mod stored;
 mod script;
 mod wire;
 mod talk;
+mod web_socket;
 mod matcher;
 mod miss;
 mod answer;
@@ -30,7 +32,7 @@ pub mod report;
 mod replay;
 mod live;
 
-pub use answer::{AnswerBody, Answerer, Config as AnswerConfig, Delay, Miss, Provenance};
+pub use answer::{Answer, AnswerBody, Answerer, Config as AnswerConfig, Delay, Miss, Provenance};
 pub use carry::Rules as CarryRules;
 pub use error::Error;
 use error::described;
@@ -46,6 +48,7 @@ pub use script::{Ignore, IgnoreRule, InvalidPattern};
 pub use stored::BodyError;
 pub use talk::{Config as TalkConfig, Disclosure, Mismatch, TalkStatus, Talker};
 pub use target::{AllowedTargets, Scheme, Target};
+pub use web_socket::{Config as WebSocketConfig, Conversation};
 
 /// Marks a replayed request with its run's id; a recorder does not record what carries it.
 pub const REPLAY_HEADER: &str = "qproxy-replay";

@@ -13,6 +13,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("redis", &["store"]),
     ("chacha20poly1305", &["record"]),
     ("tokio_rustls", &["proxy", "playback"]),
+    ("tokio_tungstenite", &["playback"]),
     ("broker_mock", &["app"]),
     ("anyhow", &["cli", "main"]),
     ("rustix", &["cli", "proxy"]),

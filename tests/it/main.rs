@@ -18,6 +18,7 @@ mod proxy_test;
 mod http_peers_test;
 mod grpc_test;
 mod websocket_test;
+mod websocket_playback_test;
 mod forward_proxy_test;
 mod playback_test;
 mod record_test;

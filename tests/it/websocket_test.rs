@@ -13,7 +13,7 @@ use crate::support::node::Node;
 use crate::support::process::Process;
 use crate::support::until;
 
-fn peer(script: &str) -> Command {
+pub fn peer(script: &str) -> Command {
     require("websockets");
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/peers");
     let mut command = Command::new(python());
@@ -46,7 +46,7 @@ pub fn talk(url: &str, arguments: &[&str]) -> Vec<Value> {
 }
 
 /// The records of a node for which `wanted` holds, oldest first, once there are so many.
-fn records(node: &Node, query: &str, count: usize) -> Vec<Value> {
+pub fn records(node: &Node, query: &str, count: usize) -> Vec<Value> {
     let path = format!("/api/records?limit=1000&order=oldest&{query}");
     let listed = until("the records are there", || {
         let list = node.api(&path, &[]).json();
@@ -85,7 +85,7 @@ fn texts<'a>(segments: &'a [Value], from: &str) -> Vec<&'a str> {
     segments.iter().filter(of).map(text).collect()
 }
 
-fn recorder(broker: u16, downstream: &str) -> Value {
+pub fn recorder(broker: u16, downstream: &str) -> Value {
     json!({
         "mode": "Record", "node": "az1",
         "http": { "host": "127.0.0.1", "port": 0, "downstream": downstream, "service": "chat" },
@@ -94,7 +94,7 @@ fn recorder(broker: u16, downstream: &str) -> Value {
     })
 }
 
-fn player(broker: u16) -> Value {
+pub fn player(broker: u16) -> Value {
     json!({
         "mode": "Playback", "node": "az2",
         "http": { "host": "127.0.0.1", "port": 0 },
@@ -103,7 +103,7 @@ fn player(broker: u16) -> Value {
     })
 }
 
-fn standalone(downstream: &str) -> Value {
+pub fn standalone(downstream: &str) -> Value {
     let free = json!({ "host": "127.0.0.1", "port": 0 });
     json!({
         "mode": "Standalone", "node": "one",
@@ -113,7 +113,7 @@ fn standalone(downstream: &str) -> Value {
     })
 }
 
-fn ws(url: &str) -> String {
+pub fn ws(url: &str) -> String {
     url.replacen("http", "ws", 1)
 }
 

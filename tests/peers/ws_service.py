@@ -1,7 +1,7 @@
-"""A WebSocket service by the library `websockets`: `ws_service.py [deflate] [cert key]`. What it does depends on the path:
+"""A WebSocket service by the library `websockets`: `ws_service.py [deflate|changed] [cert key]`. What it does depends on the path:
 
 /echo answers each message with itself; /reverse sends text back turned around; /fragments sends a message in fragments
-with a ping between; /close closes with the code and reason asked for; /refuse answers 403; /push sends a thousand.
+with a ping between; /close closes with the code and reason asked for; /refuse answers 403; /push sends a thousand. `changed` makes /echo do what /reverse does.
 """
 import asyncio
 import http
@@ -55,6 +55,10 @@ async def abort(connection):
 
 PATHS = {"/echo": echo, "/reverse": reverse, "/fragments": fragments, "/close": close, "/push": push,
          "/hold": hold, "/abort": abort}
+
+
+if sys.argv[1:2] == ["changed"]:
+    PATHS["/echo"] = reverse
 
 
 async def handler(connection):

@@ -3,9 +3,11 @@
 //! Never falls through to a live service unless [`Miss::PassThrough`] names one. The request's content is
 //! hashed as it comes in and not kept, except for a pass-through. An answer whose body cannot be given whole
 //! is broken off, so that its client sees that something is missing; [`TRUNCATED_HEADER`] says so beforehand
-//! where it is known.
+//! where it is known. A WebSocket handshake is answered where the conversation behind the recorded one is there whole,
+//! and that is then held by whoever has the connection.
 
 mod head;
+mod handshake;
 mod refusal;
 mod timing;
 
@@ -24,10 +26,12 @@ use http_body_util::{BodyExt as _, Empty, Full, StreamBody};
 use super::link::{Connector, PassThrough};
 use super::matcher::{self, Asked, Matcher};
 use super::miss::Explainer;
+use super::script::Unfit;
 use super::stored::{BodyError, Stored};
-use super::{Error, Metrics, RECORD_HEADER, TRUNCATED_HEADER, Target, fields};
-use crate::record::{Body, Digest, Digester, Exchange, Response as Recorded, Side};
-use crate::store::Store;
+use super::web_socket::{self, Conversation, Conversations, Others};
+use super::{Error, Metrics, RECORD_HEADER, TRUNCATED_HEADER, TalkStatus, Target, fields};
+use crate::record::{Body, Digest, Digester, Exchange, Response as Recorded, Side, Stream};
+use crate::store::{Pieces, Store};
 use refusal::Refusal;
 
 /// The body of an answer; an error breaks the answer off.
@@ -89,6 +93,8 @@ pub struct Config {
     pub connect_timeout: Duration,
     /// How long a pass-through waits for the head of a response.
     pub pass_through_timeout: Duration,
+    /// How the clients of WebSocket are answered.
+    pub web_socket: web_socket::Config,
 }
 
 impl Default for Config {
@@ -104,6 +110,7 @@ impl Default for Config {
             miss_scan: 2000,
             connect_timeout: Duration::from_secs(5),
             pass_through_timeout: Duration::from_secs(30),
+            web_socket: web_socket::Config::default(),
         }
     }
 }
@@ -115,13 +122,24 @@ pub struct Answerer {
     matcher: Matcher,
     explainer: Explainer,
     pass_through: Option<PassThrough>,
+    conversations: Arc<Conversations>,
     metrics: Metrics,
+}
+
+/// What a client gets.
+#[derive(Debug)]
+pub struct Answer {
+    /// The response.
+    pub response: Response<AnswerBody>,
+    /// What to do with the connection behind it, where the response is a 101.
+    pub conversation: Option<Box<Conversation>>,
 }
 
 /// An answer and how it came about.
 struct Given {
     how: &'static str,
     response: Response<AnswerBody>,
+    conversation: Option<Box<Conversation>>,
     delay: Duration,
 }
 
@@ -139,7 +157,14 @@ impl Answerer {
             }
         };
         let rules = config.matching.rules.clone();
+        let conversations = Conversations::new(
+            store.clone(),
+            config.web_socket.clone(),
+            (config.delay, config.max_delay),
+            metrics.clone(),
+        );
         Ok(Self {
+            conversations: Arc::new(conversations),
             matcher: Matcher::new(store.clone(), config.matching.clone(), metrics.clone()),
             explainer: Explainer::new(store.clone(), rules, config.miss_scan),
             pass_through,
@@ -154,13 +179,14 @@ impl Answerer {
         self.matcher.restart();
     }
 
+    /// How the clients of WebSocket fare: the last mismatches, by service.
+    #[must_use]
+    pub fn web_sockets(&self) -> Vec<TalkStatus> {
+        self.conversations.status()
+    }
+
     /// Answers one request; whatever goes wrong is an answer, too.
-    pub async fn answer<B>(
-        &self,
-        parts: &Parts,
-        body: B,
-        client: SocketAddr,
-    ) -> Response<AnswerBody>
+    pub async fn answer<B>(&self, parts: &Parts, body: B, client: SocketAddr) -> Answer
     where
         B: http_body::Body<Data = Bytes> + Send,
         B::Error: std::error::Error + Send + Sync + 'static,
@@ -173,6 +199,7 @@ impl Answerer {
                 Given {
                     how: refusal.kind(),
                     response: refusal.response(parts),
+                    conversation: None,
                     delay: Duration::ZERO,
                 }
             }
@@ -183,7 +210,10 @@ impl Answerer {
         if let Some(rest) = given.delay.min(self.config.max_delay).checked_sub(taken) {
             tokio::time::sleep(rest).await;
         }
-        given.response
+        Answer {
+            response: given.response,
+            conversation: given.conversation,
+        }
     }
 
     async fn decide<B>(&self, parts: &Parts, body: B, client: SocketAddr) -> Result<Given, Refusal>
@@ -199,7 +229,15 @@ impl Answerer {
         let asked = Asked::new(parts, content.digest, content.bytes, client, matching);
         let now = Instant::now();
         if let Some(exchange) = self.matcher.find(&asked, now).await? {
-            return self.recorded(&exchange, &parts.method);
+            return match &exchange.response {
+                Some(recorded) if recorded.status == 101 => {
+                    let alike = self.matcher.alike(&asked).await?;
+                    let others = Others::new(alike, &exchange);
+                    self.switch(&exchange, recorded, parts, (others, client))
+                        .await
+                }
+                _ => self.recorded(&exchange, &parts.method),
+            };
         }
         if let Some(pass_through) = &self.pass_through {
             if content.bytes > self.config.max_passed_body {
@@ -218,6 +256,7 @@ impl Answerer {
             return Ok(Given {
                 how: "pass_through",
                 response,
+                conversation: None,
                 delay: Duration::ZERO,
             });
         }
@@ -258,13 +297,10 @@ impl Answerer {
         let truncated = has_content && recorded.body.truncated;
         let (mut response, dropped) = head::build(recorded, has_content)?;
         self.metrics.headers_dropped.inc_by(dropped);
-        let headers = response.headers_mut();
-        if self.config.provenance == Provenance::Shown {
-            let id = HeaderValue::try_from(exchange.id.to_string());
-            headers.insert(RECORD_HEADER, id.expect("a UUID is a legal field value"));
-        }
+        self.show_provenance(exchange, &mut response);
         if truncated {
-            headers.insert(TRUNCATED_HEADER, HeaderValue::from_static("true"));
+            let truncated = HeaderValue::from_static("true");
+            response.headers_mut().insert(TRUNCATED_HEADER, truncated);
         }
         let body = if has_content {
             self.body(exchange, recorded)
@@ -274,14 +310,62 @@ impl Answerer {
         Ok(Given {
             how: "hit",
             response: response.map(|()| body),
-            delay: match self.config.delay {
-                Delay::None => Duration::ZERO,
-                Delay::Fixed(delay) => delay,
-                Delay::AsRecorded => {
-                    Duration::from_micros(exchange.timing.first_byte_us.unwrap_or(0))
-                }
-            },
+            conversation: None,
+            delay: self.delay(exchange),
         })
+    }
+
+    /// Accepts a handshake, where the conversation behind the recorded one is there.
+    async fn switch(
+        &self,
+        exchange: &Exchange,
+        recorded: &Recorded,
+        parts: &Parts,
+        (others, client): (Others, SocketAddr),
+    ) -> Result<Given, Refusal> {
+        let stream = self.conversation_of(exchange).await;
+        let stream = stream.map_err(|why| Refusal::Conversation(exchange.id, why))?;
+        let (mut response, dropped) = handshake::accept(parts, recorded)?;
+        self.metrics.headers_dropped.inc_by(dropped);
+        self.show_provenance(exchange, &mut response);
+        let conversation = Conversation::new(self.conversations.clone(), stream, others, client);
+        let body = Empty::new().map_err(|never| match never {}).boxed_unsync();
+        Ok(Given {
+            how: "hit",
+            response: response.map(|()| body),
+            conversation: Some(Box::new(conversation)),
+            delay: self.delay(exchange),
+        })
+    }
+
+    /// The stream behind a handshake, where all of it is there.
+    async fn conversation_of(&self, exchange: &Exchange) -> Result<Arc<Stream>, Unfit> {
+        let id = exchange.stream.ok_or(Unfit::Gone)?;
+        let stream = self.conversations.stream(id).await?;
+        web_socket::fit(&stream)?;
+        let missing = self
+            .store
+            .first_missing(id, Pieces::Segments, stream.batches);
+        match missing.await? {
+            None => Ok(stream),
+            Some(index) => Err(Unfit::Missing { index }),
+        }
+    }
+
+    fn show_provenance(&self, exchange: &Exchange, response: &mut Response<()>) {
+        if self.config.provenance == Provenance::Shown {
+            let id = HeaderValue::try_from(exchange.id.to_string());
+            let id = id.expect("a UUID is a legal field value");
+            response.headers_mut().insert(RECORD_HEADER, id);
+        }
+    }
+
+    fn delay(&self, exchange: &Exchange) -> Duration {
+        match self.config.delay {
+            Delay::None => Duration::ZERO,
+            Delay::Fixed(delay) => delay,
+            Delay::AsRecorded => Duration::from_micros(exchange.timing.first_byte_us.unwrap_or(0)),
+        }
     }
 
     fn body(&self, exchange: &Exchange, recorded: &Recorded) -> AnswerBody {

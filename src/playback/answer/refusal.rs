@@ -11,8 +11,9 @@ use serde_json::json;
 use super::AnswerBody;
 use crate::playback::link::SendError;
 use crate::playback::miss::Explanation;
+use crate::playback::script::Unfit;
 use crate::playback::{Error, described};
-use crate::record::Grpc;
+use crate::record::{Grpc, RecordId};
 
 /// Why a request was not answered from a record.
 pub(super) enum Refusal {
@@ -22,6 +23,12 @@ pub(super) enum Refusal {
     BodyBroken(Box<dyn std::error::Error + Send + Sync>),
     /// A recorded status that is none.
     Status(u16),
+    /// A handshake without a key that is one.
+    WebSocketKey,
+    /// A handshake of another version than 13.
+    WebSocketVersion,
+    /// What followed this recorded handshake cannot be played back.
+    Conversation(RecordId, Unfit),
     Store(Error),
     PassThrough(SendError),
 }
@@ -43,8 +50,14 @@ impl Refusal {
     pub(super) const fn kind(&self) -> &'static str {
         match self {
             Self::Miss(_) => "miss",
-            Self::BodyTooLarge(_) | Self::BodyTimeout(_) | Self::BodyBroken(_) => "refused",
-            Self::Status(_) | Self::Store(_) | Self::PassThrough(_) => "failed",
+            Self::BodyTooLarge(_)
+            | Self::BodyTimeout(_)
+            | Self::BodyBroken(_)
+            | Self::WebSocketKey
+            | Self::WebSocketVersion => "refused",
+            Self::Conversation(..) | Self::Status(_) | Self::Store(_) | Self::PassThrough(_) => {
+                "failed"
+            }
         }
     }
 
@@ -56,6 +69,10 @@ impl Refusal {
             Self::PassThrough(error) => {
                 tracing::warn!(error = error as &dyn std::error::Error, "no answer");
             }
+            Self::Conversation(record, why) => {
+                let error = why as &dyn std::error::Error;
+                tracing::warn!(%record, error, "a recorded WebSocket cannot answer");
+            }
             _ => tracing::debug!(kind = self.kind(), "no answer from the records"),
         }
     }
@@ -65,11 +82,12 @@ impl Refusal {
             Self::Miss(_) => StatusCode::NOT_FOUND,
             Self::BodyTooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BodyTimeout(_) => StatusCode::REQUEST_TIMEOUT,
-            Self::BodyBroken(_) => StatusCode::BAD_REQUEST,
+            Self::BodyBroken(_) | Self::WebSocketKey => StatusCode::BAD_REQUEST,
+            Self::WebSocketVersion => StatusCode::UPGRADE_REQUIRED,
             Self::Status(_) => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Store(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::PassThrough(SendError::Timeout) => StatusCode::GATEWAY_TIMEOUT,
-            Self::PassThrough(_) => StatusCode::BAD_GATEWAY,
+            Self::Conversation(..) | Self::PassThrough(_) => StatusCode::BAD_GATEWAY,
         }
     }
 
@@ -80,8 +98,9 @@ impl Refusal {
             Self::BodyTooLarge(_) => 8,
             Self::BodyTimeout(_) | Self::PassThrough(SendError::Timeout) => 4,
             Self::BodyBroken(_) => 1,
+            Self::WebSocketKey | Self::WebSocketVersion => 3,
             Self::Status(_) => 13,
-            Self::Store(_) | Self::PassThrough(_) => 14,
+            Self::Conversation(..) | Self::Store(_) | Self::PassThrough(_) => 14,
         }
     }
 
@@ -106,6 +125,9 @@ impl Refusal {
             Self::BodyTimeout(_) => "the request did not arrive in time",
             Self::BodyBroken(_) => "the request broke off",
             Self::Status(_) => "the recorded status is none",
+            Self::WebSocketKey | Self::WebSocketVersion | Self::Conversation(..) => {
+                "gRPC is not WebSocket"
+            }
             Self::Store(_) => "the records cannot be read",
             Self::PassThrough(_) => "the service behind did not answer",
         };
@@ -135,6 +157,17 @@ impl Refusal {
             Self::Status(status) => serde_json::to_string_pretty(&json!({
                 "error": "the recorded status is none", "status": status,
             })),
+            Self::WebSocketKey => serde_json::to_string_pretty(&json!({
+                "error": "the handshake's Sec-WebSocket-Key is not 16 bytes in Base64",
+            })),
+            Self::WebSocketVersion => serde_json::to_string_pretty(&json!({
+                "error": "the handshake's Sec-WebSocket-Version is not 13",
+            })),
+            Self::Conversation(record, why) => serde_json::to_string_pretty(&json!({
+                "error": "what followed the recorded handshake cannot be played back",
+                "record": record.to_string(),
+                "because": described(why),
+            })),
             Self::Store(error) => explained("the records cannot be read", error),
             Self::PassThrough(error) => explained("the service behind did not answer", error),
         };
@@ -153,6 +186,10 @@ impl Refusal {
         let json = HeaderValue::from_static("application/json");
         headers.insert(header::CONTENT_TYPE, json);
         headers.insert(header::CONTENT_LENGTH, length.into());
+        if matches!(self, Self::WebSocketVersion) {
+            let version = HeaderValue::from_static("13");
+            headers.insert(header::SEC_WEBSOCKET_VERSION, version);
+        }
         if matches!(
             self,
             Self::BodyTooLarge(_) | Self::BodyTimeout(_) | Self::BodyBroken(_)

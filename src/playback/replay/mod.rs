@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! feed (pages through the store, keeps the pace) --> lanes (one per recorded connection, in order)
-//!     --> trial (carry over, send, read, compare), or stream (turn by turn) --> report, result sink
+//!     --> trial (carry over, send, read, compare), or stream, web_socket (turn by turn) --> report, result sink
 //! ```
 //!
 //! Memory is bounded by the number of prefetched records, of lanes, and of bytes of a body that are looked
@@ -14,6 +14,7 @@ mod stand_in;
 mod circuit;
 mod trial;
 mod stream;
+mod web_socket;
 mod lanes;
 mod feed;
 mod runs;
@@ -362,6 +363,15 @@ impl ReplayResult {
             verdict: Verdict::Failed,
             reason: None,
             ..Self::skipped(run, stream.id, "")
+        }
+    }
+
+    /// One more difference; at most so many are listed.
+    fn differs(&mut self, difference: Difference, most: usize) {
+        if self.differences.len() < most {
+            self.differences.push(difference);
+        } else {
+            self.more_differences += 1;
         }
     }
 

@@ -10,11 +10,12 @@ use http_body::Frame;
 use http_body_util::{BodyExt as _, Full, StreamBody};
 use parking_lot::Mutex;
 
+use super::web_socket::is_web_socket;
 use super::{HostHeader, RunId, Sending};
 use crate::playback::link::{RequestBody, host_of};
 use crate::playback::stored::Stored;
 use crate::playback::{REPLAY_HEADER, fields};
-use crate::record::{Body, Exchange, Headers, Outcome, Protocol};
+use crate::record::{Body, Exchange, Headers, Outcome};
 
 /// Why a record cannot be replayed; `None` where it can.
 pub(super) fn unfit(exchange: &Exchange) -> Option<&'static str> {
@@ -25,11 +26,12 @@ pub(super) fn unfit(exchange: &Exchange) -> Option<&'static str> {
         }
         (Outcome::ClientError(_), _) => return Some("the request was not a legal one"),
         (_, None) => return Some("no response was recorded"),
+        _ if is_web_socket(exchange) => {}
         (_, Some(response)) if response.status < 200 => return Some("it switches protocols"),
+        _ if request.headers.first("upgrade").is_some() => {
+            return Some("it asks for another protocol");
+        }
         _ => {}
-    }
-    if exchange.protocol == Protocol::WebSocket || request.headers.first("upgrade").is_some() {
-        return Some("it switches protocols");
     }
     if &*request.method == "CONNECT" {
         return Some("CONNECT is not replayed");
@@ -47,7 +49,7 @@ pub(super) fn unfit(exchange: &Exchange) -> Option<&'static str> {
 pub(super) struct Prepared {
     method: Method,
     uri: Uri,
-    headers: HeaderMap,
+    pub(super) headers: HeaderMap,
     body: Stored,
     /// Whether it was made for a connection that stood.
     pub(super) sent: AtomicBool,

@@ -85,7 +85,7 @@ impl Context {
     }
 }
 
-fn unfit(why: Unfit) -> Setback {
+pub(super) fn unfit(why: Unfit) -> Setback {
     match why {
         Unfit::Store(crate::store::Error::Sealed { source, .. }) => {
             Setback::Skipped(format!("it is sealed: {source}"))
@@ -264,11 +264,8 @@ impl Walk<'_> {
     }
 
     fn add(&mut self, difference: Difference) {
-        if self.result.differences.len() < self.context.sending.diff.max_differences {
-            self.result.differences.push(difference);
-        } else {
-            self.result.more_differences += 1;
-        }
+        let most = self.context.sending.diff.max_differences;
+        self.result.differs(difference, most);
     }
 }
 

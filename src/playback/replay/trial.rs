@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::circuit::Circuit;
 use super::reply::Reply;
 use super::request::{Prepared, unfit};
+use super::web_socket::is_web_socket;
 use super::{Config, ReplayResult, ResultSink, RunId, RunState, Sending, StandIn, Verdict};
 use crate::metrics::Reason;
 use crate::playback::carry::{Carry, Handed};
@@ -232,6 +233,9 @@ impl Context {
                 "it is an HTTP exchange, and the target takes bytes: give it as http://host:port";
             return Err(Setback::Skipped(why.to_owned()));
         }
+        if is_web_socket(exchange) {
+            return self.attempt_web_socket(ticket, exchange, result).await;
+        }
         let recorded = exchange.response.as_ref().expect("unfit without one");
         // Before a permit is taken: whoever hands the value out may still need one.
         let wait = self.config.request_timeout;
@@ -396,7 +400,7 @@ impl Context {
         Ok((old.map_or(Content::Unknown, Content::Whole), new))
     }
 
-    fn stored(&self, exchange: &Exchange, side: Side, body: &Body) -> Stored {
+    pub(super) fn stored(&self, exchange: &Exchange, side: Side, body: &Body) -> Stored {
         Stored {
             store: self.store.clone(),
             record: exchange.id,

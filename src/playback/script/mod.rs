@@ -16,7 +16,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 
-use crate::record::{Direction, Record, RecordId, Segment, SegmentBatch, Stream};
+use crate::record::{Direction, NotInflated, Record, RecordId, Segment, SegmentBatch, Stream};
 use crate::store;
 
 pub(super) use hex::dump;
@@ -33,8 +33,16 @@ pub(super) enum Unfit {
     Truncated,
     #[error("no connection to the service was made then")]
     NoService,
-    #[error("it is what followed the upgrade of an HTTP exchange, which is not played back yet")]
+    #[error(
+        "it followed the upgrade that an HTTP exchange asked for: it is played back with that one"
+    )]
     Upgraded,
+    #[error("what followed the upgrade is no WebSocket, or broke its protocol")]
+    Unframed,
+    #[error("a message of it is larger than {limit} bytes")]
+    TooLarge { limit: usize },
+    #[error("a message of it cannot be inflated")]
+    NotInflated(#[source] NotInflated),
     #[error("batch {index} of its segments has not arrived, or is gone")]
     Missing { index: u32 },
     #[error("its segments are not the bytes that its record tells of")]

@@ -73,7 +73,7 @@ impl Mismatch {
         }
     }
 
-    pub(super) fn log(&self) {
+    pub(in crate::playback) fn log(&self) {
         tracing::warn!(
             client = self.client,
             service = &*self.service,

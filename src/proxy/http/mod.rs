@@ -35,6 +35,7 @@ use super::dial::{H2, HTTP1};
 use super::drain::{Drain, Running};
 use super::entry::{Entry, Speaks};
 use super::listener::Listener;
+use super::tcp::talk::Duplex;
 use super::{Error, Metrics, tls};
 use crate::capture::Capture;
 use crate::record::ConnectionId;
@@ -59,6 +60,17 @@ const MAX_FIELDS: usize = 256;
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// A response's content, as a [`Responder`] gives it.
 pub type BoxBody = http_body_util::combinators::UnsyncBoxBody<Bytes, BoxError>;
+/// What a request gets from a [`Responder`].
+pub enum Answer {
+    /// A response.
+    Response(hyper::Response<BoxBody>),
+    /// A 101, and what then has the connection. It hears when the listener drains, and is dropped when the grace period is over.
+    Switch(hyper::Response<BoxBody>, Tunnel),
+}
+
+/// Takes over the connection behind a 101; what it is given beside it resolves when it should end.
+pub type Tunnel = Box<dyn FnOnce(Box<dyn Duplex>, BoxFuture<()>) -> BoxFuture<()> + Send>;
+
 /// A response in the making.
 pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
@@ -70,7 +82,7 @@ pub trait Responder: Send + Sync {
         request: hyper::Request<Incoming>,
         client: SocketAddr,
         connection: ConnectionId,
-    ) -> BoxFuture<hyper::Response<BoxBody>>;
+    ) -> BoxFuture<Answer>;
 }
 
 enum Handler {

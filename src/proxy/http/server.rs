@@ -26,7 +26,7 @@ use super::forward_proxy::{self, Gate, Inside};
 use super::line::{Desk, Line};
 use super::stall::{self, Lift, StallGuard};
 use super::streams::{Patience, Streams, Watch};
-use super::{BoxFuture, Config, Handler, MAX_FIELDS, head};
+use super::{Answer, BoxFuture, Config, Handler, MAX_FIELDS, head, upgrade};
 use crate::capture::Connection;
 use crate::record::{Protocol, TlsFacts};
 
@@ -308,9 +308,17 @@ async fn serve(
         Handler::Forward(forwarder) => forwarder.forward(request, head, &peer).await,
         Handler::Respond(responder) => {
             let started = std::time::Instant::now();
-            let request = head::normal(request);
+            let mut request = head::normal(request);
+            let upgrade = hyper::upgrade::on(&mut request);
             let connection = peer.connection(None).id;
-            let response = responder.respond(request, peer.address, connection).await;
+            let answer = responder.respond(request, peer.address, connection).await;
+            let response = match answer {
+                Answer::Response(response) => response,
+                Answer::Switch(response, tunnel) => {
+                    upgrade::hand_over(&server, &peer, upgrade, tunnel);
+                    response
+                }
+            };
             server
                 .metrics
                 .served(response.status().as_u16(), started.elapsed());

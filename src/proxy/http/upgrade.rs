@@ -21,13 +21,14 @@ use tokio::net::TcpStream;
 use super::super::Error;
 use super::super::stream::Socket;
 use super::super::tcp::pump;
-use super::Client;
+use super::Tunnel;
 use super::body::{Meter, Progress, Reply, RequestBody, UpstreamBody, Way};
 use super::exchange::{copy, no_answer, within};
 use super::forward::Forwarder;
 use super::head::{self, Use};
 use super::loan;
 use super::refusal::Asker;
+use super::server::{Client, Server};
 use super::upstream::{Entrance, Place, Seat, Site, Upgradable, Upstreams};
 use crate::capture::{StreamTee, Tee};
 use crate::record::{Outcome, UpstreamFailure, accept_key};
@@ -120,6 +121,30 @@ pub(super) async fn forward(
         tunnel(&task, ends, stream, &site).await;
     });
     Response::from_parts(head, Reply::Own(http_body_util::Full::default()))
+}
+
+/// Hands the connection behind a responder's 101 over. It goes on to count under the limit on connections.
+pub(super) fn hand_over(server: &Server, client: &Client, upgrade: OnUpgrade, tunnel: Tunnel) {
+    client.write_limit.lift();
+    let (slot, drain) = (Arc::clone(&client.slot), server.drain().clone());
+    let address = client.address;
+    server.drain().spawn(async move {
+        let _slot = slot;
+        let stop = drain.clone();
+        let draining = Box::pin(async move { stop.draining().await });
+        let held = async {
+            match upgrade.await {
+                Ok(upgraded) => tunnel(Box::new(TokioIo::new(upgraded)), draining).await,
+                Err(error) => {
+                    tracing::debug!(client = %address, %error, "the client left before its upgrade");
+                }
+            }
+        };
+        tokio::select! {
+            () = held => {}
+            () = drain.closing() => {}
+        }
+    });
 }
 
 /// Sends the request in the upstream's form.

@@ -115,7 +115,13 @@ async fn sessions_and_clients_have_sequences_of_their_own_and_can_start_again() 
         let (parts, ()) = request.body(()).unwrap().into_parts();
         let address = "127.0.0.1:1".parse().unwrap();
         let answer = answerer.answer(&parts, empty(), address).await;
-        answer.into_body().collect().await.unwrap().to_bytes()
+        answer
+            .response
+            .into_body()
+            .collect()
+            .await
+            .unwrap()
+            .to_bytes()
     };
     assert_eq!(ask("a", "x").await, "1");
     assert_eq!(ask("a", "x").await, "2");
@@ -429,7 +435,7 @@ async fn a_body_that_never_ends_is_given_up() {
     let body = http_body_util::StreamBody::new(frames);
     let client = "127.0.0.1:1".parse().unwrap();
     let answer = answerer.answer(&parts, body, client).await;
-    assert_eq!(answer.status(), StatusCode::REQUEST_TIMEOUT);
+    assert_eq!(answer.response.status(), StatusCode::REQUEST_TIMEOUT);
 }
 
 #[tokio::test]

@@ -163,7 +163,7 @@ impl Player {
                         async move {
                             let (parts, body) = request.into_parts();
                             let answer = answerer.answer(&parts, body, client).await;
-                            Ok::<_, std::convert::Infallible>(answer)
+                            Ok::<_, std::convert::Infallible>(answer.response)
                         }
                     });
                     // An answer that is broken off ends the connection with an error, as it should.

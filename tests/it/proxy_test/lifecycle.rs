@@ -154,14 +154,14 @@ impl http::Responder for Echo {
         request: hyper::Request<Incoming>,
         client: SocketAddr,
         connection: ConnectionId,
-    ) -> http::BoxFuture<hyper::Response<http::BoxBody>> {
+    ) -> http::BoxFuture<http::Answer> {
         Box::pin(async move {
             let path = request.uri().path().to_owned();
             let body = request.into_body().collect().await.unwrap().to_bytes();
             let text = format!("{path} {} {}", String::from_utf8_lossy(&body), client.ip());
             assert!(connection.0 > 0);
             let body = Full::from(text).map_err(|never| match never {});
-            hyper::Response::new(body.boxed_unsync())
+            http::Answer::Response(hyper::Response::new(body.boxed_unsync()))
         })
     }
 }

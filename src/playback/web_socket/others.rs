@@ -1,0 +1,155 @@
+//! Other recorded conversations behind the same handshake, for a client that goes on otherwise than the chosen one: one that
+//! has been the same up to here, and in which the client then said what this one says.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use twox_hash::XxHash3_128;
+
+use super::{Conversations, Dialogue, Event, Kind, Said, fit};
+use crate::playback::script::Unfit;
+use crate::record::{Direction, Exchange, Record, RecordId};
+use crate::store;
+
+/// How many are looked at for one client.
+const MAX_OTHERS: usize = 100;
+
+/// What a client has said and was told so far, as hashes: it takes no room, however much that was.
+#[derive(Clone)]
+pub(super) struct Followed {
+    client: Side,
+    server: Side,
+}
+
+#[derive(Clone)]
+struct Side {
+    hash: XxHash3_128,
+    messages: u64,
+}
+
+impl Side {
+    fn new() -> Self {
+        Self {
+            hash: XxHash3_128::new(),
+            messages: 0,
+        }
+    }
+
+    fn is(&self, other: &Self) -> bool {
+        self.messages == other.messages && self.hash.finish_128() == other.hash.finish_128()
+    }
+}
+
+impl Followed {
+    pub(super) fn new() -> Self {
+        Self {
+            client: Side::new(),
+            server: Side::new(),
+        }
+    }
+
+    pub(super) fn add(&mut self, said: &Said) {
+        let side = match said.from {
+            Direction::Client => &mut self.client,
+            Direction::Server => &mut self.server,
+        };
+        side.messages += 1;
+        side.hash.write(said.kind.as_str().as_bytes());
+        side.hash.write(&(said.bytes.len() as u64).to_le_bytes());
+        side.hash.write(&said.bytes);
+    }
+
+    /// Follows another dialogue to where this one is; gives what its client says next, where that is all the same.
+    async fn next_in(&self, dialogue: &mut Dialogue) -> Result<Option<Said>, Unfit> {
+        let mut followed = Self::new();
+        loop {
+            let Event::Said(said) = dialogue.next().await? else {
+                return Ok(None);
+            };
+            if said.from == Direction::Client
+                && followed.client.is(&self.client)
+                && followed.server.is(&self.server)
+            {
+                return Ok(Some(said));
+            }
+            followed.add(&said);
+            if followed.client.messages > self.client.messages
+                || followed.server.messages > self.server.messages
+            {
+                return Ok(None);
+            }
+        }
+    }
+}
+
+/// Those that were not looked at yet. One that did not fit once never will.
+pub(in crate::playback) struct Others {
+    handshakes: VecDeque<RecordId>,
+    subprotocol: Option<Bytes>,
+}
+
+impl Others {
+    /// `handshakes` are all that are like `chosen`.
+    pub(in crate::playback) fn new(handshakes: Vec<RecordId>, chosen: &Exchange) -> Self {
+        let others = handshakes.into_iter().filter(|id| *id != chosen.id);
+        Self {
+            handshakes: others.take(MAX_OTHERS).collect(),
+            subprotocol: subprotocol(chosen),
+        }
+    }
+
+    /// The first that was the same so far and goes on with this message, read up to behind it; and that message.
+    pub(super) async fn find(
+        &mut self,
+        shared: &Conversations,
+        followed: &Followed,
+        (kind, bytes): (Kind, &Bytes),
+    ) -> Option<(Dialogue, Said)> {
+        while let Some(id) = self.handshakes.pop_front() {
+            let found = async {
+                let Some(mut dialogue) = self.dialogue(shared, id).await? else {
+                    return Ok(None);
+                };
+                let next = followed.next_in(&mut dialogue).await?;
+                let next = next.filter(|said| (said.kind, &said.bytes) == (kind, bytes));
+                Ok::<_, Unfit>(next.map(|said| (dialogue, said)))
+            };
+            match found.await {
+                Ok(Some(found)) => return Some(found),
+                Ok(None) => {}
+                Err(why) => {
+                    tracing::debug!(record = %id, %why, "a recorded WebSocket cannot answer")
+                }
+            }
+        }
+        None
+    }
+
+    async fn dialogue(
+        &self,
+        shared: &Conversations,
+        id: RecordId,
+    ) -> Result<Option<Dialogue>, Unfit> {
+        let exchange = match shared.shelf.store().get(id).await {
+            Ok(Some(Record::Exchange(exchange))) => exchange,
+            Ok(_) | Err(store::Error::Sealed { .. }) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        let switched = exchange.response.as_ref().is_some_and(|r| r.status == 101);
+        let stream = exchange
+            .stream
+            .filter(|_| switched && subprotocol(&exchange) == self.subprotocol);
+        let Some(stream) = stream else {
+            return Ok(None);
+        };
+        let stream = shared.stream(stream).await?;
+        fit(&stream)?;
+        Ok(Some(shared.dialogue(Arc::clone(&stream))))
+    }
+}
+
+fn subprotocol(exchange: &Exchange) -> Option<Bytes> {
+    let response = exchange.response.as_ref()?;
+    response.headers.first("sec-websocket-protocol").cloned()
+}
