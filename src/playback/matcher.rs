@@ -23,7 +23,7 @@ use crate::record::{
     Digest, Exchange, Fingerprint, FingerprintRules, Headers, Outcome, Record, RecordId, Request,
     RequestView, Response,
 };
-use crate::store::{self, Store};
+use crate::store::{self, Pieces, Store};
 
 /// How many records are looked at for one that is of full use.
 const MAX_PROBES: usize = 32;
@@ -314,13 +314,18 @@ impl Matcher {
         })
     }
 
-    /// Whether what followed a handshake can be played back, as far as its record tells.
+    /// Whether what followed a handshake is there whole.
     async fn goes_on(&self, exchange: &Exchange) -> Result<bool, Error> {
         let Some(id) = exchange.stream else {
             return Ok(false);
         };
         match self.store.get(id).await {
-            Ok(Some(Record::Stream(stream))) => Ok(web_socket::fit(&stream).is_ok()),
+            Ok(Some(Record::Stream(stream))) if web_socket::fit(&stream).is_ok() => {
+                let missing = self
+                    .store
+                    .first_missing(id, Pieces::Segments, stream.batches);
+                Ok(missing.await?.is_none())
+            }
             Ok(_) | Err(store::Error::Sealed { .. }) => Ok(false),
             Err(error) => Err(error.into()),
         }

@@ -61,8 +61,8 @@ pub fn records(node: &Node, query: &str, count: usize) -> Vec<Value> {
     listed.iter().map(whole).collect()
 }
 
-/// All segments of a stream, page by page.
-fn segments(node: &Node, stream: &Value) -> Vec<Value> {
+/// All segments of a stream, page by page, once they are there.
+pub fn segments(node: &Node, stream: &Value) -> Vec<Value> {
     let href = stream["stream"]["href"].as_str().unwrap();
     let (mut all, mut batch) = (Vec::new(), Some(0));
     while let Some(from) = batch {

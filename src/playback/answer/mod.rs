@@ -324,7 +324,7 @@ impl Answerer {
         (others, client): (Others, SocketAddr),
     ) -> Result<Given, Refusal> {
         let stream = self.conversation_of(exchange).await;
-        let stream = stream.map_err(|why| Refusal::Conversation(exchange.id, why))?;
+        let stream = stream.map_err(|why| Refusal::conversation(exchange.id, why))?;
         let (mut response, dropped) = handshake::accept(parts, recorded)?;
         self.metrics.headers_dropped.inc_by(dropped);
         self.show_provenance(exchange, &mut response);

@@ -14,6 +14,7 @@ use crate::playback::miss::Explanation;
 use crate::playback::script::Unfit;
 use crate::playback::{Error, described};
 use crate::record::{Grpc, RecordId};
+use crate::store;
 
 /// Why a request was not answered from a record.
 pub(super) enum Refusal {
@@ -46,6 +47,16 @@ impl From<SendError> for Refusal {
 }
 
 impl Refusal {
+    /// Why what followed this recorded handshake is not there: it, or the store.
+    pub(super) fn conversation(record: RecordId, why: Unfit) -> Self {
+        match why {
+            Unfit::Store(error) if !matches!(error, store::Error::Sealed { .. }) => {
+                Self::Store(error.into())
+            }
+            why => Self::Conversation(record, why),
+        }
+    }
+
     /// The name used in metrics.
     pub(super) const fn kind(&self) -> &'static str {
         match self {

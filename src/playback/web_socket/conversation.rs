@@ -75,9 +75,8 @@ impl Ending {
             Self::Idle => Some((Some(1001), "nothing was said for too long")),
             Self::Mismatch(_) => Some((Some(1008), "no recorded message fits")),
             Self::Unreadable(_) => Some((Some(1011), "the recorded messages cannot be read")),
-            Self::Lost(lost) => lost.code().map(|code| (Some(code), "")),
             Self::Stopped => Some((Some(1001), "the player is shutting down")),
-            Self::Completed | Self::Cut | Self::Left => None,
+            Self::Completed | Self::Cut | Self::Left | Self::Lost(_) => None,
         }
     }
 }
@@ -130,7 +129,10 @@ impl Conversation {
         Metrics::count(&metrics.conversations, ending.as_str());
         match (&ending, ending.farewell()) {
             (Ending::Cut, _) => peer.cut().await,
-            (Ending::Lost(Lost::Broken(_)), _) => drop(peer),
+            (Ending::Lost(lost), _) => match lost.code() {
+                Some(code) => peer.refuse(code).await,
+                None => drop(peer),
+            },
             (_, farewell) => peer.part(farewell).await,
         }
         self.tell(ending);
@@ -328,3 +330,6 @@ impl std::fmt::Debug for Conversation {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;

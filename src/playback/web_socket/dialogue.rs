@@ -260,4 +260,4 @@ fn closed(segment: &Segment) -> Event {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

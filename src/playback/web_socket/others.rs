@@ -99,6 +99,14 @@ impl Others {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn none() -> Self {
+        Self {
+            handshakes: VecDeque::new(),
+            subprotocol: None,
+        }
+    }
+
     /// The first that was the same so far and goes on with this message, read up to behind it; and that message.
     pub(super) async fn find(
         &mut self,

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt as _, StreamExt as _};
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::time::{Instant, timeout};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
@@ -21,6 +21,8 @@ const HELD_BYTES: usize = 256 << 10;
 const MESSAGE_BYTES: usize = 64;
 /// How long a peer has to close after we have, before the connection is dropped.
 const FAREWELL: Duration = Duration::from_secs(2);
+/// How much is let pass at once of what comes after that.
+const PASSED_BYTES: usize = 16 << 10;
 /// The longest reason of a Close frame (RFC 6455 section 5.5).
 const MAX_REASON: usize = 123;
 
@@ -175,16 +177,31 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Peer<S> {
         Ok(())
     }
 
-    /// Ends the connection without a Close frame, and lets the peer take what it was told.
+    /// Ends the connection without a Close frame, and lets the peer take what it was told: closing with bytes unread would
+    /// reset it, and that would be lost.
     pub(in crate::playback) async fn cut(self) {
         let whole = self.sink.reunite(self.ears.stream);
         let mut whole = whole.expect("both are halves of one connection");
         let farewell = async {
-            if whole.get_mut().shutdown().await.is_ok() {
-                while let Some(Ok(_)) = whole.next().await {}
+            let mut passed = vec![0; PASSED_BYTES];
+            let io = whole.get_mut();
+            if io.shutdown().await.is_ok() {
+                while io.read(&mut passed).await.is_ok_and(|count| count > 0) {}
             }
         };
         let _ = timeout(FAREWELL, farewell).await;
+    }
+
+    /// Closes a connection on which nothing more can be understood.
+    pub(in crate::playback) async fn refuse(mut self, code: u16) {
+        let frame = CloseFrame {
+            code: code.into(),
+            reason: Utf8Bytes::default(),
+        };
+        let said = timeout(FAREWELL, self.sink.send(Message::Close(Some(frame)))).await;
+        if matches!(said, Ok(Ok(()))) {
+            self.cut().await;
+        }
     }
 
     /// Closes, as it is told to or in answer to the peer, and lets the peer take what it was told.
