@@ -18,16 +18,15 @@ need rabbitmq-server rabbitmq-server
 need nats-server nats-server
 need nginx nginx-light
 need psql postgresql-client
-[[ -d /usr/lib/postgresql ]] || packages+=(postgresql)
 need microsocks microsocks
 need tinyproxy tinyproxy-bin
-need psql postgresql
 [[ -n $(ls /usr/lib/postgresql/*/bin/postgres 2>/dev/null) ]] || packages+=(postgresql)
 need mariadbd mariadb-server
 need mariadb mariadb-client
 need curl curl ca-certificates
 need h2load nghttp2-client
 need openssl openssl
+need chromium chromium
 need python3 python3 python3-venv
 python3 -c 'import venv, ensurepip' 2>/dev/null || packages+=(python3-venv)
 if ((${#packages[@]})); then

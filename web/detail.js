@@ -176,12 +176,12 @@ function segment(said) {
   const { from, offset_us, opcode, part, compressed, missing, note: why } = said;
   const arrow = from === "client" ? "→" : "←";
   const facts = [arrow, duration(offset_us), opcode, part, compressed && "compressed"].filter(Boolean).join(" ");
-  const [shown, cut] = opcode === undefined ? raw(said) : message(said);
+  const [shown, cut] = opcode === undefined ? raw(said) : framed(said);
   const notes = [missing && `${bytes(missing)} before it were not kept`, why, cut && "cut here"].filter(Boolean);
   return element("div", { className: `said ${from}` }, element("b", {}, facts), element("pre", {}, shown), ...notes.map(note));
 }
 
-function message({ text, base64 }) {
+function framed({ text, base64 }) {
   const shown = text ?? `(base64) ${base64}`;
   return [shown.slice(0, LARGE), shown.length > LARGE];
 }

@@ -23,6 +23,7 @@ mod forward_proxy_test;
 mod playback_test;
 mod record_test;
 mod demo_test;
+mod dashboard_test;
 mod end_to_end_test;
 mod standalone_test;
 mod auto_replay_test;

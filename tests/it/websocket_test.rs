@@ -45,6 +45,20 @@ pub fn talk(url: &str, arguments: &[&str]) -> Vec<Value> {
         .collect()
 }
 
+/// What one text message is answered with.
+pub fn say(url: &str, text: &str) -> String {
+    let script = "import sys; from websockets.sync.client import connect as open\n\
+                  with open(sys.argv[1], proxy=None) as w: w.send(sys.argv[2]); print(w.recv())";
+    require("websockets");
+    let mut command = Command::new(python());
+    let output = command.args(["-c", script, url, text]).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout)
+        .unwrap()
+        .trim_end()
+        .to_owned()
+}
+
 /// The records of a node for which `wanted` holds, oldest first, once there are so many.
 pub fn records(node: &Node, query: &str, count: usize) -> Vec<Value> {
     let path = format!("/api/records?limit=1000&order=oldest&{query}");
