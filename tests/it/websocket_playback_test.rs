@@ -2,12 +2,13 @@
 //! something else is closed with the reason, and the recorded client's side is replayed against a service.
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::Command;
 
 use serde_json::{Value, json};
 
+use crate::support::certificates;
 use crate::support::curl::curl;
 use crate::support::httpbin::python;
 use crate::support::mosquitto::{Mosquitto, Options};
@@ -302,4 +303,85 @@ fn recorded_clients_are_replayed_against_the_same_service_and_a_changed_one() {
         example["replayed"].as_str().unwrap().contains("olleh"),
         "{example}"
     );
+
+    let report = replay(&node, changed, &json!({ "path": "/push" }));
+    assert_eq!(report["totals"]["different"], 1, "{report:#}");
+    let example = &report["differences"][0]["examples"][0];
+    assert!(
+        example["recorded"].as_str().unwrap().contains("event 1"),
+        "{example}"
+    );
+    assert_eq!(example["replayed"], "the server closes with 1012");
+}
+
+#[test]
+fn a_target_that_refuses_the_handshake_differs_and_one_that_vanishes_fails() {
+    let folder = tempfile::tempdir().unwrap();
+    let (node, _) = recorded(folder.path(), &[]);
+    let echo = json!({ "path": "/echo" });
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let answer = |answer: &'static [u8]| {
+        let listener = listener.try_clone().unwrap();
+        std::thread::spawn(move || {
+            let (mut connection, _) = listener.accept().unwrap();
+            let mut asked = Vec::new();
+            while !asked.ends_with(b"\r\n\r\n") {
+                let mut byte = [0];
+                connection.read_exact(&mut byte).unwrap();
+                asked.push(byte[0]);
+            }
+            connection.write_all(answer).unwrap();
+            String::from_utf8(asked).unwrap()
+        })
+    };
+    let target = answer(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n");
+    let report = replay(&node, port, &echo);
+    assert_eq!(report["totals"]["different"], 1, "{report:#}");
+    let asked = target.join().unwrap().to_ascii_lowercase();
+    assert!(
+        asked.starts_with("get /echo?room=1 http/1.1\r\n"),
+        "{asked}"
+    );
+    assert!(
+        asked.contains("qproxy-replay: ") && !asked.contains("extensions"),
+        "{asked}"
+    );
+
+    let wrong =
+        b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+        Sec-WebSocket-Accept: none\r\n\r\n";
+    let target = answer(wrong);
+    let report = replay(&node, port, &echo);
+    assert_eq!(report["totals"]["failed"], 1, "{report:#}");
+    assert!(
+        report
+            .to_string()
+            .contains("Sec-WebSocket-Accept does not fit"),
+        "{report:#}"
+    );
+    target.join().unwrap();
+
+    let target = answer(b"");
+    let report = replay(&node, port, &echo);
+    assert_eq!(report["totals"]["failed"], 1, "{report:#}");
+    target.join().unwrap();
+}
+
+#[test]
+fn clients_are_answered_over_tls_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let tls = certificates::make(folder.path(), "authority");
+    let (mut service, port) = service(&[]);
+    let mut config = standalone(&format!("http://127.0.0.1:{port}"));
+    config["playback"]["http"]["tls"] =
+        json!({ "tls_cert": &tls.certificate, "tls_key": &tls.key });
+    let node = Node::start(&folder.path().join("node"), &config);
+    let live = talk(&ws(node.url("record")), &[]);
+    await_streams(&node, 7);
+    service.kill();
+    let address = node.url("answer").rsplit_once(':').unwrap().1;
+    let ca = tls.ca.to_str().unwrap();
+    let url = format!("wss://localhost:{address}");
+    assert_eq!(talk(&url, &["deflate", ca]), live);
 }

@@ -1,7 +1,8 @@
 """A WebSocket service by the library `websockets`: `ws_service.py [deflate|changed] [cert key]`. What it does depends on the path:
 
 /echo answers each message with itself; /reverse sends text back turned around; /fragments sends a message in fragments
-with a ping between; /close closes with the code and reason asked for; /refuse answers 403; /push sends a thousand. `changed` makes /echo do what /reverse does.
+with a ping between; /close closes with the code and reason asked for; /refuse answers 403; /push sends a thousand. `changed` makes /echo do what
+/reverse does, and /push leave after the first.
 """
 import asyncio
 import http
@@ -43,6 +44,11 @@ async def push(connection):
         await connection.send(f"event {number}")
 
 
+async def leave(connection):
+    await connection.send("event 0")
+    await connection.close(1012, "later")
+
+
 async def hold(connection):
     await connection.send("holding")
     await connection.wait_closed()
@@ -59,6 +65,7 @@ PATHS = {"/echo": echo, "/reverse": reverse, "/fragments": fragments, "/close": 
 
 if sys.argv[1:2] == ["changed"]:
     PATHS["/echo"] = reverse
+    PATHS["/push"] = leave
 
 
 async def handler(connection):
