@@ -161,3 +161,50 @@ fn subprotocol(exchange: &Exchange) -> Option<Bytes> {
     let response = exchange.response.as_ref()?;
     response.headers.first("sec-websocket-protocol").cloned()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::playback::web_socket::dialogue::tests::{piece, recorded};
+    use crate::record::{Opcode, Part};
+    use Direction::{Client, Server};
+
+    const BEGUN: [(Direction, &str); 3] = [(Client, "a"), (Server, "b"), (Client, "c")];
+
+    fn dialogue(told: &[(Direction, &'static str)]) -> Dialogue {
+        let segment = |(from, text): &(Direction, &'static str)| {
+            piece(*from, 1, Opcode::Text, Part::Whole, *text)
+        };
+        let segments: Vec<_> = told.iter().map(segment).collect();
+        recorded(&segments, 2, |_| ())
+    }
+
+    /// What the client of a dialogue that goes on like that says next, where this much was the same.
+    async fn next(
+        begun: &[(Direction, &'static str)],
+        rest: &[(Direction, &'static str)],
+    ) -> Option<Bytes> {
+        let mut followed = Followed::new();
+        let mut chosen = dialogue(&BEGUN);
+        while let Event::Said(said) = chosen.next().await.unwrap() {
+            followed.add(&said);
+        }
+        let mut other = dialogue(&[begun, rest].concat());
+        let said = followed.next_in(&mut other).await.unwrap();
+        said.map(|said| said.bytes)
+    }
+
+    #[tokio::test]
+    async fn only_one_that_was_the_same_so_far_and_goes_on_with_its_client_is_followed() {
+        assert_eq!(next(&BEGUN, &[(Client, "d")]).await.unwrap(), "d");
+        assert_eq!(next(&BEGUN, &[(Server, "d"), (Client, "e")]).await, None);
+        assert_eq!(next(&BEGUN, &[]).await, None);
+        let told_else = [(Client, "a"), (Server, "x"), (Client, "c")];
+        assert_eq!(next(&told_else, &[(Client, "d")]).await, None);
+        let cut_else = [(Client, "ac"), (Server, "b"), (Client, "")];
+        assert_eq!(next(&cut_else, &[(Client, "d")]).await, None);
+        // The order between the sides is each connection's own.
+        let other_order = [(Client, "a"), (Client, "c"), (Server, "b")];
+        assert_eq!(next(&other_order, &[(Client, "d")]).await.unwrap(), "d");
+    }
+}
