@@ -33,6 +33,20 @@ impl Map {
         let _ = map.advise(memmap2::Advice::Random);
         Ok(Self::File(map))
     }
+
+    /// Lets go of the pages that were looked at so far. They stay in the page cache and come again where they are
+    /// needed; until then they do not count as this process's memory. One look can map a megabyte, as the kernel
+    /// maps what it keeps together.
+    #[allow(
+        unsafe_code,
+        reason = "the mapping is shared and read-only, so that its pages hold nothing that the file does not"
+    )]
+    pub(super) fn release(&self) {
+        if let Self::File(map) = self {
+            // SAFETY: as said in the reason above: what is dropped is read from the file again.
+            let _ = unsafe { map.unchecked_advise(memmap2::UncheckedAdvice::DontNeed) };
+        }
+    }
 }
 
 impl Deref for Map {

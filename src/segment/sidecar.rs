@@ -256,6 +256,7 @@ impl Sidecar {
             first = end;
         }
         sidecar.kinds = kinds.into();
+        sidecar.bytes.release();
         (first == layout.rows_count).then_some(sidecar)
     }
 

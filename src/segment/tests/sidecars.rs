@@ -216,3 +216,47 @@ fn later_version_survives_in_a_directory_of_an_earlier_program() {
     assert_eq!(all_ids(&log, 1), Vec::from_iter(1..=10));
     assert_eq!(sidecars(dir.path()).len(), count);
 }
+
+/// How much of the sidecars in `dir` counts as this process's memory, in KiB; `None` where none is mapped.
+fn resident(dir: &Path) -> Option<u64> {
+    let maps = fs::read_to_string("/proc/self/smaps").unwrap();
+    let dir = dir.to_str().unwrap();
+    let (mut ours, mut sum) = (false, None);
+    for line in maps.lines() {
+        let mut words = line.split_whitespace();
+        match (words.next(), words.next()) {
+            (Some("Rss:"), Some(kilobytes)) if ours => {
+                *sum.get_or_insert(0) += kilobytes.parse::<u64>().unwrap();
+            }
+            (Some(range), _) if range.contains('-') => {
+                ours = line.contains(dir) && line.ends_with(".idx");
+            }
+            _ => {}
+        }
+    }
+    sum
+}
+
+#[test]
+fn indexes_that_nobody_asks_take_no_memory() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(dir.path());
+    for file in 0..4_u128 {
+        let batch: Vec<_> = (1..=5000)
+            .map(|id| insert(file * 5000 + id, b"x"))
+            .collect();
+        log.append(&batch).unwrap();
+        log.seal().unwrap();
+    }
+    assert_eq!(resident(dir.path()), Some(0));
+    assert_eq!(payload(&log, 1, 7).unwrap(), b"x");
+    assert_ne!(
+        resident(dir.path()),
+        Some(0),
+        "a look maps what it looks at"
+    );
+    drop(log);
+    let (log, _) = Log::open(config(dir.path())).unwrap();
+    assert_eq!(resident(dir.path()), Some(0));
+    assert_eq!(payload(&log, 1, 19_999).unwrap(), b"x");
+}
