@@ -83,7 +83,7 @@ pub struct Config {
     /// Larger request bodies are matched like any other, but not kept, so not passed on: where no record fits
     /// they are refused with 413.
     pub max_passed_body: u64,
-    /// A request body that takes longer is refused with 408.
+    /// A request body that pauses for longer is refused with 408.
     pub body_timeout: Duration,
     /// Whether an answer names its record.
     pub provenance: Provenance,
@@ -221,10 +221,7 @@ impl Answerer {
         B: http_body::Body<Data = Bytes> + Send,
         B::Error: std::error::Error + Send + Sync + 'static,
     {
-        let reading = self.read(body);
-        let content = tokio::time::timeout(self.config.body_timeout, reading)
-            .await
-            .map_err(|_| Refusal::BodyTimeout(self.config.body_timeout))??;
+        let content = self.read(body).await?;
         let matching = self.matcher.config();
         let asked = Asked::new(parts, content.digest, content.bytes, client, matching);
         let now = Instant::now();
@@ -273,7 +270,12 @@ impl Answerer {
         let mut body = std::pin::pin!(body);
         let mut digester = Digester::default();
         let mut content = Content::default();
-        while let Some(frame) = body.frame().await {
+        let limit = self.config.body_timeout;
+        // Each part has its time: a large body may take long as a whole.
+        while let Some(frame) = tokio::time::timeout(limit, body.frame())
+            .await
+            .map_err(|_| Refusal::BodyTimeout(limit))?
+        {
             let frame = frame.map_err(|error| Refusal::BodyBroken(Box::new(error)))?;
             let Ok(data) = frame.into_data() else {
                 continue;

@@ -161,7 +161,7 @@ impl Refusal {
                 "limit_bytes": limit,
             })),
             Self::BodyTimeout(limit) => serde_json::to_string_pretty(&json!({
-                "error": "the request's body did not arrive in time",
+                "error": "the request's body paused for too long",
                 "limit_ms": limit.as_millis(),
             })),
             Self::BodyBroken(error) => explained("the request's body broke off", &**error),

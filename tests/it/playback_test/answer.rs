@@ -438,6 +438,22 @@ async fn a_body_that_never_ends_is_given_up() {
     assert_eq!(answer.response.status(), StatusCode::REQUEST_TIMEOUT);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_body_may_take_long_as_long_as_it_comes() {
+    let answerer =
+        Answerer::new(store_of([]), AnswerConfig::default(), Metrics::default()).unwrap();
+    let (parts, ()) = http::Request::post("/").body(()).unwrap().into_parts();
+    let frames = futures_util::stream::unfold(0, async |sent| {
+        tokio::time::sleep(AnswerConfig::default().body_timeout / 2).await;
+        let frame = http_body::Frame::data(Bytes::from_static(b"part"));
+        (sent < 10).then_some((Ok::<_, std::io::Error>(frame), sent + 1))
+    });
+    let body = http_body_util::StreamBody::new(Box::pin(frames));
+    let client = "127.0.0.1:1".parse().unwrap();
+    let answer = answerer.answer(&parts, body, client).await;
+    assert_eq!(answer.response.status(), StatusCode::NOT_FOUND);
+}
+
 #[tokio::test]
 async fn a_store_that_fails_is_told_and_not_taken_for_a_miss() {
     let store = store_of([exchange(1, "GET", "/", "x")]);
