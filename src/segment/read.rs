@@ -15,6 +15,7 @@ use super::index::{Handle, Place};
 use super::log::{Log, Shared};
 use super::page::{Metas, Question};
 use super::rows::Key;
+use super::scan::next_head;
 use super::{Found, Header, Ids, Order, Position, Run, Stats};
 
 /// A read for one entry takes this much at first; most are not larger.
@@ -252,9 +253,10 @@ impl Shared {
                     Piece::BadPayload(head) => (head, None),
                     Piece::Partial(needed) if at + needed <= available => break needed,
                     Piece::Partial(_) | Piece::Damaged => {
-                        run.skipped += (available - at) as u64;
-                        run.next.offset = end;
-                        return Ok(());
+                        let broken = run.next.offset;
+                        run.next.offset = frame_behind(handle, broken, end)?;
+                        run.skipped += run.next.offset - broken;
+                        break FIRST_READ_BYTES;
                     }
                 };
                 let position = run.next;
@@ -282,6 +284,13 @@ impl Shared {
         }
         Ok(())
     }
+}
+
+/// Where reading goes on behind a frame whose head is damaged: at the next good one, or at `end`.
+fn frame_behind(handle: &Handle, broken: u64, end: u64) -> Result<u64, Error> {
+    let next = next_head(&*handle.file, broken, end);
+    let next = next.map_err(|source| Error::io("read", &handle.path, source))?;
+    Ok(next.unwrap_or(end))
 }
 
 /// What stands at the start of some bytes of a file.

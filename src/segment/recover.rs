@@ -17,7 +17,7 @@ use super::frame::{BadHeader, FILE_HEADER, FileHeader, Head};
 use super::index::{Active, Handle, Sealed, Seen};
 use super::map::Map;
 use super::rows::{OpenRows, Rows, Slot};
-use super::scan::{Depth, Scanner, Step, goes_on};
+use super::scan::{Depth, Scanner, Step, next_head};
 use super::seal;
 use super::sidecar::{Sidecar, encode};
 use super::{Config, Damage, Fsync, Recovery};
@@ -388,7 +388,7 @@ fn cut(
         Fsync::Always | Fsync::Interval(_) => file.sync(),
     };
     let mut done = Cut::Torn;
-    if goes_on(file, at, tail.end)? {
+    if next_head(file, at, tail.end)?.is_some() {
         let extension = format!("seg.from-{}.damaged", tail.start);
         let aside = handle.path.with_extension(extension);
         let copy = files.create(&aside)?;

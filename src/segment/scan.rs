@@ -127,9 +127,11 @@ fn parsed(bytes: &[u8]) -> Option<Head> {
     Head::parse(bytes.first_chunk()?)
 }
 
-/// Whether a valid head stands anywhere behind `from`: then the bytes at `from` were damaged, and are not
-/// just the end of a write that was cut short.
-pub(super) fn goes_on(file: &dyn File, from: u64, length: u64) -> io::Result<bool> {
+/// Where the first valid head behind `from` stands; `None` where there is none up to `length`.
+///
+/// In a tail that cannot be read it tells damage from the end of a write that was cut short. A payload may hold
+/// what looks like a head, so whoever goes on from there has to know the entry by other means.
+pub(super) fn next_head(file: &dyn File, from: u64, length: u64) -> io::Result<Option<u64>> {
     const WINDOW: u64 = 1 << 20;
     // A head may start at the last byte of a window and reach over the next.
     let overlap = HEAD as u64 + super::MAX_META_BYTES as u64;
@@ -145,11 +147,11 @@ pub(super) fn goes_on(file: &dyn File, from: u64, length: u64) -> io::Result<boo
             .min(usize::try_from(WINDOW).unwrap_or(usize::MAX));
         let found = (0..candidates)
             .filter(|&i| bytes[i] == MAGIC[0] && bytes[i..].starts_with(&MAGIC))
-            .any(|i| Head::checked(&bytes[i..]).is_some());
-        if found {
-            return Ok(true);
+            .find(|&i| Head::checked(&bytes[i..]).is_some());
+        if let Some(found) = found {
+            return Ok(Some(at + found as u64));
         }
         at += WINDOW;
     }
-    Ok(false)
+    Ok(None)
 }

@@ -683,23 +683,29 @@ async fn reader_keeps_up_with_a_writer_over_many_files_without_loss_or_repeat() 
 
 #[test]
 fn damaged_message_is_passed_over_counted_and_told_as_gone() {
-    let bench = Bench::small();
-    let spool = bench.open();
-    let old = spool.epoch();
-    fill(&spool, 1..=20);
-    drop(spool);
-    let file = bench.dir.path().join("0000000000000001.seg");
-    let mut bytes = std::fs::read(&file).unwrap();
-    let is_third = |window: &[u8]| window == 3_u64.to_be_bytes();
-    // The number stands at the start of the payload, and big-endian nowhere else.
-    let third = bytes.windows(8).position(is_third).unwrap();
-    bytes[third + 100] ^= 1;
-    std::fs::write(&file, bytes).unwrap();
-    let spool = bench.open();
-    let expected: Vec<u64> = (1..=20).filter(|seq| *seq != 3).collect();
-    assert_eq!(seqs(&drain(&mut spool.reader().unwrap())), expected);
-    assert!(bench.metrics.damaged_bytes.get() > PAYLOAD as u64);
-    let asked = spool.range(old, range(2, 4), 10).unwrap();
-    assert_eq!(seqs(&asked.messages), [2, 4]);
-    assert_eq!((asked.gone, bench.dropped()), (vec![range(3, 3)], 0));
+    // In the payload, in the meta and in the length that tells where the next one starts.
+    for place in 0..3 {
+        let bench = Bench::small();
+        let spool = bench.open();
+        let old = spool.epoch();
+        fill(&spool, 1..=20);
+        drop(spool);
+        let file = bench.dir.path().join("0000000000000001.seg");
+        let mut bytes = std::fs::read(&file).unwrap();
+        let payload = message(old, 3).payload;
+        let third = bytes.windows(PAYLOAD).position(|window| window == payload);
+        let third = third.unwrap();
+        let magic = bytes[..third]
+            .windows(3)
+            .rposition(|window| window == b"\xf1SG");
+        bytes[[third + 100, third - 1, magic.unwrap() + 20][place]] ^= 1;
+        std::fs::write(&file, bytes).unwrap();
+        let spool = bench.open();
+        let expected: Vec<u64> = (1..=20).filter(|seq| *seq != 3).collect();
+        assert_eq!(seqs(&drain(&mut spool.reader().unwrap())), expected);
+        assert!(bench.metrics.damaged_bytes.get() > PAYLOAD as u64);
+        let asked = spool.range(old, range(2, 4), 10).unwrap();
+        assert_eq!(seqs(&asked.messages), [2, 4]);
+        assert_eq!((asked.gone, bench.dropped()), (vec![range(3, 3)], 0));
+    }
 }

@@ -420,6 +420,10 @@ fn damage_in_a_sealed_file_costs_only_what_is_damaged_and_is_told() {
     assert!(matches!(log.get(1, 2), Err(Error::Damaged { .. })));
     assert_eq!(all_ids(&log, 1), Vec::from_iter(1..=10));
     assert!((3..=10).all(|id| payload(&log, 1, id).is_some()));
+    let run = log.read_from(Position::default(), 1 << 20).unwrap();
+    let ids: Vec<_> = run.entries.iter().map(|entry| entry.id).collect();
+    assert_eq!(ids, [1, 3, 4, 5, 6, 7, 8, 9, 10]);
+    assert_eq!(run.skipped, 1064);
     drop(log);
     // Without its sidecar: what is behind it in this file. It is told each time.
     std::fs::remove_file(&sidecars(dir.path())[0]).unwrap();
