@@ -11,6 +11,7 @@ pub mod stats;
 pub mod session;
 pub mod codec;
 pub mod topic;
+mod outcomes;
 mod queue;
 mod inbox;
 mod driver;

@@ -66,11 +66,19 @@ pub enum TopicError {
 /// # Errors
 /// Says which rule of section 4.7 the name breaks.
 pub fn validate_topic(topic: &str) -> Result<(), TopicError> {
-    validate_common(topic)?;
-    if topic.bytes().any(|byte| matches!(byte, b'+' | b'#')) {
-        return Err(TopicError::Wildcard);
+    validate_name(topic.as_bytes())
+}
+
+/// [`validate_topic`] for what is known to be UTF-8.
+pub(crate) fn validate_name(topic: &[u8]) -> Result<(), TopicError> {
+    // All of it, without a way out in between: the compiler looks at many bytes at once then.
+    let is_bad = |byte: &u8| matches!(byte, 0 | b'+' | b'#');
+    let bad = topic.iter().fold(false, |bad, byte| bad | is_bad(byte));
+    if !bad && (1..=MAX_TOPIC_BYTES).contains(&topic.len()) {
+        return Ok(());
     }
-    Ok(())
+    validate_common(topic)?;
+    Err(TopicError::Wildcard)
 }
 
 /// Checks a filter that is subscribed to.
@@ -85,7 +93,7 @@ pub fn validate_topic(topic: &str) -> Result<(), TopicError> {
 /// # Errors
 /// Says which rule of section 4.7 the filter breaks.
 pub fn validate_filter(filter: &str) -> Result<(), TopicError> {
-    validate_common(filter)?;
+    validate_common(filter.as_bytes())?;
     let mut levels = filter.split('/').peekable();
     while let Some(level) = levels.next() {
         if level.contains('#') && (level != "#" || levels.peek().is_some()) {
@@ -158,14 +166,14 @@ pub fn unshared(filter: &str) -> &str {
 
 const SHARE: &str = "$share/";
 
-fn validate_common(text: &str) -> Result<(), TopicError> {
+fn validate_common(text: &[u8]) -> Result<(), TopicError> {
     if text.is_empty() {
         return Err(TopicError::Empty);
     }
     if text.len() > MAX_TOPIC_BYTES {
         return Err(TopicError::TooLong(text.len()));
     }
-    if text.as_bytes().contains(&0) {
+    if text.contains(&0) {
         return Err(TopicError::Null);
     }
     Ok(())

@@ -1,24 +1,29 @@
 //! Publishing: awaited, deferred, or never waiting.
 
+use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
-use tokio::sync::oneshot;
+use tokio::task::coop;
 
 use crate::codec::{self, PacketId, Publish, PublishProperties, QoS, ReasonCode, Text, Version};
 use crate::driver::{Shared, keep};
 use crate::error::Error;
 use crate::options::whole_seconds;
-use crate::queue::{Kept, Queued};
+use crate::outcomes::{Number, Outcome, Outcomes};
+use crate::queue::{Hear, Kept, Published, Queued};
 use crate::topic;
 
 use super::{MqttClient, PublishOptions};
 
 /// What a PUBLISH has beside topic and payload at most, in bytes: type, length in four, length of the topic, and id.
 const LONGEST_HEAD: usize = 9;
+/// Tokens to one unit of the budget that tokio gives a task before others have their turn.
+const TOKENS_PER_UNIT: u64 = 32;
 
 /// The outcome of a deferred publish; a future. Dropping it does not take the message back.
 ///
@@ -35,9 +40,12 @@ const LONGEST_HEAD: usize = 9;
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Debug)]
 #[must_use = "without waiting for it nobody learns whether the message was delivered"]
-pub struct PublishToken(oneshot::Receiver<Result<ReasonCode, Error>>);
+pub struct PublishToken {
+    outcomes: Arc<Outcomes>,
+    /// Nothing once it has told.
+    number: Published,
+}
 
 impl PublishToken {
     /// As awaiting it, with what the server said: [`ReasonCode::NoMatchingSubscribers`] where a server of MQTT 5.0
@@ -45,8 +53,45 @@ impl PublishToken {
     ///
     /// # Errors
     /// As [`MqttClient::publish`].
-    pub async fn reason(self) -> Result<ReasonCode, Error> {
-        self.0.await.unwrap_or(Err(Error::Stopped))
+    pub async fn reason(mut self) -> Result<ReasonCode, Error> {
+        std::future::poll_fn(|context| self.poll_outcome(context)).await
+    }
+
+    pub(super) fn new(shared: &Shared, number: Published) -> Self {
+        let outcomes = Arc::clone(shared.queue.outcomes());
+        Self { outcomes, number }
+    }
+
+    fn poll_outcome(&mut self, context: &mut Context<'_>) -> Poll<Outcome> {
+        let number = self.number.expect("polled after it had told");
+        // A program that goes through tokens which are done would be sent away every 128 of them, and another thread woken
+        // to go on in its place, for a few nanoseconds of work each; without any end it would never be.
+        let unit = match number.get() % TOKENS_PER_UNIT {
+            0 => Some(ready!(coop::poll_proceed(context))),
+            _ => None,
+        };
+        let outcome = ready!(self.outcomes.poll(number, context));
+        unit.inspect(coop::RestoreOnPending::made_progress);
+        self.number = None;
+        Poll::Ready(outcome)
+    }
+}
+
+impl Drop for PublishToken {
+    fn drop(&mut self) {
+        if let Some(number) = self.number {
+            self.outcomes.give_up(number);
+        }
+    }
+}
+
+impl fmt::Debug for PublishToken {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let number = self.number.map(Number::get);
+        formatter
+            .debug_tuple("PublishToken")
+            .field(&number)
+            .finish()
     }
 }
 
@@ -54,16 +99,7 @@ impl Future for PublishToken {
     type Output = Result<(), Error>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        // One that is done already is taken without a share of the task's budget: a program that goes through its tokens
-        // would be sent away every 128 of them, and another thread woken to go on in its place.
-        let result = match self.0.try_recv() {
-            Ok(result) => result,
-            Err(_) => match Pin::new(&mut self.0).poll(context) {
-                Poll::Ready(result) => result.unwrap_or(Err(Error::Stopped)),
-                Poll::Pending => return Poll::Pending,
-            },
-        };
-        Poll::Ready(result.map(drop))
+        self.poll_outcome(context).map_ok(drop)
     }
 }
 
@@ -143,10 +179,15 @@ impl MqttClient {
         options: impl Into<PublishOptions>,
     ) -> Result<PublishToken, Error> {
         let shared = self.shared();
-        let (mut queued, token) = prepare(shared, topic.into(), payload.into(), options.into())?;
-        let saved = keep::hear_of_saving(shared, &mut queued);
-        shared.queue.publish(queued).await?;
-        keep::saved(saved, token).await
+        let queued = prepare(shared, topic.into(), payload.into(), options.into())?;
+        let mut place = Some(queued);
+        let saved = keep::hear_of_saving(shared, &mut place);
+        let number = shared.queue.publish(&mut place, Hear::Outcome).await?;
+        let token = PublishToken::new(shared, number);
+        match saved {
+            None => Ok(token),
+            Some(saved) => keep::saved(saved, token).await,
+        }
     }
 
     /// As [`MqttClient::publish_deferred`], but never waits.
@@ -168,9 +209,11 @@ impl MqttClient {
         payload: impl Into<Bytes>,
         options: impl Into<PublishOptions>,
     ) -> Result<PublishToken, Error> {
-        let (queued, token) = prepare(self.shared(), topic.into(), payload.into(), options.into())?;
-        self.shared().queue.try_publish(queued)?;
-        Ok(token)
+        let shared = self.shared();
+        let queued = prepare(shared, topic.into(), payload.into(), options.into())?;
+        let mut place = Some(queued);
+        let number = shared.queue.try_publish(&mut place, Hear::Outcome)?;
+        Ok(PublishToken::new(shared, number))
     }
 }
 
@@ -180,15 +223,14 @@ pub(super) fn prepare(
     topic: Text,
     payload: Bytes,
     options: PublishOptions,
-) -> Result<(Queued, PublishToken), Error> {
-    topic::validate_topic(&topic)?;
+) -> Result<Queued, Error> {
+    topic::validate_name(topic.as_bytes())?;
     let overhead = match shared.config.protocol {
         Version::V311 => LONGEST_HEAD,
         // The length of the properties, also where there are none.
         Version::V5 => LONGEST_HEAD + 1,
     };
     check_size(shared, overhead + topic.as_bytes().len() + payload.len())?;
-    let (sender, receiver) = oneshot::channel();
     let PublishOptions { qos, retain, .. } = options;
     let mut publish = Publish {
         dup: false,
@@ -205,17 +247,14 @@ pub(super) fn prepare(
         publish.properties = wire_properties(shared, options)?;
         check_encoding(shared, &mut publish)?;
     }
-    Ok((
-        Queued {
-            publish,
-            expires,
-            done: Some(sender),
-            kept: Kept::Yes,
-            number: None,
-            saved: None,
-        },
-        PublishToken(receiver),
-    ))
+    Ok(Queued {
+        publish,
+        expires,
+        done: None,
+        kept: Kept::Yes,
+        number: None,
+        saved: None,
+    })
 }
 
 /// In 3.1.1 a message can still expire while it waits, but nothing else.

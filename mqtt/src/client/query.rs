@@ -15,13 +15,13 @@ use crate::codec::{Publish, QoS, ReasonCode, Text, Version};
 use crate::driver::Shared;
 use crate::error::{Error, QueryError};
 use crate::options::MqttConfig;
-use crate::queue::Kept;
+use crate::queue::{Hear, Kept};
 use crate::random;
 use crate::stats::Counters;
 
 use super::answer::{Answer, Part, Taken};
 use super::subscribe::subscribe;
-use super::{MqttClient, PublishOptions, publish};
+use super::{MqttClient, PublishOptions, PublishToken, publish};
 
 /// The queries that wait for an answer.
 #[derive(Debug)]
@@ -191,9 +191,11 @@ async fn ask(shared: &Shared, topic: &str, payload: Bytes) -> Result<Bytes, Erro
     let level = &shared.config.query.request_level;
     let address = Text::from(format!("{topic}/{level}/{}/{id}", queries.caller));
     let options = queries.options(&id, shared);
-    let (mut queued, token) = publish::prepare(shared, address, payload, options)?;
+    let mut queued = publish::prepare(shared, address, payload, options)?;
     queued.kept = Kept::No;
-    shared.queue.publish(queued).await?;
+    let mut place = Some(queued);
+    let number = shared.queue.publish(&mut place, Hear::Outcome).await?;
+    let token = PublishToken::new(shared, number);
     tokio::pin!(answered);
     tokio::select! {
         biased;

@@ -13,7 +13,7 @@ use crate::driver::Shared;
 use crate::error::Error;
 use crate::inbox::Messages;
 use crate::message::Message;
-use crate::queue::Queued;
+use crate::queue::{Hear, Queued};
 
 use super::answer::{PART, Part, STATUS, Status};
 use super::subscribe::{subscribe, unsubscribe};
@@ -278,8 +278,8 @@ async fn answer_whole(shared: &Shared, to: &ReplyTo, answer: Bytes) -> Result<()
     let bytes = answer.len();
     let (topic, options) = to.address(Status::Ok.into());
     let refused = match publish::prepare(shared, topic, answer, options) {
-        Ok((mut queued, _)) => match over_server_limit(shared, &mut queued)? {
-            None => return shared.queue.publish(queued).await,
+        Ok(mut queued) => match over_server_limit(shared, &mut queued)? {
+            None => return enqueue(shared, queued).await,
             Some(limit) => format!("an answer of {bytes} bytes does not fit into {limit}"),
         },
         Err(Error::TooLarge { limit, .. }) => {
@@ -308,14 +308,21 @@ fn over_server_limit(shared: &Shared, queued: &mut Queued) -> Result<Option<usiz
 /// Waits for room in the queue, but not for the acknowledgement: the caller asks again if it hears nothing.
 async fn send(shared: &Shared, to: &ReplyTo, part: Part, payload: Bytes) -> Result<(), Error> {
     let (topic, options) = to.address(part);
-    let (queued, _) = publish::prepare(shared, topic, payload, options)?;
-    shared.queue.publish(queued).await
+    let queued = publish::prepare(shared, topic, payload, options)?;
+    enqueue(shared, queued).await
+}
+
+async fn enqueue(shared: &Shared, queued: Queued) -> Result<(), Error> {
+    let mut place = Some(queued);
+    let published = shared.queue.publish(&mut place, Hear::Nothing).await;
+    published.map(drop)
 }
 
 fn try_answer(shared: &Shared, to: &ReplyTo, part: Part, payload: Bytes) -> Result<(), Error> {
     let (topic, options) = to.address(part);
-    let (queued, _) = publish::prepare(shared, topic, payload, options)?;
-    shared.queue.try_publish(queued)
+    let queued = publish::prepare(shared, topic, payload, options)?;
+    let published = shared.queue.try_publish(&mut Some(queued), Hear::Nothing);
+    published.map(drop)
 }
 
 /// The latest requests, to know a repeat.

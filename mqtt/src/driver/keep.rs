@@ -16,7 +16,7 @@ use crate::queue::{Kept, Queued};
 use crate::session::SessionChange;
 
 use super::latency::Waiting;
-use super::{Chain, ClientSession, Driver, Event, Left, Shared, finish};
+use super::{Chain, ClientSession, Driver, Event, Left, Shared};
 
 /// What to go on with, and in the queue what was never sent. A session in memory is no older than the store, and the
 /// store is brought up to it first: what is in flight would be queued once more otherwise. Where it fails, what was left
@@ -99,27 +99,25 @@ impl Clocks {
 /// Asks to hear of it, where it is going to be saved.
 pub(crate) fn hear_of_saving(
     shared: &Shared,
-    queued: &mut Queued,
+    place: &mut Option<Queued>,
 ) -> Option<oneshot::Receiver<()>> {
-    let kept = shared.config.persistence.is_some() && queued.publish.qos != QoS::AtMostOnce;
-    kept.then(|| {
-        let (sender, receiver) = oneshot::channel();
-        queued.saved = Some(sender);
-        receiver
-    })
+    shared.config.persistence.as_ref()?;
+    let queued = place
+        .as_mut()
+        .filter(|it| it.publish.qos != QoS::AtMostOnce)?;
+    let (sender, receiver) = oneshot::channel();
+    queued.saved = Some(sender);
+    Some(receiver)
 }
 
 /// Waits until it is saved; the token knows why it is not.
 pub(crate) async fn saved(
-    saved: Option<oneshot::Receiver<()>>,
+    saved: oneshot::Receiver<()>,
     token: PublishToken,
 ) -> Result<PublishToken, Error> {
-    match saved {
-        None => Ok(token),
-        Some(saved) => match saved.await {
-            Ok(()) => Ok(token),
-            Err(_) => token.await.and(Err(Error::Stopped)),
-        },
+    match saved.await {
+        Ok(()) => Ok(token),
+        Err(_) => token.await.and(Err(Error::Stopped)),
     }
 }
 
@@ -206,7 +204,8 @@ pub(super) fn save_arrivals(shared: &Shared) {
         publishes,
     });
     for queued in kept {
-        finish(queued.done, Err(Error::NotSaved(reason.clone())));
+        let reason = Error::NotSaved(reason.clone());
+        shared.queue.outcomes().finish(queued.done, Err(reason));
     }
 }
 

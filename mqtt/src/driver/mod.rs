@@ -30,8 +30,9 @@ use crate::error::{ConnectError, Disconnected, Error};
 use crate::inbox::{Delivery, Inbox, Place};
 use crate::message::Message;
 use crate::options::MqttConfig;
+use crate::outcomes::{LastWord, Number, Outcome};
 use crate::persistence::Change;
-use crate::queue::{Answered, Batch, Control, Published, Queue};
+use crate::queue::{Answered, Batch, Control, Idle, Published, Queue};
 use crate::random;
 use crate::session::{self, Session, Terms};
 use crate::stats::{Counters, Recorders};
@@ -133,6 +134,7 @@ pub(crate) struct Driver {
     /// Kept for their memory.
     batch: Batch,
     events: Vec<session::Event<Waiting, Answered>>,
+    succeeded: Vec<Number>,
     /// QoS 0 publishes with the mark in the outbox at which they are written.
     unwritten: VecDeque<(u64, Published)>,
     /// A message whose receiver is full. While there is one, nothing is read.
@@ -153,6 +155,8 @@ pub(crate) struct Driver {
     pinged: Option<std::time::Instant>,
     /// Kept for its memory.
     changes: Vec<session::SessionChange>,
+    /// Whether it looks into the queue once more before it sleeps.
+    idle: Idle,
 }
 
 /// How a connection, or a pause, ended.
@@ -170,6 +174,7 @@ impl Driver {
             drain_until: None,
             batch: Batch::default(),
             events: Vec::new(),
+            succeeded: Vec::new(),
             unwritten: VecDeque::new(),
             parked: left.parked,
             parked_since: None,
@@ -181,10 +186,12 @@ impl Driver {
             unsaved: left.unsaved,
             pinged: None,
             changes: Vec::new(),
+            idle: Idle::Sleeps,
         }
     }
 
     pub(crate) async fn run(mut self, mut first: First) -> Ended {
+        let _last_word = LastWord(Arc::clone(self.shared.queue.outcomes()));
         let result = loop {
             match self.connect_and_serve(&mut first).await {
                 Next::Retry => {}
@@ -379,14 +386,19 @@ impl Driver {
         })
     }
 
+    fn finish(&self, done: Published, outcome: Outcome) {
+        self.shared.queue.outcomes().finish(done, outcome);
+    }
+
     fn emit(&self, event: Event) {
         // Nobody listens: that is fine.
         let _ = self.shared.events.send(event);
     }
 
     fn fail_unwritten(&mut self) {
+        let outcomes = self.shared.queue.outcomes();
         for (_, done) in self.unwritten.drain(..) {
-            finish(done, Err(Error::ConnectionLost));
+            outcomes.finish(done, Err(Error::ConnectionLost));
         }
     }
 
@@ -416,7 +428,7 @@ impl Driver {
         let queued = left.publishes.into_iter().map(|queued| queued.done);
         let published = published.into_iter().map(|waiting| waiting.done);
         for done in published.chain(queued) {
-            finish(done, Err(reason.clone()));
+            self.finish(done, Err(reason.clone()));
         }
         let controls = left.controls.into_iter().map(|control| match control {
             Control::Subscribe(.., answered) | Control::Unsubscribe(_, answered) => answered,
@@ -442,13 +454,6 @@ impl Driver {
             }
             Delivery::Full(message) => Some(message),
         }
-    }
-}
-
-fn finish(done: Published, result: Result<ReasonCode, Error>) {
-    if let Some(done) = done {
-        // The token was dropped: nobody wants to know.
-        let _ = done.send(result);
     }
 }
 

@@ -13,19 +13,19 @@ use bytes::BytesMut;
 use tokio::io::{AsyncReadExt, AsyncWrite, ReadHalf, WriteHalf};
 use tokio::time::{Instant, Sleep};
 
-use crate::codec::{self, Publish, ReasonCode};
+use crate::codec::{self, Packet, Publish, QoS, ReasonCode};
 use crate::error::{Disconnected, Error, ServerReason};
 use crate::inbox::{Delivery, Place};
 use crate::message::{Message, Receipt};
 use crate::options::whole_seconds;
-use crate::queue::{Answer, Batch, Control, Queued, Room};
+use crate::queue::{Answer, Batch, Control, Idle, Queued, Room};
 use crate::session::{self, Closing, Continuity, Failure};
 
 use super::connect::Connection;
 use super::latency::Waiting;
 use super::transport::Stream;
 use super::write::write_once;
-use super::{Driver, Event, Leave, finish, keep};
+use super::{Driver, Event, Leave, keep};
 
 /// Bytes encoded ahead of the socket: enough for one system call to be worth it, little enough for a ping not to
 /// wait behind.
@@ -126,6 +126,9 @@ impl Driver {
             shared.counters.in_flight.set(in_flight);
             let mut work = pin!(shared.queue.work());
             let turn = self.turn(socket, work.as_mut(), timer.as_mut()).await?;
+            if turn.yielded {
+                self.idle = Idle::Sleeps;
+            }
             if turn.written > 0 {
                 self.wrote(turn.written);
             }
@@ -137,38 +140,53 @@ impl Driver {
         let now = Instant::now().into_std();
         // What the resumed session reported before anything came.
         self.hand_on(now);
+        let decoded = self.decode_packets(received, now);
+        self.hand_on(now);
+        self.shared.counters.ignored.set(self.session.ignored());
+        self.shared
+            .counters
+            .downgraded
+            .set(self.session.downgraded());
+        decoded
+    }
+
+    fn decode_packets(
+        &mut self,
+        received: &mut BytesMut,
+        now: std::time::Instant,
+    ) -> Result<(), Disconnected> {
         let limit = self.shared.config.max_packet_size;
         let version = self.shared.config.protocol;
         while self.unpark(now) {
             let Some(packet) = codec::decode(received, limit, version)? else {
                 break;
             };
+            if let Packet::PubAck(_) | Packet::PubRec(_) | Packet::PubComp(_) = packet {
+                // They come by the hundred, and what follows from them can wait for the last one.
+                self.session.receive(packet, now)?;
+                continue;
+            }
             self.hear_pong(&packet, now);
             self.session.receive(packet, now)?;
             self.save_received()?;
             self.hand_on(now);
         }
-        self.shared.counters.ignored.set(self.session.ignored());
-        self.shared
-            .counters
-            .downgraded
-            .set(self.session.downgraded());
         Ok(())
     }
 
     /// Tries the parked message again; whether there is none any more. The second try comes after asking to be
     /// woken, as its receiver may have moved in between.
     fn unpark(&mut self, now: std::time::Instant) -> bool {
-        let Some(message) = self.parked.take() else {
+        if self.parked.is_none() {
             return true;
-        };
-        self.deliver(message);
-        let Some(message) = self.parked.take() else {
+        }
+        self.redeliver();
+        if self.parked.is_none() {
             self.parked_since = None;
             return true;
-        };
+        }
         self.shared.inbox.pause();
-        self.deliver(message);
+        self.redeliver();
         if self.parked.is_some() {
             self.shared.counters.pauses.add(1);
             self.session.reading_paused(now);
@@ -182,15 +200,20 @@ impl Driver {
     fn hand_on(&mut self, now: std::time::Instant) {
         let mut events = std::mem::take(&mut self.events);
         self.session.take_events(&mut events);
+        let mut acknowledged = 0;
         for event in events.drain(..) {
             match event {
                 session::Event::Published(waiting, reason) => {
-                    self.shared.counters.acknowledged.add(1);
-                    finish(waiting.acknowledged(&self.shared, now), Ok(reason));
+                    acknowledged += 1;
+                    let done = waiting.acknowledged(&self.shared, now);
+                    match reason {
+                        ReasonCode::Success => self.succeeded.extend(done),
+                        _ => self.finish(done, Ok(reason)),
+                    }
                 }
                 session::Event::PublishFailed(waiting, failure) => {
                     self.shared.counters.refused.add(1);
-                    finish(waiting.done, Err(failure.into()));
+                    self.finish(waiting.done, Err(failure.into()));
                 }
                 session::Event::Subscribed(done, codes, text)
                 | session::Event::Unsubscribed(done, codes, text) => {
@@ -209,6 +232,10 @@ impl Driver {
             }
         }
         self.events = events;
+        if acknowledged > 0 {
+            self.shared.counters.acknowledged.add(acknowledged);
+            self.shared.queue.outcomes().succeed(&mut self.succeeded);
+        }
     }
 
     fn message(&mut self, publish: Publish, id: Option<session::AckId>) {
@@ -224,6 +251,12 @@ impl Driver {
         self.deliver(Message::new(publish, receipt));
     }
 
+    fn redeliver(&mut self) {
+        if let Some(message) = self.parked.take() {
+            self.deliver(message);
+        }
+    }
+
     fn deliver(&mut self, message: Message) {
         match self.shared.inbox.deliver(message, Place::Bounded) {
             Delivery::Queued => {}
@@ -236,17 +269,26 @@ impl Driver {
         keep::save_arrivals(&self.shared);
         let mut batch = std::mem::take(&mut self.batch);
         loop {
-            let bytes = OUTBOX_BYTES.saturating_sub(self.session.outbox().len());
-            let window = self.session.window_free();
-            let controls = self.session.controls_free();
+            let waiting = self.session.outbox().len();
             let room = Room {
-                window,
-                bytes,
-                controls,
+                window: self.session.window_free(),
+                bytes: OUTBOX_BYTES.saturating_sub(waiting),
+                controls: self.session.controls_free(),
             };
-            self.shared.queue.take(room, &mut batch);
-            if batch.publishes.is_empty() && batch.controls.is_empty() && batch.settled.is_empty() {
+            if self.idle != Idle::LooksAgain {
+                self.idle = if waiting > 0 {
+                    Idle::Writes
+                } else {
+                    Idle::Sleeps
+                };
+            }
+            self.shared.queue.take(room, &mut batch, self.idle);
+            if batch.is_empty() {
                 break;
+            }
+            let mut publishes = batch.publishes.iter();
+            if publishes.any(|it| it.publish.qos == QoS::AtMostOnce) {
+                self.idle = Idle::LooksAgain;
             }
             self.apply(&mut batch);
         }
@@ -277,7 +319,7 @@ impl Driver {
             let in_time = queued.expires.is_none() || self.in_time(&mut queued, now);
             let Queued { publish, done, .. } = queued;
             if !in_time {
-                finish(done, Err(Error::Expired));
+                self.finish(done, Err(Error::Expired));
                 self.note_sent(number);
                 continue;
             }
@@ -364,6 +406,8 @@ impl Driver {
         let room = received.capacity() - received.len();
         let mut read = pin!(reader.read_buf(received));
         let outbox = self.session.outbox();
+        let idle = self.idle;
+        let mut yielding = pin!(tokio::task::yield_now());
         let turn = poll_fn(|context| {
             let mut turn = Turn::default();
             if !outbox.is_empty()
@@ -385,6 +429,10 @@ impl Driver {
             }
             turn.progress |= work.as_mut().poll(context).is_ready();
             turn.progress |= timer.as_mut().poll(context).is_ready();
+            if !turn.progress && idle == Idle::LooksAgain {
+                turn.yielded = yielding.as_mut().poll(context).is_ready();
+                turn.progress = turn.yielded;
+            }
             if turn.progress {
                 Poll::Ready(Ok(turn))
             } else {
@@ -417,8 +465,9 @@ impl Driver {
             && *mark <= written
         {
             let done = self.unwritten.pop_front().and_then(|(_, done)| done);
-            finish(done, Ok(ReasonCode::Success));
+            self.succeeded.extend(done);
         }
+        self.shared.queue.outcomes().succeed(&mut self.succeeded);
     }
 }
 
@@ -427,6 +476,8 @@ impl Driver {
 struct Turn {
     written: usize,
     read: Option<usize>,
+    /// Everything else that could run has had its turn.
+    yielded: bool,
     progress: bool,
 }
 

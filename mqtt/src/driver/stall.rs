@@ -9,7 +9,7 @@ use tracing::warn;
 
 use crate::error::Error;
 
-use super::{Driver, finish};
+use super::Driver;
 
 impl Driver {
     /// Fails what waits once the same message has stood parked for too long; returns when to look again.
@@ -24,7 +24,7 @@ impl Driver {
         let waiting = published.iter().filter(|it| it.done.is_some()).count()
             + answered.iter().filter(|token| token.is_some()).count();
         for waiting in published {
-            finish(waiting.done, Err(Error::Stalled(timeout)));
+            self.finish(waiting.done, Err(Error::Stalled(timeout)));
         }
         for done in answered.into_iter().flatten() {
             // Whoever subscribed is gone: nobody wants to know.

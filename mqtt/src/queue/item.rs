@@ -7,10 +7,11 @@ use tokio::sync::oneshot;
 use crate::codec::{Publish, ReasonCode, Subscription, SubscriptionId, Text};
 use crate::error::Error;
 use crate::message::properties_cost;
+use crate::outcomes::Number;
 use crate::session::{AckId, Settled, WindowFree};
 
-/// Where the outcome of a publish goes, if somebody waits for it; the reason is one of success.
-pub(crate) type Published = Option<oneshot::Sender<Result<ReasonCode, Error>>>;
+/// Under which the outcome of a publish is told, if somebody wants to hear of it.
+pub(crate) type Published = Option<Number>;
 /// Where the answer to a subscribe or an unsubscribe goes.
 pub(crate) type Answered = Option<oneshot::Sender<Result<Answer, Error>>>;
 
@@ -36,6 +37,13 @@ pub(crate) struct Queued {
     pub(crate) number: Option<u64>,
     /// Hears when it is, or dies with the reason in `done`.
     pub(crate) saved: Option<oneshot::Sender<()>>,
+}
+
+/// Whether somebody is going to ask how a publish ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Hear {
+    Outcome,
+    Nothing,
 }
 
 /// Whether a publish outlives the process, with `persistence` and a QoS that is kept.
@@ -83,6 +91,23 @@ pub(crate) struct Batch {
     pub(crate) publishes: Vec<Queued>,
     pub(crate) controls: Vec<Control>,
     pub(crate) settled: Vec<(AckId, Settled)>,
+}
+
+impl Batch {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.publishes.is_empty() && self.controls.is_empty() && self.settled.is_empty()
+    }
+}
+
+/// What the driver does when it has done what it took.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Idle {
+    /// It comes back by itself, and is not woken.
+    LooksAgain,
+    /// It waits for the socket to take what it has: more publishes are no news.
+    Writes,
+    /// It sleeps until it is woken.
+    Sleeps,
 }
 
 /// What the driver has room for.

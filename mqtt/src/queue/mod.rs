@@ -5,18 +5,20 @@
 mod item;
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{Notify, broadcast, oneshot};
+use tokio::sync::{Notify, broadcast};
 
-use crate::codec::ReasonCode;
 use crate::driver::Event;
 use crate::error::Error;
 use crate::options::{MqttConfig, Overflow};
+use crate::outcomes::{Number, Outcomes};
 use crate::session::{AckId, Settled};
 
-pub(crate) use item::{Answer, Answered, Batch, Control, Kept, Published, Queued, Room};
+pub(crate) use item::{
+    Answer, Answered, Batch, Control, Hear, Idle, Kept, Published, Queued, Room,
+};
 
 #[derive(Debug, Default)]
 struct State {
@@ -80,6 +82,7 @@ pub(crate) struct Queue {
     stall_timeout: Duration,
     events: broadcast::Sender<Event>,
     keeping: Keeping,
+    outcomes: Arc<Outcomes>,
 }
 
 /// Whether publishes are saved before they are sent.
@@ -105,6 +108,7 @@ impl Queue {
                 None => Keeping::Nothing,
                 Some(_) => Keeping::All,
             },
+            outcomes: Arc::default(),
         }
     }
 
@@ -127,21 +131,31 @@ impl Queue {
         self.work.notify_one();
     }
 
-    /// Puts a publish in, as the overflow policy says where it is full. Cancelled while it waits, nothing is put in.
-    pub(crate) async fn publish(&self, queued: Queued) -> Result<(), Error> {
+    /// Where the driver tells how publishes ended.
+    pub(crate) fn outcomes(&self) -> &Arc<Outcomes> {
+        &self.outcomes
+    }
+
+    /// Puts a publish in, as the overflow policy says where it is full, and takes it out of its place for that. Cancelled
+    /// while it waits, nothing is put in. The number is there where `hear` says so.
+    pub(crate) async fn publish(
+        &self,
+        place: &mut Option<Queued>,
+        hear: Hear,
+    ) -> Result<Published, Error> {
         // Most find room at once, and need no place among those who wait for it.
-        let mut queued = Some(queued);
-        let Some(since) = self.push(&mut queued, self.overflow)? else {
-            return Ok(());
+        let since = match self.push(place, hear, self.overflow)? {
+            Pushed::In(number) => return Ok(number),
+            Pushed::Full { stalls } => stalls,
         };
         loop {
             let space = self.space.notified();
             tokio::pin!(space);
             space.as_mut().enable();
-            match self.push(&mut queued, self.overflow)? {
-                None => return Ok(()),
-                Some(stalls) if stalls == since => {}
-                Some(_) => return Err(Error::Stalled(self.stall_timeout)),
+            match self.push(place, hear, self.overflow)? {
+                Pushed::In(number) => return Ok(number),
+                Pushed::Full { stalls } if stalls == since => {}
+                Pushed::Full { .. } => return Err(Error::Stalled(self.stall_timeout)),
             }
             space.await;
         }
@@ -157,34 +171,46 @@ impl Queue {
         drop(state);
         self.space.notify_waiters();
         let told = waiting.len();
-        for done in waiting {
-            // The token was dropped: nobody wants to know.
-            let _ = done.send(Err(Error::Stalled(self.stall_timeout)));
+        for number in waiting {
+            let stalled = Error::Stalled(self.stall_timeout);
+            self.outcomes.finish(Some(number), Err(stalled));
         }
         told
     }
 
     /// As [`Queue::publish`], but refuses where it would have to wait.
-    pub(crate) fn try_publish(&self, queued: Queued) -> Result<(), Error> {
+    pub(crate) fn try_publish(
+        &self,
+        place: &mut Option<Queued>,
+        hear: Hear,
+    ) -> Result<Published, Error> {
         let overflow = match self.overflow {
             Overflow::Wait => Overflow::Refuse,
             other => other,
         };
-        self.push(&mut Some(queued), overflow).map(drop)
+        match self.push(place, hear, overflow)? {
+            Pushed::In(number) => Ok(number),
+            Pushed::Full { .. } => Err(Error::QueueFull),
+        }
     }
 
-    /// Takes the publish out of its place, unless the producer has to wait: then it says how many stalls there were.
-    /// In a place and not by value, for it is large and moves with every message.
-    fn push(&self, place: &mut Option<Queued>, overflow: Overflow) -> Result<Option<u64>, Error> {
+    /// Takes the publish out of its place, unless the producer has to wait. In a place and not by value, for it is large
+    /// and moves with every message.
+    fn push(
+        &self,
+        place: &mut Option<Queued>,
+        hear: Hear,
+        overflow: Overflow,
+    ) -> Result<Pushed, Error> {
         let Some(queued) = place else {
-            return Ok(None);
+            return Ok(Pushed::In(None));
         };
-        let (mut displaced, mut expired) = (Vec::new(), Expired::default());
+        let cost = queued.cost();
+        let (mut displaced, mut expired) = (Vec::new(), Expired::new(&self.outcomes));
         let mut state = self.state();
         if state.phase == Phase::Closed {
             return Err(Error::NotConnected);
         }
-        let cost = queued.cost();
         // One that is larger than the whole bound goes in alone.
         while !state.is_empty()
             && (state.waiting() >= self.max_messages || state.bytes + cost > self.max_bytes)
@@ -197,7 +223,10 @@ impl Queue {
                 let _ = self.events.send(Event::OutgoingPaused);
             }
             match overflow {
-                Overflow::Wait => return Ok(Some(state.stalls)),
+                Overflow::Wait => {
+                    let stalls = state.stalls;
+                    return Ok(Pushed::Full { stalls });
+                }
                 Overflow::Refuse => return Err(Error::QueueFull),
                 Overflow::DropOldest => {
                     let oldest = state.pop();
@@ -211,6 +240,9 @@ impl Queue {
         state.displaced += displaced.len() as u64;
         state.bytes += cost;
         state.earliest = [state.earliest, queued.expires].into_iter().flatten().min();
+        // Under the lock: numbers are to be in the order of the queue.
+        queued.done = (hear == Hear::Outcome).then(|| self.outcomes.issue());
+        let number = queued.done;
         let wake = match self.keeping {
             Keeping::Nothing => {
                 state.publishes.extend(place.take());
@@ -228,16 +260,15 @@ impl Queue {
         if wake {
             self.work.notify_one();
         }
-        for done in displaced.into_iter().filter_map(|queued| queued.done) {
-            // Nobody waits for it: then nobody is told.
-            let _ = done.send(Err(Error::Displaced));
+        for queued in displaced {
+            self.outcomes.finish(queued.done, Err(Error::Displaced));
         }
-        Ok(None)
+        Ok(Pushed::In(number))
     }
 
     /// Fails what is of no use any more. What is left to expire while there is a connection fails as it is taken.
     pub(crate) fn expire(&self, now: Instant) {
-        let mut expired = Expired::default();
+        let mut expired = Expired::new(&self.outcomes);
         let mut state = self.state();
         if state.take_expired(|| now, &mut expired) {
             self.flow_again(&mut state);
@@ -339,8 +370,9 @@ impl Queue {
         self.work.notified().await;
     }
 
-    /// Moves what there is room for into `batch`. The driver is taken to sleep from then on.
-    pub(crate) fn take(&self, mut room: Room, batch: &mut Batch) {
+    /// Moves what there is room for into `batch`. Unless it looks again by itself, or takes something now, the driver
+    /// is taken to sleep from then on.
+    pub(crate) fn take(&self, mut room: Room, batch: &mut Batch, idle: Idle) {
         let mut state = self.state();
         state.take_controls(room.controls, &mut batch.controls);
         batch.settled.append(&mut state.settled);
@@ -358,7 +390,9 @@ impl Queue {
         state.bytes -= bytes;
         batch.publishes.extend(state.publishes.drain(..count));
         self.flow_again(&mut state);
-        state.sleeper = if state.publishes.is_empty() && room.bytes > 0 {
+        state.sleeper = if idle == Idle::LooksAgain || !batch.is_empty() {
+            Sleeper::Awake
+        } else if state.publishes.is_empty() && idle == Idle::Sleeps {
             Sleeper::Anything
         } else {
             Sleeper::ControlOnly
@@ -446,7 +480,7 @@ impl State {
     }
 
     /// Whether there were any.
-    fn take_expired(&mut self, now: impl Fn() -> Instant, into: &mut Expired) -> bool {
+    fn take_expired(&mut self, now: impl Fn() -> Instant, into: &mut Expired<'_>) -> bool {
         let Some(earliest) = self.earliest else {
             return false;
         };
@@ -463,7 +497,7 @@ impl State {
             }
             self.bytes -= queued.cost();
             self.withdrawn.extend(queued.number);
-            into.0.extend(queued.done.take());
+            into.numbers.extend(queued.done.take());
             false
         });
         let count = before - self.publishes.len();
@@ -472,15 +506,33 @@ impl State {
     }
 }
 
-/// Who is to hear that a message expired; dropped, outside of the lock, they do.
-#[derive(Default)]
-struct Expired(Vec<oneshot::Sender<Result<ReasonCode, Error>>>);
+/// What became of a publish that was to go in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Pushed {
+    In(Published),
+    /// The producer has to wait; so many stalls there were so far.
+    Full {
+        stalls: u64,
+    },
+}
 
-impl Drop for Expired {
+/// Who is to hear that a message expired; dropped, outside of the lock, they do.
+struct Expired<'a> {
+    outcomes: &'a Outcomes,
+    numbers: Vec<Number>,
+}
+
+impl<'a> Expired<'a> {
+    fn new(outcomes: &'a Outcomes) -> Self {
+        let numbers = Vec::new();
+        Self { outcomes, numbers }
+    }
+}
+
+impl Drop for Expired<'_> {
     fn drop(&mut self) {
-        for done in self.0.drain(..) {
-            // The token was dropped: nobody wants to know.
-            let _ = done.send(Err(Error::Expired));
+        for number in self.numbers.drain(..) {
+            self.outcomes.finish(Some(number), Err(Error::Expired));
         }
     }
 }

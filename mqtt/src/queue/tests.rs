@@ -1,9 +1,13 @@
 //! Bounds, order and what those hear who wait.
 
+use std::future::Future;
+use std::task::{Context, Poll, Waker};
+
 use bytes::Bytes;
 
 use super::*;
 use crate::codec::{Publish, QoS, Text};
+use crate::outcomes::Outcome;
 use crate::session::WindowFree;
 
 const ALL: Room = room(100);
@@ -58,9 +62,22 @@ fn queue(overflow: Overflow) -> Queue {
     queue_of(2, 1 << 20, overflow)
 }
 
+fn put(queue: &Queue, queued: Queued) -> Result<Published, Error> {
+    queue.try_publish(&mut Some(queued), Hear::Outcome)
+}
+
+async fn put_in_time(queue: &Queue, queued: Queued) -> Result<Published, Error> {
+    queue.publish(&mut Some(queued), Hear::Outcome).await
+}
+
+fn told(queue: &Queue, number: Published) -> Poll<Outcome> {
+    let mut context = Context::from_waker(Waker::noop());
+    queue.outcomes().poll(number.unwrap(), &mut context)
+}
+
 fn taken(queue: &Queue, room: Room) -> Vec<u8> {
     let mut batch = Batch::default();
-    queue.take(room, &mut batch);
+    queue.take(room, &mut batch, Idle::Sleeps);
     batch
         .publishes
         .iter()
@@ -73,12 +90,12 @@ fn refuses_or_displaces_when_full() {
     let refusing = queue(Overflow::Refuse);
     let displacing = queue(Overflow::DropOldest);
     for queue in [&refusing, &displacing] {
-        queue.try_publish(queued(1, QoS::AtLeastOnce)).unwrap();
-        queue.try_publish(queued(2, QoS::AtLeastOnce)).unwrap();
+        put(queue, queued(1, QoS::AtLeastOnce)).unwrap();
+        put(queue, queued(2, QoS::AtLeastOnce)).unwrap();
     }
-    let refused = refusing.try_publish(queued(3, QoS::AtLeastOnce));
+    let refused = put(&refusing, queued(3, QoS::AtLeastOnce));
     assert!(matches!(refused, Err(Error::QueueFull)));
-    displacing.try_publish(queued(3, QoS::AtLeastOnce)).unwrap();
+    put(&displacing, queued(3, QoS::AtLeastOnce)).unwrap();
     assert_eq!(taken(&refusing, ALL), [1, 2]);
     assert_eq!(taken(&displacing, ALL), [2, 3]);
     assert_eq!(displacing.displaced(), 1);
@@ -92,15 +109,15 @@ fn is_bounded_by_bytes_too_but_lets_one_large_message_through() {
         large.publish.payload = Bytes::from_static(&[0; 200]);
         large
     };
-    queue.try_publish(large()).unwrap();
-    assert!(matches!(queue.try_publish(large()), Err(Error::QueueFull)));
+    put(&queue, large()).unwrap();
+    assert!(matches!(put(&queue, large()), Err(Error::QueueFull)));
 }
 
 #[test]
 fn takes_no_more_than_the_window_and_keeps_the_order() {
     let queue = queue(Overflow::Refuse);
-    queue.try_publish(queued(1, QoS::AtLeastOnce)).unwrap();
-    queue.try_publish(queued(2, QoS::AtMostOnce)).unwrap();
+    put(&queue, queued(1, QoS::AtLeastOnce)).unwrap();
+    put(&queue, queued(2, QoS::AtMostOnce)).unwrap();
 
     assert!(taken(&queue, room(0)).is_empty(), "QoS 0 does not overtake");
     assert_eq!(taken(&queue, room(1)), [1, 2]);
@@ -109,11 +126,11 @@ fn takes_no_more_than_the_window_and_keeps_the_order() {
 #[tokio::test]
 async fn a_waiting_producer_goes_on_when_there_is_room() {
     let queue = std::sync::Arc::new(queue(Overflow::Wait));
-    queue.try_publish(queued(1, QoS::AtMostOnce)).unwrap();
-    queue.try_publish(queued(2, QoS::AtMostOnce)).unwrap();
+    put(&queue, queued(1, QoS::AtMostOnce)).unwrap();
+    put(&queue, queued(2, QoS::AtMostOnce)).unwrap();
     let producer = {
         let queue = queue.clone();
-        tokio::spawn(async move { queue.publish(queued(3, QoS::AtMostOnce)).await })
+        tokio::spawn(async move { put_in_time(&queue, queued(3, QoS::AtMostOnce)).await })
     };
     tokio::task::yield_now().await;
     assert!(!producer.is_finished());
@@ -125,11 +142,11 @@ async fn a_waiting_producer_goes_on_when_there_is_room() {
 #[tokio::test]
 async fn closing_frees_whoever_waits() {
     let queue = std::sync::Arc::new(queue(Overflow::Wait));
-    queue.try_publish(queued(1, QoS::AtMostOnce)).unwrap();
-    queue.try_publish(queued(2, QoS::AtMostOnce)).unwrap();
+    put(&queue, queued(1, QoS::AtMostOnce)).unwrap();
+    put(&queue, queued(2, QoS::AtMostOnce)).unwrap();
     let producer = {
         let queue = queue.clone();
-        tokio::spawn(async move { queue.publish(queued(3, QoS::AtMostOnce)).await })
+        tokio::spawn(async move { put_in_time(&queue, queued(3, QoS::AtMostOnce)).await })
     };
     tokio::task::yield_now().await;
     queue.close();
@@ -148,7 +165,7 @@ fn takes_no_more_controls_than_there_is_room_for() {
     assert!(matches!(more, Err(Error::QueueFull)));
     let mut batch = Batch::default();
     let room = Room { controls: 1, ..ALL };
-    queue.take(room, &mut batch);
+    queue.take(room, &mut batch, Idle::Sleeps);
     assert_eq!(batch.controls.len(), 1);
     assert!(!queue.is_empty());
 }
@@ -157,7 +174,7 @@ fn takes_no_more_controls_than_there_is_room_for() {
 fn subscribes_that_were_given_up_take_no_room_and_are_not_made() {
     let queue = queue(Overflow::Refuse);
     let subscribe = || {
-        let (answered, waiting) = oneshot::channel();
+        let (answered, waiting) = tokio::sync::oneshot::channel();
         let subscribe = Control::Subscribe(Vec::new(), None, Some(answered));
         (queue.control(subscribe), waiting)
     };
@@ -175,7 +192,7 @@ fn subscribes_that_were_given_up_take_no_room_and_are_not_made() {
     let (queued, _) = subscribe();
     assert!(matches!(queued, Err(Error::QueueFull)));
     let mut batch = Batch::default();
-    queue.take(ALL, &mut batch);
+    queue.take(ALL, &mut batch, Idle::Sleeps);
     assert!(matches!(
         batch.controls[..],
         [Control::Subscribe(..), Control::Unsubscribe(..)]
@@ -185,19 +202,17 @@ fn subscribes_that_were_given_up_take_no_room_and_are_not_made() {
 #[tokio::test]
 async fn a_stall_sends_everybody_away_and_keeps_what_is_queued() {
     let queue = std::sync::Arc::new(queue(Overflow::Wait));
-    let (done, outcome) = oneshot::channel();
-    let mut first = queued(1, QoS::AtLeastOnce);
-    first.done = Some(done);
-    queue.try_publish(first).unwrap();
-    queue.try_publish(queued(2, QoS::AtLeastOnce)).unwrap();
+    let first = put(&queue, queued(1, QoS::AtLeastOnce)).unwrap();
+    put(&queue, queued(2, QoS::AtLeastOnce)).unwrap();
     let producer = {
         let queue = queue.clone();
-        tokio::spawn(async move { queue.publish(queued(3, QoS::AtLeastOnce)).await })
+        tokio::spawn(async move { put_in_time(&queue, queued(3, QoS::AtLeastOnce)).await })
     };
     tokio::task::yield_now().await;
     queue.stall();
     assert!(matches!(producer.await.unwrap(), Err(Error::Stalled(_))));
-    assert!(matches!(outcome.await.unwrap(), Err(Error::Stalled(_))));
+    let first = told(&queue, first);
+    assert!(matches!(first, Poll::Ready(Err(Error::Stalled(_)))));
     assert_eq!(taken(&queue, ALL), [1, 2]);
 }
 
@@ -205,19 +220,18 @@ async fn a_stall_sends_everybody_away_and_keeps_what_is_queued() {
 fn what_has_expired_makes_room_and_says_so() {
     let queue = queue(Overflow::Refuse);
     let now = Instant::now();
-    let (done, mut outcome) = oneshot::channel();
     let mut useless = queued(1, QoS::AtLeastOnce);
     useless.expires = Some(now);
-    useless.done = Some(done);
-    queue.try_publish(useless).unwrap();
-    queue.try_publish(queued(2, QoS::AtLeastOnce)).unwrap();
-    queue.try_publish(queued(3, QoS::AtLeastOnce)).unwrap();
-    assert!(matches!(outcome.try_recv(), Ok(Err(Error::Expired))));
+    let useless = put(&queue, useless).unwrap();
+    put(&queue, queued(2, QoS::AtLeastOnce)).unwrap();
+    put(&queue, queued(3, QoS::AtLeastOnce)).unwrap();
+    let useless = told(&queue, useless);
+    assert!(matches!(useless, Poll::Ready(Err(Error::Expired))));
     assert_eq!(taken(&queue, ALL), [2, 3]);
 
     let mut later = queued(4, QoS::AtLeastOnce);
     later.expires = Some(now + Duration::from_secs(60));
-    queue.try_publish(later).unwrap();
+    put(&queue, later).unwrap();
     queue.expire(now + Duration::from_secs(59));
     assert_eq!(queue.len(), 1);
     queue.expire(now + Duration::from_secs(60));
@@ -229,7 +243,7 @@ fn a_full_queue_says_so_once_and_again_when_half_of_it_is_free() {
     let queue = queue_of(4, 1 << 20, Overflow::Refuse);
     let mut events = queue.events.subscribe();
     for number in 0..6 {
-        let _ = queue.try_publish(queued(number, QoS::AtLeastOnce));
+        let _ = put(&queue, queued(number, QoS::AtLeastOnce));
     }
     assert!(matches!(events.try_recv(), Ok(Event::OutgoingPaused)));
     taken(&queue, room(1));
@@ -237,4 +251,37 @@ fn a_full_queue_says_so_once_and_again_when_half_of_it_is_free() {
     taken(&queue, room(1));
     assert!(matches!(events.try_recv(), Ok(Event::OutgoingResumed)));
     assert!(events.try_recv().is_err());
+}
+
+#[test]
+fn only_a_driver_that_sleeps_and_can_write_is_woken_for_a_publish() {
+    let queue = queue_of(100, 1 << 20, Overflow::Refuse);
+    let mut context = Context::from_waker(Waker::noop());
+    let mut is_woken = || std::pin::pin!(queue.work()).poll(&mut context).is_ready();
+    let mut batch = Batch::default();
+    for (idle, wakes) in [
+        (Idle::LooksAgain, false),
+        (Idle::Writes, false),
+        (Idle::Sleeps, true),
+    ] {
+        queue.take(ALL, &mut batch, idle);
+        assert!(batch.is_empty());
+        put(&queue, queued(1, QoS::AtMostOnce)).unwrap();
+        assert_eq!(is_woken(), wakes, "{idle:?}");
+        put(&queue, queued(2, QoS::AtMostOnce)).unwrap();
+        assert!(!is_woken(), "one is enough");
+        queue.take(ALL, &mut batch, Idle::Sleeps);
+        assert_eq!(std::mem::take(&mut batch).publishes.len(), 2);
+        put(&queue, queued(3, QoS::AtMostOnce)).unwrap();
+        assert!(!is_woken(), "who has taken something looks again");
+        assert_eq!(taken(&queue, ALL), [3]);
+        queue.take(ALL, &mut batch, Idle::Writes);
+        queue
+            .control(Control::Unsubscribe(Vec::new(), None))
+            .unwrap();
+        assert!(is_woken(), "for anything else");
+        queue.take(ALL, &mut batch, idle);
+        batch = Batch::default();
+        queue.take(ALL, &mut batch, idle);
+    }
 }

@@ -40,20 +40,25 @@ pub(super) struct Outgoing<P, S> {
 
 #[derive(Debug)]
 pub(super) enum State<P, S> {
-    /// PUBLISH sent; kept whole to be sent again.
     Publish(Open<P>),
-    /// PUBREC came and PUBREL went out; the message itself is no longer needed.
-    Release(P),
     Control(Control<S>),
 }
 
+/// A publish of QoS 1 or 2 without its last answer.
 #[derive(Debug)]
 pub(super) struct Open<P> {
+    token: P,
+    /// Nothing once PUBREC has come and PUBREL has gone out.
+    message: Option<Unreceived>,
+}
+
+/// Kept whole to be sent again.
+#[derive(Debug)]
+struct Unreceived {
     publish: Publish,
     /// When the message is of no use any more.
     expires: Option<Instant>,
     place: Place,
-    token: P,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -188,10 +193,12 @@ impl<P, S> Outgoing<P, S> {
         self.table.put(
             id,
             State::Publish(Open {
-                publish,
-                expires,
-                place,
                 token,
+                message: Some(Unreceived {
+                    publish,
+                    expires,
+                    place,
+                }),
             }),
         );
         self.changes.push(SessionChange::Sent(id));
@@ -212,10 +219,12 @@ impl<P, S> Outgoing<P, S> {
         self.table.put(
             id,
             State::Publish(Open {
-                publish,
-                expires,
-                place: Place::Behind,
                 token,
+                message: Some(Unreceived {
+                    publish,
+                    expires,
+                    place: Place::Behind,
+                }),
             }),
         );
     }
@@ -225,7 +234,8 @@ impl<P, S> Outgoing<P, S> {
         self.publishes += 1;
         self.exactly_once += 1;
         self.table.claim(id);
-        self.table.put(id, State::Release(token));
+        let message = None;
+        self.table.put(id, State::Publish(Open { token, message }));
     }
 
     /// Takes an entry out and gives its id back.
@@ -233,25 +243,31 @@ impl<P, S> Outgoing<P, S> {
         let state = self.table.take(id)?;
         self.table.release(id);
         match &state {
-            State::Publish(open) if open.publish.qos == QoS::AtLeastOnce => self.publishes -= 1,
-            State::Publish(_) | State::Release(_) => {
+            State::Publish(open) => {
+                let kept = open.message.as_ref();
+                let once = kept.is_none_or(|it| it.publish.qos == QoS::ExactlyOnce);
                 self.publishes -= 1;
-                self.exactly_once -= 1;
+                self.exactly_once -= usize::from(once);
+                self.changes.push(SessionChange::Completed(id));
             }
             State::Control(_) => self.controls -= 1,
-        }
-        if !matches!(state, State::Control(_)) {
-            self.changes.push(SessionChange::Completed(id));
         }
         Some(state)
     }
 
     /// The QoS of a PUBLISH that is on its way on this connection.
     fn sent_with(&self, id: PacketId) -> Option<QoS> {
-        match self.table.get(id) {
-            Some(State::Publish(open)) if open.place == Place::OnWire => Some(open.publish.qos),
-            _ => None,
-        }
+        let Some(State::Publish(open)) = self.table.get(id) else {
+            return None;
+        };
+        let message = open.message.as_ref();
+        let sent = message.filter(|it| it.place == Place::OnWire)?;
+        Some(sent.publish.qos)
+    }
+
+    /// Whether PUBREC has come for it, and PUBREL gone out.
+    fn is_released(&self, id: PacketId) -> bool {
+        matches!(self.table.get(id), Some(State::Publish(open)) if open.message.is_none())
     }
 
     /// Whether the answer belonged to something.
@@ -276,7 +292,7 @@ impl<P, S> Outgoing<P, S> {
         events: &mut Vec<Event<P, S>>,
     ) -> bool {
         let id = ack.id;
-        let released = matches!(self.table.get(id), Some(State::Release(_)));
+        let released = self.is_released(id);
         let expected = released || self.sent_with(id) == Some(QoS::ExactlyOnce);
         if ack.reason.is_error() {
             if expected {
@@ -285,8 +301,8 @@ impl<P, S> Outgoing<P, S> {
             return expected;
         }
         if expected && !released {
-            if let Some(State::Publish(open)) = self.table.take(id) {
-                self.table.put(id, State::Release(open.token));
+            if let Some(State::Publish(open)) = self.table.renew(id) {
+                open.message = None;
                 self.changes.push(SessionChange::Released(id));
             }
         } else if self.table.get(id).is_some() && !released {
@@ -306,7 +322,7 @@ impl<P, S> Outgoing<P, S> {
         if self.past.released(ack.id) {
             return true;
         }
-        if !matches!(self.table.get(ack.id), Some(State::Release(_))) {
+        if !self.is_released(ack.id) {
             return false;
         }
         self.complete(&Ack::from(ack.id), events);
@@ -314,8 +330,7 @@ impl<P, S> Outgoing<P, S> {
     }
 
     fn complete(&mut self, ack: &Ack, events: &mut Vec<Event<P, S>>) {
-        let Some(State::Publish(Open { token, .. }) | State::Release(token)) = self.remove(ack.id)
-        else {
+        let Some(State::Publish(Open { token, .. })) = self.remove(ack.id) else {
             return;
         };
         events.push(if ack.reason.is_error() {
@@ -359,22 +374,19 @@ impl<P, S> Outgoing<P, S> {
         let fails = !kept && self.on_session_lost == OnSessionLost::Fail;
         let (mut sent, mut failed) = (0_usize, 0);
         self.again.clear();
-        for id in self
-            .table
-            .in_order(|state| matches!(state, State::Publish(_)))
-        {
-            let Some(State::Publish(open)) = self.table.get_mut(id) else {
+        for id in self.table.in_order(|state| state.message().is_some()) {
+            let Some(message) = self.table.get_mut(id).and_then(State::message_mut) else {
                 continue;
             };
-            if open.place != Place::Held {
+            if message.place != Place::Held {
                 sent += 1;
                 if fails {
                     self.fail(id, Failure::SessionLost, events);
                     failed += 1;
                     continue;
                 }
-                open.publish.dup = kept;
-                open.place = Place::Behind;
+                message.publish.dup = kept;
+                message.place = Place::Behind;
             }
             self.again.push_back(id);
         }
@@ -382,7 +394,7 @@ impl<P, S> Outgoing<P, S> {
         let refused = self.send_again(now, outbox, events);
         for id in self
             .table
-            .in_order(|state| matches!(state, State::Release(_)))
+            .in_order(|state| matches!(state, State::Publish(open) if open.message.is_none()))
         {
             if kept {
                 outbox.push(&Packet::PubRel(Ack::from(id)));
@@ -408,12 +420,12 @@ impl<P, S> Outgoing<P, S> {
             let Some(id) = self.again.pop_front() else {
                 break;
             };
-            let Some(State::Publish(open)) = self.table.get_mut(id) else {
+            let Some(message) = self.table.get_mut(id).and_then(State::message_mut) else {
                 continue;
             };
-            open.shorten(now);
-            open.place = Place::OnWire;
-            let sent = send(&self.terms, &mut self.aliases, &mut open.publish, outbox);
+            message.shorten(now);
+            message.place = Place::OnWire;
+            let sent = send(&self.terms, &mut self.aliases, &mut message.publish, outbox);
             if let Err(failure) = sent {
                 self.fail(id, failure, events);
                 failed += 1;
@@ -436,7 +448,7 @@ impl<P, S> Outgoing<P, S> {
         let (mut published, mut answered) = (Vec::new(), Vec::new());
         for id in self.table.in_order(|_| true) {
             match self.table.get_mut(id) {
-                Some(State::Publish(Open { token, .. }) | State::Release(token)) => {
+                Some(State::Publish(Open { token, .. })) => {
                     published.push(std::mem::take(token));
                 }
                 Some(State::Control(control)) => answered.extend(control.take_token()),
@@ -456,9 +468,7 @@ impl<P, S> Outgoing<P, S> {
             .table
             .in_order(|state| !matches!(state, State::Control(_)))
         {
-            if let Some(State::Publish(Open { token, .. }) | State::Release(token)) =
-                self.table.get_mut(id)
-            {
+            if let Some(State::Publish(Open { token, .. })) = self.table.get_mut(id) {
                 published.push(std::mem::take(token));
             }
             if forget {
@@ -470,7 +480,23 @@ impl<P, S> Outgoing<P, S> {
     }
 }
 
-impl<P> Open<P> {
+impl<P, S> State<P, S> {
+    fn message(&self) -> Option<&Unreceived> {
+        match self {
+            Self::Publish(open) => open.message.as_ref(),
+            Self::Control(_) => None,
+        }
+    }
+
+    fn message_mut(&mut self) -> Option<&mut Unreceived> {
+        match self {
+            Self::Publish(open) => open.message.as_mut(),
+            Self::Control(_) => None,
+        }
+    }
+}
+
+impl Unreceived {
     /// What is left of the message's life. It was sent in time once, so it is sent again also where nothing is left,
     /// with the shortest life there is: its exchange has to come to an end (4.4), and to some servers 0 means for ever.
     fn shorten(&mut self, now: Instant) {

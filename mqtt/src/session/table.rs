@@ -78,6 +78,14 @@ impl<T> Table<T> {
         Some(&mut self.entries.get_mut(index(id))?.as_mut()?.state)
     }
 
+    /// As `get_mut`; what is there is the youngest from now on.
+    pub(super) fn renew(&mut self, id: PacketId) -> Option<&mut T> {
+        let entry = self.entries.get_mut(index(id))?.as_mut()?;
+        entry.stamp = self.next_stamp;
+        self.next_stamp += 1;
+        Some(&mut entry.state)
+    }
+
     /// Takes the state out; the id stays taken, and is to be `put` or `release`d.
     pub(super) fn take(&mut self, id: PacketId) -> Option<T> {
         Some(self.entries.get_mut(index(id))?.take()?.state)

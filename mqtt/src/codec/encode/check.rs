@@ -49,7 +49,9 @@ fn allowed(kind: Kind, reason: ReasonCode) -> Result<(), EncodeError> {
 }
 
 fn response_topic(kind: Kind, topic: Option<&Text>) -> Result<(), EncodeError> {
-    topic.map_or(Ok(()), |topic| legal(kind, topic::validate_topic(topic)))
+    topic.map_or(Ok(()), |topic| {
+        legal(kind, topic::validate_name(topic.as_bytes()))
+    })
 }
 
 fn authentication(
@@ -134,7 +136,7 @@ pub(super) fn publish(publish: &Publish, version: Version) -> Checked {
         }
     }
     if !(aliased && publish.topic.as_bytes().is_empty()) {
-        legal(kind, topic::validate_topic(&publish.topic))?;
+        legal(kind, topic::validate_name(publish.topic.as_bytes()))?;
     }
     total(kind, size + publish.payload.len())
 }
