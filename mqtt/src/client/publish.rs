@@ -15,7 +15,7 @@ use crate::driver::{Shared, keep};
 use crate::error::Error;
 use crate::options::whole_seconds;
 use crate::outcomes::{Number, Outcome, Outcomes};
-use crate::queue::{Hear, Kept, Published, Queued};
+use crate::queue::{Hear, Published, Queued};
 use crate::topic;
 
 use super::{MqttClient, PublishOptions};
@@ -181,7 +181,7 @@ impl MqttClient {
         let shared = self.shared();
         let queued = prepare(shared, topic.into(), payload.into(), options.into())?;
         let mut place = Some(queued);
-        let saved = keep::hear_of_saving(shared, &mut place);
+        let saved = place.as_mut().and_then(keep::hear_of_saving);
         let number = shared.queue.publish(&mut place, Hear::Outcome).await?;
         let token = PublishToken::new(shared, number);
         match saved {
@@ -232,6 +232,7 @@ pub(super) fn prepare(
     };
     check_size(shared, overhead + topic.as_bytes().len() + payload.len())?;
     let PublishOptions { qos, retain, .. } = options;
+    let keeps = qos != QoS::AtMostOnce && shared.config.persistence.is_some();
     let mut publish = Publish {
         dup: false,
         qos,
@@ -251,9 +252,7 @@ pub(super) fn prepare(
         publish,
         expires,
         done: None,
-        kept: Kept::Yes,
-        number: None,
-        saved: None,
+        keeping: keeps.then(Box::default),
     })
 }
 

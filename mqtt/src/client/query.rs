@@ -15,7 +15,7 @@ use crate::codec::{Publish, QoS, ReasonCode, Text, Version};
 use crate::driver::Shared;
 use crate::error::{Error, QueryError};
 use crate::options::MqttConfig;
-use crate::queue::{Hear, Kept};
+use crate::queue::Hear;
 use crate::random;
 use crate::stats::Counters;
 
@@ -192,7 +192,8 @@ async fn ask(shared: &Shared, topic: &str, payload: Bytes) -> Result<Bytes, Erro
     let address = Text::from(format!("{topic}/{level}/{}/{id}", queries.caller));
     let options = queries.options(&id, shared);
     let mut queued = publish::prepare(shared, address, payload, options)?;
-    queued.kept = Kept::No;
+    // With the process its caller is gone.
+    queued.keeping = None;
     let mut place = Some(queued);
     let number = shared.queue.publish(&mut place, Hear::Outcome).await?;
     let token = PublishToken::new(shared, number);

@@ -9,10 +9,9 @@ use tokio::sync::oneshot;
 use tracing::{debug, warn};
 
 use crate::client::PublishToken;
-use crate::codec::QoS;
 use crate::error::{Disconnected, Error};
 use crate::persistence::{Change, InFlight, PersistenceError};
-use crate::queue::{Kept, Queued};
+use crate::queue::{Keeping, Queued};
 use crate::session::SessionChange;
 
 use super::latency::Waiting;
@@ -44,9 +43,10 @@ pub(crate) fn restore(
             expires: expires.map(|it| clocks.steady(it)),
             publish: publish.clone(),
             done: None,
-            kept: Kept::Yes,
-            number: Some(number),
-            saved: None,
+            keeping: Some(Box::new(Keeping {
+                number: Some(number),
+                saved: None,
+            })),
         }));
     if let Some(left) = left.take() {
         return Ok(left);
@@ -97,16 +97,10 @@ impl Clocks {
 }
 
 /// Asks to hear of it, where it is going to be saved.
-pub(crate) fn hear_of_saving(
-    shared: &Shared,
-    place: &mut Option<Queued>,
-) -> Option<oneshot::Receiver<()>> {
-    shared.config.persistence.as_ref()?;
-    let queued = place
-        .as_mut()
-        .filter(|it| it.publish.qos != QoS::AtMostOnce)?;
+pub(crate) fn hear_of_saving(queued: &mut Queued) -> Option<oneshot::Receiver<()>> {
+    let keeping = queued.keeping.as_mut()?;
     let (sender, receiver) = oneshot::channel();
-    queued.saved = Some(sender);
+    keeping.saved = Some(sender);
     Some(receiver)
 }
 
@@ -167,11 +161,11 @@ pub(super) fn save_arrivals(shared: &Shared) {
     let mut changes = Vec::new();
     let clocks = Clocks::now();
     for queued in &mut arrivals {
-        if queued.publish.qos == QoS::AtMostOnce || queued.kept == Kept::No {
+        let Some(keeping) = &mut queued.keeping else {
             continue;
-        }
+        };
         let number = shared.next_number.fetch_add(1, Ordering::Relaxed);
-        queued.number = Some(number);
+        keeping.number = Some(number);
         let publish = queued.publish.clone();
         changes.push(Change::Accepted {
             number,
@@ -185,7 +179,8 @@ pub(super) fn save_arrivals(shared: &Shared) {
         store.save(&changes)
     };
     let Err(reason) = result else {
-        for saved in arrivals.iter_mut().filter_map(|queued| queued.saved.take()) {
+        let keeping = arrivals.iter_mut().filter_map(|it| it.keeping.as_mut());
+        for saved in keeping.filter_map(|it| it.saved.take()) {
             // The producer went away; its message stays.
             let _ = saved.send(());
         }
@@ -194,7 +189,7 @@ pub(super) fn save_arrivals(shared: &Shared) {
     };
     let (kept, admitted): (Vec<_>, Vec<_>) = arrivals
         .into_iter()
-        .partition(|queued| queued.number.is_some());
+        .partition(|queued| queued.keeping.is_some());
     shared.queue.admit(admitted, &kept);
     let publishes = kept.len();
     warn!(publishes, reason = %Chain(&reason), "messages could not be saved, and are not sent");

@@ -315,7 +315,7 @@ impl Driver {
             .add(batch.publishes.len() as u64);
         let now = Instant::now().into_std();
         for mut queued in batch.publishes.drain(..) {
-            let number = queued.number;
+            let number = queued.number();
             let in_time = queued.expires.is_none() || self.in_time(&mut queued, now);
             let Queued { publish, done, .. } = queued;
             if !in_time {

@@ -1,5 +1,6 @@
 //! What is handed over, and what the driver has room for.
 
+use std::collections::VecDeque;
 use std::time::Instant;
 
 use tokio::sync::oneshot;
@@ -31,9 +32,14 @@ pub(crate) struct Queued {
     /// When it is of no use any more.
     pub(crate) expires: Option<Instant>,
     pub(crate) done: Published,
-    /// Whether it is to outlive the process.
-    pub(crate) kept: Kept,
-    /// Under which it is saved, where it is.
+    /// Nothing where it does not outlive the process. Boxed: a publish moves from hand to hand, and few have it.
+    pub(crate) keeping: Option<Box<Keeping>>,
+}
+
+/// Of a publish that outlives the process: with `persistence`, and of a QoS that is kept.
+#[derive(Debug, Default)]
+pub(crate) struct Keeping {
+    /// Under which it is saved, once it is.
     pub(crate) number: Option<u64>,
     /// Hears when it is, or dies with the reason in `done`.
     pub(crate) saved: Option<oneshot::Sender<()>>,
@@ -46,16 +52,12 @@ pub(crate) enum Hear {
     Nothing,
 }
 
-/// Whether a publish outlives the process, with `persistence` and a QoS that is kept.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) enum Kept {
-    #[default]
-    Yes,
-    /// A query: with the process its caller is gone.
-    No,
-}
-
 impl Queued {
+    /// Under which it is saved, where it is.
+    pub(crate) fn number(&self) -> Option<u64> {
+        self.keeping.as_ref()?.number
+    }
+
     /// What it counts for against the bound on bytes; never nothing.
     pub(super) fn cost(&self) -> usize {
         let properties = properties_cost(self.publish.properties.as_deref());
@@ -88,7 +90,7 @@ impl Control {
 /// What the driver takes at once.
 #[derive(Debug, Default)]
 pub(crate) struct Batch {
-    pub(crate) publishes: Vec<Queued>,
+    pub(crate) publishes: VecDeque<Queued>,
     pub(crate) controls: Vec<Control>,
     pub(crate) settled: Vec<(AckId, Settled)>,
 }

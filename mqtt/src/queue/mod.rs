@@ -17,7 +17,7 @@ use crate::outcomes::{Number, Outcomes};
 use crate::session::{AckId, Settled};
 
 pub(crate) use item::{
-    Answer, Answered, Batch, Control, Hear, Idle, Kept, Published, Queued, Room,
+    Answer, Answered, Batch, Control, Hear, Idle, Keeping, Published, Queued, Room,
 };
 
 #[derive(Debug, Default)]
@@ -81,13 +81,13 @@ pub(crate) struct Queue {
     overflow: Overflow,
     stall_timeout: Duration,
     events: broadcast::Sender<Event>,
-    keeping: Keeping,
+    saving: Saving,
     outcomes: Arc<Outcomes>,
 }
 
 /// Whether publishes are saved before they are sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Keeping {
+enum Saving {
     Nothing,
     All,
 }
@@ -104,9 +104,9 @@ impl Queue {
             overflow: config.overflow,
             stall_timeout: config.stall_timeout,
             events,
-            keeping: match config.persistence {
-                None => Keeping::Nothing,
-                Some(_) => Keeping::All,
+            saving: match config.persistence {
+                None => Saving::Nothing,
+                Some(_) => Saving::All,
             },
             outcomes: Arc::default(),
         }
@@ -232,7 +232,7 @@ impl Queue {
                     let oldest = state.pop();
                     state
                         .withdrawn
-                        .extend(oldest.iter().filter_map(|it| it.number));
+                        .extend(oldest.iter().filter_map(Queued::number));
                     displaced.extend(oldest);
                 }
             }
@@ -243,15 +243,16 @@ impl Queue {
         // Under the lock: numbers are to be in the order of the queue.
         queued.done = (hear == Hear::Outcome).then(|| self.outcomes.issue());
         let number = queued.done;
-        let wake = match self.keeping {
-            Keeping::Nothing => {
-                state.publishes.extend(place.take());
-                state.sleeper == Sleeper::Anything
-            }
-            Keeping::All => {
-                state.arrivals.extend(place.take());
-                state.sleeper != Sleeper::Awake || state.arrivals.len() == 1
-            }
+        let into = match self.saving {
+            Saving::Nothing => &mut state.publishes,
+            Saving::All => &mut state.arrivals,
+        };
+        if let Some(queued) = place.take() {
+            into.push_back(queued);
+        }
+        let wake = match self.saving {
+            Saving::Nothing => state.sleeper == Sleeper::Anything,
+            Saving::All => state.sleeper != Sleeper::Awake || state.arrivals.len() == 1,
         };
         if wake {
             state.sleeper = Sleeper::Awake;
@@ -388,7 +389,11 @@ impl Queue {
             count += 1;
         }
         state.bytes -= bytes;
-        batch.publishes.extend(state.publishes.drain(..count));
+        if batch.publishes.is_empty() && count == state.publishes.len() {
+            std::mem::swap(&mut batch.publishes, &mut state.publishes);
+        } else {
+            batch.publishes.extend(state.publishes.drain(..count));
+        }
         self.flow_again(&mut state);
         state.sleeper = if idle == Idle::LooksAgain || !batch.is_empty() {
             Sleeper::Awake
@@ -437,7 +442,7 @@ impl Queue {
         state.bytes = 0;
         state.earliest = None;
         state.flow = Flow::Free;
-        let mut publishes: Vec<_> = std::mem::take(&mut state.publishes).into();
+        let mut publishes = std::mem::take(&mut state.publishes);
         publishes.extend(state.arrivals.drain(..));
         Batch {
             publishes,
@@ -496,7 +501,7 @@ impl State {
                 return true;
             }
             self.bytes -= queued.cost();
-            self.withdrawn.extend(queued.number);
+            self.withdrawn.extend(queued.number());
             into.numbers.extend(queued.done.take());
             false
         });

@@ -40,9 +40,7 @@ fn queued(number: u8, qos: QoS) -> Queued {
         publish,
         expires: None,
         done: None,
-        kept: Kept::Yes,
-        number: None,
-        saved: None,
+        keeping: None,
     }
 }
 
