@@ -142,14 +142,14 @@ impl Player {
             let limits = limits::talking(tcp, limits::resolve(&key, &tcp.listen).await?);
             let talker = Arc::new(FromStreams(talker.clone()));
             // Counted apart, as for HTTP.
-            let listener = proxy::tcp::talk::bind(limits, talker, proxy::Metrics::default())
+            let listener = proxy::tcp::bind_talker(limits, talker, proxy::Metrics::default())
                 .map_err(|error| Error::proxy(key, error))?;
             listening.push(Listening::new(
                 "answer-tcp",
                 listener.local_addr().to_string(),
                 format!("as {}, from its recorded streams", tcp.service),
             ));
-            bound.push(Bound::Talk(Box::new(listener)));
+            bound.push(Bound::Tcp(Box::new(listener)));
         }
         Ok(bound)
     }

@@ -48,7 +48,6 @@ impl Recorder {
 pub(super) enum Bound {
     Http(Box<proxy::http::Bound>),
     Tcp(Box<proxy::tcp::Bound>),
-    Talk(Box<proxy::tcp::talk::Bound>),
 }
 
 impl Bound {
@@ -56,7 +55,6 @@ impl Bound {
         match self {
             Self::Http(bound) => bound.serve(),
             Self::Tcp(bound) => bound.serve(),
-            Self::Talk(bound) => bound.serve(),
         }
     }
 }

@@ -35,7 +35,7 @@ use super::dial::{H2, HTTP1};
 use super::drain::{Drain, Running};
 use super::entry::{Entry, Speaks};
 use super::listener::Listener;
-use super::tcp::talk::Duplex;
+use super::tcp::Duplex;
 use super::{Error, Metrics, tls};
 use crate::capture::Capture;
 use crate::record::ConnectionId;
