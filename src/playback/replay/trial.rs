@@ -75,12 +75,7 @@ impl Context {
         sink: Arc<dyn ResultSink>,
         metrics: Metrics,
     ) -> Result<Self, Error> {
-        config.allowed_targets.check(&sending.target)?;
-        let connector = Connector::new(
-            sending.target.clone(),
-            config.tls.clone(),
-            config.connect_timeout,
-        )?;
+        let connector = config.way_to(&sending.target)?;
         let run = RunId::new();
         let results = Collector::new(run, sending.target.to_string(), Timestamp::now());
         Ok(Self {

@@ -141,27 +141,51 @@ pub fn bind_talker(
     bound(config, Handler::Talk(talker), metrics)
 }
 
+/// Looks whether [`bind`] could do with these, but for the address.
+///
+/// # Errors
+/// The [`Error`] that it would give.
+pub fn check(config: &Config, pool: Arc<Pool>) -> Result<(), Error> {
+    config.check()?;
+    Forwarder::new(config, pool, Capture::disabled())?;
+    entry(config)?;
+    Ok(())
+}
+
+/// Looks whether [`bind_talker`] could do with this, but for the address.
+///
+/// # Errors
+/// The [`Error`] that it would give.
+pub fn check_talker(config: &Config) -> Result<(), Error> {
+    config.check()?;
+    entry(config)?;
+    Ok(())
+}
+
 fn bound(config: Config, handler: Handler, metrics: Metrics) -> Result<Bound, Error> {
-    let listener = Listener::bind(config.listen)?;
-    let limit = config.handshake_timeout;
-    let tls = config.tls.as_ref();
-    let tls = tls.map(|files| tls::Server::new(files, &config.client_auth, &[], limit));
     Ok(Bound {
-        listener,
-        service: config.service,
-        max_connections: config.max_connections,
+        listener: Listener::bind(config.listen)?,
         server: Server {
-            entry: Entry {
-                tls: tls.transpose()?,
-                proxy_protocol: config.proxy_protocol,
-                speaks: Speaks::Anything,
-                header_timeout: limit,
-                first_byte_timeout: limit,
-            },
+            entry: entry(&config)?,
             handler,
             metrics,
             drain: Drain::default(),
         },
+        service: config.service,
+        max_connections: config.max_connections,
+    })
+}
+
+fn entry(config: &Config) -> Result<Entry, Error> {
+    let limit = config.handshake_timeout;
+    let tls = config.tls.as_ref();
+    let tls = tls.map(|files| tls::Server::new(files, &config.client_auth, &[], limit));
+    Ok(Entry {
+        tls: tls.transpose()?,
+        proxy_protocol: config.proxy_protocol,
+        speaks: Speaks::Anything,
+        header_timeout: limit,
+        first_byte_timeout: limit,
     })
 }
 
