@@ -150,10 +150,7 @@ pub(super) async fn start_broker(
     let mut limits = broker_mock::Config::new(limits::resolve("broker", &wanted.listen).await?);
     limits.app_id.clone_from(&settings.mqtt.app_id);
     limits.token.clone_from(&settings.mqtt.token);
-    limits.tls = wanted.tls.as_ref().map(|files| broker_mock::Tls {
-        certificate: files.cert.clone(),
-        key: files.key.clone(),
-    });
+    limits.tls = wanted.tls.as_ref().map(broker_tls);
     let broker = broker_mock::Broker::bind(limits).await?;
     let address = broker.local_addr().to_string();
     listening.push(Listening::new(
@@ -162,6 +159,13 @@ pub(super) async fn start_broker(
         "embedded MQTT broker, versions 3.1.1 and 5",
     ));
     Ok(Some(broker))
+}
+
+pub(super) fn broker_tls(files: &config::TlsFiles) -> broker_mock::Tls {
+    broker_mock::Tls {
+        certificate: files.cert.clone(),
+        key: files.key.clone(),
+    }
 }
 
 /// Where the node meets others: the configured peer, else its own broker.

@@ -12,7 +12,7 @@ use crate::capture::{self, Glob, StatusMatch};
 use crate::config;
 use crate::playback::{self, Ignore, IgnoreRule, MatchConfig, Repeat};
 use crate::proxy;
-use crate::record::{BodyMatch, Direction, FingerprintRules, NodeId};
+use crate::record::{BodyMatch, Direction, FingerprintRules, Keyring, NodeId};
 use crate::service_discovery::{self, Endpoint, Pool};
 use crate::{spool, store};
 
@@ -206,10 +206,13 @@ pub(super) fn tcp(tcp: &config::TcpSettings, listen: SocketAddr) -> proxy::tcp::
 
 pub(super) fn capture(
     node: NodeId,
-    typed: &config::CaptureSettings,
-    max_message_bytes: usize,
+    settings: &config::Settings,
+    keys: &Arc<Keyring>,
 ) -> Result<capture::Config, Error> {
+    let typed = &settings.capture;
+    let max_message_bytes = settings.mqtt.max_message_bytes;
     let mut limits = capture::Config::new(node);
+    limits.keys = Arc::clone(keys);
     limits.queue_bytes = typed.queue_bytes;
     limits.max_stream_bytes = typed.max_stream_bytes;
     limits.max_message_bytes = max_message_bytes;

@@ -1,7 +1,7 @@
 //! The counters of every module, on one page.
 
 use super::unfinished;
-use crate::metrics::{Counter, Family, Reason, Registry};
+use crate::metrics::{Counter, Family, Registry, label};
 use crate::{api, capture, playback, proxy, service_discovery, spool, store, sync};
 
 /// Every module's counters.
@@ -19,7 +19,7 @@ pub(super) struct Metrics {
     /// Results of replays that found no room on the way to the broker.
     pub(super) unpublished: Counter,
     /// How often a part on the bus ended by itself and was started again, by part.
-    pub(super) restarts: Family<Reason, Counter>,
+    pub(super) restarts: Family<label::Part, Counter>,
 }
 
 impl Metrics {
@@ -39,5 +39,24 @@ impl Metrics {
         let help = "Parts on the bus that ended by themselves and were started again";
         registry.add("part_restarts", help, &self.restarts);
         registry
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_have_base_units() {
+        let page = Metrics::default().registry().text();
+        let names = page.lines().filter_map(|line| line.strip_prefix("# TYPE "));
+        let mut seen = 0;
+        for name in names {
+            seen += 1;
+            let small = ["micros", "millis", "nanos", "_us ", "_ms ", "kilo", "mega"];
+            assert!(!small.iter().any(|unit| name.contains(unit)), "{name}");
+        }
+        assert!(seen > 80, "{seen}");
+        assert!(page.contains("qproxy_capture_encode_seconds_total 0"));
     }
 }

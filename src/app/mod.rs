@@ -7,6 +7,7 @@ mod error;
 mod limits;
 mod keys;
 mod authority;
+mod check;
 mod bus;
 mod restart;
 mod lag;
@@ -28,7 +29,8 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub use authority::{NewAuthority, authority_certificate, check_authorities};
+pub use authority::{NewAuthority, authority_certificate};
+pub use check::check;
 pub use error::Error;
 pub use keys::new_key;
 

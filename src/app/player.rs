@@ -1,5 +1,6 @@
 //! The playing half of a node: the store, and what answers and replays from it.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,13 +17,13 @@ use super::recorder::Bound;
 use super::responder::{FromRecords, FromStreams};
 use super::results::Results;
 use crate::api::Events;
-use crate::config::{self, Mode, Settings};
+use crate::config::{self, Settings};
 use crate::playback::{Answerer, Live, LiveConfig, Runs, Sending, Talker};
 use crate::proxy;
 use crate::record::Keyring;
 use crate::store::embedded::{Backups, Embedded};
-use crate::store::redis::{InvalidConfig, Patient, Server};
-use crate::store::{Store, Summary};
+use crate::store::redis::{Patient, Server};
+use crate::store::{self, Store, Summary};
 use crate::sync::{Feed, Heard};
 
 /// Beside the spool, where one folder serves both.
@@ -45,37 +46,62 @@ pub(super) struct Player {
 /// The store, and who makes backups of it.
 pub(super) type Opened = (Arc<dyn Store>, Option<Arc<Backups>>);
 
+/// The limits of the store that the configuration names.
+pub(super) enum StoreConfig {
+    /// With the folder of its backups.
+    Embedded(store::embedded::Config, PathBuf),
+    Redis(Box<store::redis::Config>),
+}
+
+impl StoreConfig {
+    pub(super) fn new(settings: &Settings, keys: &Arc<Keyring>) -> Result<Self, Error> {
+        let retention = &settings.retention;
+        let (server, options) = match &settings.store {
+            config::StoreSettings::Embedded { path, backups } => {
+                let mut limits = limits::embedded(path.join(RECORDS_FOLDER), retention);
+                limits.keys = Arc::clone(keys);
+                return Ok(Self::Embedded(limits, backups.clone()));
+            }
+            config::StoreSettings::Redis { url, options } => {
+                (Server::single(url.expose_secret()), options)
+            }
+            config::StoreSettings::RedisCluster { urls, options } => {
+                let urls = urls.iter().map(ExposeSecret::expose_secret);
+                (Server::cluster(urls), options)
+            }
+        };
+        let server = server.map_err(|error| Error::Redis(error.into()))?;
+        let mut limits = limits::redis(server, options, retention)?;
+        limits.keys = Arc::clone(keys);
+        Ok(Self::Redis(Box::new(limits)))
+    }
+}
+
 /// Opens the store that the configuration names.
 pub(super) async fn open_store(
     settings: &Settings,
     keys: &Arc<Keyring>,
     metrics: &Metrics,
 ) -> Result<Opened, Error> {
-    let redis = async |server: Result<Server, InvalidConfig>, options: &config::RedisOptions| {
-        let server = server.map_err(|error| Error::Redis(error.into()))?;
-        let mut limits = limits::redis(server, options, &settings.retention)?;
-        limits.keys = Arc::clone(keys);
-        let store: Arc<dyn Store> = Arc::new(Patient::open(limits, metrics.store.clone()).await?);
-        Ok((store, None))
-    };
-    match &settings.store {
-        config::StoreSettings::Embedded { path, backups } => {
-            let mut limits = limits::embedded(path.join(RECORDS_FOLDER), &settings.retention);
-            limits.keys = Arc::clone(keys);
-            let metrics = metrics.store.clone();
+    let metrics = metrics.store.clone();
+    match StoreConfig::new(settings, keys)? {
+        StoreConfig::Embedded(limits, backups) => {
             let opened = tokio::task::spawn_blocking(move || Embedded::open(limits, metrics)).await;
             let store = opened.expect("opening the store does not panic")?;
-            let backups = Backups::new(store.clone(), backups.clone());
+            let backups = Backups::new(store.clone(), backups);
             Ok((Arc::new(store), Some(Arc::new(backups))))
         }
-        config::StoreSettings::Redis { url, options } => {
-            redis(Server::single(url.expose_secret()), options).await
-        }
-        config::StoreSettings::RedisCluster { urls, options } => {
-            let urls = urls.iter().map(ExposeSecret::expose_secret);
-            redis(Server::cluster(urls), options).await
-        }
+        StoreConfig::Redis(limits) => Ok((Arc::new(Patient::open(*limits, metrics).await?), None)),
     }
+}
+
+/// How records are replayed as they arrive, where they are.
+pub(super) fn live_config(settings: &Settings) -> Result<Option<LiveConfig>, Error> {
+    let Some(config::Auto(url)) = &settings.playback.auto else {
+        return Ok(None);
+    };
+    let target = limits::target("playback.auto", url)?;
+    Ok(Some(LiveConfig::new(Sending::to(target))))
 }
 
 impl Player {
@@ -87,13 +113,12 @@ impl Player {
         metrics: &Metrics,
     ) -> Result<Self, Error> {
         let replay = limits::replay(&settings.playback);
-        let live = match &settings.playback.auto {
+        let live = match live_config(settings)? {
             None => None,
-            Some(config::Auto(url)) => {
-                let target = limits::target("playback.auto", url)?;
+            Some(limits) => {
                 let live = Live::start(
                     store.clone(),
-                    LiveConfig::new(Sending::to(target)),
+                    limits,
                     &replay,
                     results.clone(),
                     metrics.playback.clone(),
@@ -142,14 +167,14 @@ impl Player {
             let limits = limits::talking(tcp, limits::resolve(&key, &tcp.listen).await?);
             let talker = Arc::new(FromStreams(talker.clone()));
             // Counted apart, as for HTTP.
-            let listener = proxy::tcp::talk::bind(limits, talker, proxy::Metrics::default())
+            let listener = proxy::tcp::bind_talker(limits, talker, proxy::Metrics::default())
                 .map_err(|error| Error::proxy(key, error))?;
             listening.push(Listening::new(
                 "answer-tcp",
                 listener.local_addr().to_string(),
                 format!("as {}, from its recorded streams", tcp.service),
             ));
-            bound.push(Bound::Talk(Box::new(listener)));
+            bound.push(Bound::Tcp(Box::new(listener)));
         }
         Ok(bound)
     }
@@ -163,11 +188,7 @@ impl Player {
         let (Some(answer), Some(answerer)) = (&settings.playback.answer, &self.answerer) else {
             return Ok(None);
         };
-        let key = if settings.mode == Mode::Playback {
-            "http"
-        } else {
-            "playback.http"
-        };
+        let key = answer_key(settings);
         let limits = limits::answering(limits::resolve(key, &answer.listen).await?, answer);
         let scheme = if limits.tls.is_some() {
             "https"
@@ -188,8 +209,16 @@ impl Player {
     }
 }
 
+/// The section of the listener that answers requests.
+pub(super) const fn answer_key(settings: &Settings) -> &'static str {
+    match settings.mode.proxies() {
+        true => "playback.http",
+        false => "http",
+    }
+}
+
 /// The section of one of `playback.tcp`.
-fn tcp_key(settings: &Settings, at: usize) -> String {
+pub(super) fn tcp_key(settings: &Settings, at: usize) -> String {
     match settings.playback.tcp.len() {
         1 => "playback.tcp".to_owned(),
         _ => format!("playback.tcp[{at}]"),

@@ -1,5 +1,6 @@
 //! The recording half of a node: capture in front of the spool, and the proxies that use it.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::Listening;
@@ -8,9 +9,10 @@ use super::limits;
 use super::metrics::Metrics;
 use super::outlet::SpoolOutlet;
 use crate::capture::Capture;
-use crate::config::{Balance, Settings};
+use crate::config::{Balance, HttpSettings, Settings};
 use crate::proxy::{self, Running};
 use crate::record::{Keyring, NodeId};
+use crate::service_discovery::{self, Pool};
 use crate::spool::Spool;
 
 /// The spool, and capture in front of it.
@@ -32,12 +34,7 @@ impl Recorder {
         let spool = tokio::task::spawn_blocking(move || Spool::open(limits, spool_metrics))
             .await
             .expect("opening the spool does not panic")?;
-        let mut limits = limits::capture(
-            node.clone(),
-            &settings.capture,
-            settings.mqtt.max_message_bytes,
-        )?;
-        limits.keys = Arc::clone(keys);
+        let limits = limits::capture(node.clone(), settings, keys)?;
         let outlet = Box::new(SpoolOutlet(spool.clone()));
         let capture = Capture::start(limits, metrics.capture.clone(), outlet)?;
         Ok(Self { spool, capture })
@@ -48,7 +45,6 @@ impl Recorder {
 pub(super) enum Bound {
     Http(Box<proxy::http::Bound>),
     Tcp(Box<proxy::tcp::Bound>),
-    Talk(Box<proxy::tcp::talk::Bound>),
 }
 
 impl Bound {
@@ -56,7 +52,6 @@ impl Bound {
         match self {
             Self::Http(bound) => bound.serve(),
             Self::Tcp(bound) => bound.serve(),
-            Self::Talk(bound) => bound.serve(),
         }
     }
 }
@@ -75,18 +70,13 @@ pub(super) async fn bind_proxies(
         "forward"
     };
     if let Some(http) = &settings.http {
-        let mut limits = limits::http(http, limits::resolve("http", &http.listen).await?);
-        limits.routes = limits::routes(http, &metrics.service_discovery)?;
+        let listen = limits::resolve("http", &http.listen).await?;
+        let (limits, pool) = http_config(http, listen, &metrics.service_discovery)?;
         let scheme = if limits.tls.is_some() {
             "https"
         } else {
             "http"
         };
-        let pool = (!http.downstream.is_empty()).then(|| {
-            let metrics = &metrics.service_discovery;
-            limits::pool("http", &http.downstream, Balance::RoundRobin, metrics)
-        });
-        let pool = pool.transpose()?;
         let proxy = proxy::http::bind(limits, pool, capture.clone(), metrics.proxy.clone())
             .map_err(|error| Error::proxy("http", error))?;
         let address = format!("{scheme}://{}", proxy.local_addr());
@@ -97,13 +87,8 @@ pub(super) async fn bind_proxies(
         ));
         bound.push(Bound::Http(Box::new(proxy)));
     }
-    let single = settings.tcp.len() == 1;
     for (at, tcp) in settings.tcp.iter().enumerate() {
-        let key = if single {
-            "tcp".to_owned()
-        } else {
-            format!("tcp[{at}]")
-        };
+        let key = tcp_key(settings, at);
         let limits = limits::tcp(tcp, limits::resolve(&key, &tcp.listen).await?);
         let pool = limits::pool(
             &key,
@@ -128,4 +113,25 @@ pub(super) async fn bind_proxies(
         bound.push(Bound::Tcp(Box::new(proxy)));
     }
     Ok(bound)
+}
+
+/// The HTTP proxy's limits, and where its requests go unless they name their target.
+pub(super) fn http_config(
+    http: &HttpSettings,
+    listen: SocketAddr,
+    metrics: &service_discovery::Metrics,
+) -> Result<(proxy::http::Config, Option<Arc<Pool>>), Error> {
+    let mut limits = limits::http(http, listen);
+    limits.routes = limits::routes(http, metrics)?;
+    let pool = (!http.downstream.is_empty())
+        .then(|| limits::pool("http", &http.downstream, Balance::RoundRobin, metrics));
+    Ok((limits, pool.transpose()?))
+}
+
+/// The section of one of `tcp`.
+pub(super) fn tcp_key(settings: &Settings, at: usize) -> String {
+    match settings.tcp.len() {
+        1 => "tcp".to_owned(),
+        _ => format!("tcp[{at}]"),
+    }
 }

@@ -9,7 +9,7 @@ use hyper::body::Incoming;
 
 use crate::playback::{Answerer, Talker};
 use crate::proxy::http::{self, BoxError, BoxFuture, Responder};
-use crate::proxy::tcp::talk::{self, Duplex};
+use crate::proxy::tcp::{self, Duplex};
 use crate::record::ConnectionId;
 
 /// Answers every request of a listener from the records.
@@ -44,7 +44,7 @@ impl Responder for FromRecords {
 /// Talks to every client of a listener from the recorded streams.
 pub(super) struct FromStreams(pub(super) Arc<Talker>);
 
-impl talk::Talker for FromStreams {
+impl tcp::Talker for FromStreams {
     fn talk(&self, connection: Box<dyn Duplex>, client: SocketAddr) -> BoxFuture<()> {
         let talker = self.0.clone();
         Box::pin(async move { talker.talk(connection, client).await })

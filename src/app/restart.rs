@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::chain;
 use super::status::NodeStatus;
-use crate::metrics::{Counter, Family, Reason};
+use crate::metrics::{Counter, Family, label};
 use crate::sync::{self, Publisher, Roles, Station, Subscriber};
 
 /// The first pause before a part runs again; doubled up to [`LONGEST_PAUSE`].
@@ -67,7 +67,7 @@ impl Part for Subscriber {
 pub(super) async fn keep_running(
     mut part: impl Part,
     status: Arc<NodeStatus>,
-    restarts: Family<Reason, Counter>,
+    restarts: Family<label::Part, Counter>,
     stop: CancellationToken,
 ) {
     let mut pause = FIRST_PAUSE;
@@ -93,8 +93,7 @@ pub(super) async fn keep_running(
             () = stop.cancelled() => return,
         }
         pause = (pause * 2).min(LONGEST_PAUSE);
-        let reason = part.name();
-        restarts.get_or_create(&Reason { reason }).inc();
+        restarts.get_or_create(&part.name().into()).inc();
         tracing::info!(part = part.name(), "a part of the node starts again");
     }
 }

@@ -13,7 +13,6 @@ use crate::api::dto::Counts;
 use crate::api::{Sections, StatusSource};
 use crate::capture::Capture;
 use crate::config::Mode;
-use crate::metrics::Reason;
 use crate::record::{GapReason, NodeId};
 use crate::spool::{self, Spool};
 use crate::store::Store;
@@ -46,7 +45,7 @@ impl BehindCapture {
         let by_reason = GapReason::ALL.into_iter().zip(captured);
         let with_later = by_reason.map(|(why, count)| {
             let reason = why.as_str();
-            let spool = self.spool.dropped.get_or_create(&Reason { reason }).get();
+            let spool = self.spool.dropped.get_or_create(&reason.into()).get();
             let sync = match why {
                 GapReason::Oversize => self.sync.oversize_items.get(),
                 _ => 0,
@@ -279,7 +278,7 @@ mod tests {
         behind
             .spool
             .dropped
-            .get_or_create(&Reason { reason })
+            .get_or_create(&reason.into())
             .inc_by(30);
         behind.sync.oversize_items.inc_by(5);
         let dropped = behind.dropped([1, 2, 3, 4]);

@@ -1,7 +1,7 @@
 //! What was captured, dropped and cut: the recorder's side of the ledger.
 
 use super::queue::Queue;
-use crate::metrics::{Counter, Family, Gauge, Reason, Registry};
+use crate::metrics::{Counter, Family, Gauge, Registry, label};
 use crate::record::GapReason;
 
 /// Counters of capture.
@@ -11,13 +11,13 @@ pub struct Metrics {
     pub(super) items: Counter,
     pub(super) appended: Counter,
     pub(super) bytes: Counter,
-    pub(super) encode_us: Counter,
+    pub(super) encode_seconds: Counter<f64>,
     pub(super) sequence: Gauge,
     pub(super) skipped: Skipped,
     pub(super) truncated: Truncated,
     pub(super) calls: Counter,
     pub(super) calls_given_up: Counter,
-    dropped: Family<Reason, Counter>,
+    dropped: Family<label::Reason, Counter>,
 }
 
 /// Exchanges that were not to be copied.
@@ -55,8 +55,6 @@ pub struct Stats {
     pub skipped: u64,
     /// Bytes of copies that wait to be encoded.
     pub waiting_bytes: u64,
-    /// Time spent encoding, in microseconds.
-    pub encode_us: u64,
 }
 
 impl Metrics {
@@ -83,9 +81,9 @@ impl Metrics {
             &self.bytes,
         );
         registry.add(
-            "capture_encode_microseconds",
+            "capture_encode_seconds",
             "Time spent encoding.",
-            &self.encode_us,
+            &self.encode_seconds,
         );
         registry.add(
             "capture_sequence",
@@ -121,19 +119,13 @@ impl Metrics {
     }
 
     pub(super) fn dropped(&self, reason: GapReason, count: u64) {
-        let reason = Reason {
-            reason: reason.as_str(),
-        };
-        self.dropped.get_or_create(&reason).inc_by(count);
+        let counter = self.dropped.get_or_create(&reason.as_str().into());
+        counter.inc_by(count);
     }
 
     pub(super) fn stats(&self, queue: &Queue) -> Stats {
-        let dropped = GapReason::ALL.map(|reason| {
-            let reason = Reason {
-                reason: reason.as_str(),
-            };
-            self.dropped.get_or_create(&reason).get()
-        });
+        let dropped =
+            GapReason::ALL.map(|reason| self.dropped.get_or_create(&reason.as_str().into()).get());
         Stats {
             sequence: u64::try_from(self.sequence.get()).unwrap_or(0),
             records: self.records.get(),
@@ -148,7 +140,6 @@ impl Metrics {
                 .map(|(_, counter)| counter.get())
                 .sum(),
             waiting_bytes: queue.bytes() as u64,
-            encode_us: self.encode_us.get(),
         }
     }
 }

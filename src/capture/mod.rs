@@ -107,7 +107,11 @@ impl Config {
         }
     }
 
-    fn check(&self) -> Result<(), Error> {
+    /// Looks whether capture could start with it.
+    ///
+    /// # Errors
+    /// [`Error::Limit`] where a limit makes no sense.
+    pub fn check(&self) -> Result<(), Error> {
         let wrong = |name, wanted| Err(Error::Limit { name, wanted });
         if self.max_message_bytes < 4096 {
             return wrong("max_message_bytes", "at least 4096");

@@ -142,8 +142,8 @@ impl<'a> Loop<'a> {
         }
         if messages > 0 {
             let batch = self.encoder.finish();
-            let micros = u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX);
-            self.inner.metrics.encode_us.inc_by(micros);
+            let spent = start.elapsed().as_secs_f64();
+            self.inner.metrics.encode_seconds.inc_by(spent);
             self.append(batch);
         }
         if drained {

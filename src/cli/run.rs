@@ -35,7 +35,7 @@ pub(super) fn check(path: &Path) -> anyhow::Result<ExitCode> {
     let environment = Environment::of_process();
     let good = config::check(path, &environment).map_err(Misconfigured)?;
     let settings = config::usable(path, &environment).map_err(Misconfigured)?;
-    app::check_authorities(&settings)?;
+    app::check(&settings)?;
     say(&good);
     Ok(ExitCode::SUCCESS)
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use super::problem::Problem;
 use super::settings::{ClientAuth, KeySource, ListenerTls, Settings, UpstreamTls};
 
-/// What is wrong with them. Whether a certificate is valid is for TLS to say, at start.
+/// What is wrong with them. Whether a certificate is valid is for TLS to say.
 pub(super) fn problems(settings: &Settings) -> Vec<Problem> {
     let tcp_key = |at: usize| match settings.tcp.len() {
         1 => "tcp".to_owned(),

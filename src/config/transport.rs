@@ -1,6 +1,6 @@
 //! How the bytes of MQTT get to the peer: `mqtt.transport`, `mqtt.path`, `mqtt.alpn` and `mqtt.proxy`.
 //!
-//! What a proxy's address has to look like is for the MQTT client to say, at start.
+//! What a proxy's address has to look like is for the MQTT client to say.
 
 use secrecy::SecretString;
 use serde::Deserialize;

@@ -3,6 +3,8 @@
 //! Each module owns its counters in a struct called `Metrics` with a `register(&mut Registry)`; this module
 //! only collects and prints. Labels have few values: never a path, an address or an id.
 
+pub mod label;
+
 pub use prometheus_client::encoding::EncodeLabelSet;
 pub use prometheus_client::metrics::counter::Counter;
 pub use prometheus_client::metrics::family::Family;
@@ -12,13 +14,6 @@ use prometheus_client::registry::Metric;
 
 /// The media type of [`Registry::text`] (OpenMetrics 1.0).
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-
-/// One label called `reason`, `kind`, `outcome` or the like with a fixed set of values.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct Reason {
-    /// Why, by its name in the logs and the API.
-    pub reason: &'static str,
-}
 
 /// Every metric of this process, under the prefix `qproxy_`.
 #[derive(Debug)]
@@ -60,11 +55,9 @@ mod tests {
     #[test]
     fn page_shows_what_was_counted() {
         let mut registry = Registry::default();
-        let dropped = Family::<Reason, Counter>::default();
+        let dropped = Family::<label::Reason, Counter>::default();
         registry.add("dropped", "Copies dropped.", &dropped);
-        dropped
-            .get_or_create(&Reason { reason: "oversize" })
-            .inc_by(3);
+        dropped.get_or_create(&"oversize".into()).inc_by(3);
         let page = registry.text();
         assert!(
             page.contains("qproxy_dropped_total{reason=\"oversize\"} 3"),

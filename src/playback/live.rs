@@ -47,6 +47,14 @@ impl Config {
             chunk_patience: Duration::from_secs(2),
         }
     }
+
+    /// Looks whether [`Live`] could start with it.
+    ///
+    /// # Errors
+    /// As for [`Live::start`].
+    pub fn check(&self, replay: &ReplayConfig) -> Result<(), Error> {
+        replay.way_to(&self.sending.target).map(drop)
+    }
 }
 
 /// A replay that lasts as long as the node does.

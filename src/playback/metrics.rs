@@ -1,21 +1,23 @@
 //! What playback counts.
 
-use crate::metrics::{Counter, Family, Gauge, Histogram, Reason, Registry, duration_histogram};
+use std::hash::Hash;
+
+use crate::metrics::{Counter, Family, Gauge, Histogram, Registry, duration_histogram, label};
 
 /// Counters of answers, replays and the live feed.
 #[derive(Debug, Clone)]
 pub struct Metrics {
     /// Answers given: `hit`, `miss`, `pass_through`, `refused` (the request could not be taken), `failed`.
-    pub answers: Family<Reason, Counter>,
+    pub answers: Family<label::Outcome, Counter>,
     /// From the request's head to the answer's head, seconds, without the delay that was asked for.
     pub answer_duration: Histogram,
     /// Answers broken off: `missing_chunk`, `truncated`, `length`, `store`, `upstream`.
-    pub answers_broken: Family<Reason, Counter>,
+    pub answers_broken: Family<label::Reason, Counter>,
     /// Recorded header fields that HTTP has no form for, left out of an answer or a replayed request.
     pub headers_dropped: Counter,
     /// TCP clients answered, by how that ended: `completed`, `left` (before the recorded end), `idle`, `mismatch`,
     /// `no_record`, `failed` (the records cannot be read), `broken` (the connection did).
-    pub talks: Family<Reason, Counter>,
+    pub talks: Family<label::Outcome, Counter>,
     /// TCP clients that are answered now.
     pub talks_open: Gauge,
     /// TCP clients for which not every stream could be a candidate, for want of room.
@@ -23,23 +25,23 @@ pub struct Metrics {
     /// WebSocket clients answered, by how that ended: `completed`, `left` (before the recorded end), `idle`, `mismatch`,
     /// `refused` (they broke the protocol or the limit), `failed` (the records cannot be read), `broken` (the connection
     /// did), `stopped` (this node does).
-    pub conversations: Family<Reason, Counter>,
+    pub conversations: Family<label::Outcome, Counter>,
     /// WebSocket clients that are answered now.
     pub conversations_open: Gauge,
     /// Sequence positions that were forgotten to stay within the limit.
     pub positions_evicted: Counter,
     /// Runs ended: `finished`, `cancelled`, `failed`.
-    pub runs: Family<Reason, Counter>,
+    pub runs: Family<label::Outcome, Counter>,
     /// Runs under way.
     pub runs_active: Gauge,
     /// Replayed requests: `same`, `different`, `failed`, `skipped`, `answered_from_record`.
-    pub replayed: Family<Reason, Counter>,
+    pub replayed: Family<label::Verdict, Counter>,
     /// From sending a replayed request to its response's head, seconds.
     pub replay_duration: Histogram,
     /// Values (tokens, cookies) carried over into replayed requests.
     pub carried: Counter,
     /// Records not replayed live: `queue_full`, `duplicate`.
-    pub live_dropped: Family<Reason, Counter>,
+    pub live_dropped: Family<label::Reason, Counter>,
 }
 
 impl Default for Metrics {
@@ -68,29 +70,34 @@ impl Default for Metrics {
 impl Metrics {
     /// Puts every counter on the metrics page.
     pub fn register(&self, registry: &mut Registry) {
-        let mut add = |name: &str, help: &str, family: &Family<Reason, Counter>| {
-            registry.add(&format!("playback_{name}"), help, family);
-        };
-        add("answers", "Answers by how they came about.", &self.answers);
-        add(
-            "answers_broken",
+        registry.add(
+            "playback_answers",
+            "Answers by how they came about.",
+            &self.answers,
+        );
+        registry.add(
+            "playback_answers_broken",
             "Answers that were broken off.",
             &self.answers_broken,
         );
-        add(
-            "tcp_answers",
+        registry.add(
+            "playback_tcp_answers",
             "TCP clients answered, by how that ended.",
             &self.talks,
         );
-        add(
-            "websocket_answers",
+        registry.add(
+            "playback_websocket_answers",
             "WebSocket clients answered, by how that ended.",
             &self.conversations,
         );
-        add("runs", "Replay runs ended.", &self.runs);
-        add("replayed", "Replayed requests by verdict.", &self.replayed);
-        add(
-            "live_dropped",
+        registry.add("playback_runs", "Replay runs ended.", &self.runs);
+        registry.add(
+            "playback_replayed",
+            "Replayed requests by verdict.",
+            &self.replayed,
+        );
+        registry.add(
+            "playback_live_dropped",
             "Arriving records not replayed live.",
             &self.live_dropped,
         );
@@ -141,8 +148,11 @@ impl Metrics {
         );
     }
 
-    pub(super) fn count(family: &Family<Reason, Counter>, reason: &'static str) {
-        family.get_or_create(&Reason { reason }).inc();
+    pub(super) fn count<L>(family: &Family<L, Counter>, value: &'static str)
+    where
+        L: From<&'static str> + Clone + Eq + Hash,
+    {
+        family.get_or_create(&value.into()).inc();
     }
 }
 
@@ -157,7 +167,7 @@ mod tests {
         metrics.register(&mut registry);
         Metrics::count(&metrics.answers, "hit");
         let page = registry.text();
-        assert!(page.contains("qproxy_playback_answers_total{reason=\"hit\"} 1"));
+        assert!(page.contains("qproxy_playback_answers_total{outcome=\"hit\"} 1"));
         assert!(page.contains("qproxy_playback_replay_duration_seconds"));
     }
 }

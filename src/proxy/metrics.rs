@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::metrics::{Counter, Family, Gauge, Histogram, Reason, Registry, duration_histogram};
+use crate::metrics::{Counter, Family, Gauge, Histogram, Registry, duration_histogram, label};
 use crate::record::UpstreamFailure;
 
 /// Counters of all proxies of a process.
@@ -31,19 +31,19 @@ pub struct Metrics {
     pub(super) certificates_forgotten: Counter,
     pub(super) certificates_refused: Counter,
     pub(super) passed_through: Counter,
-    forward_refused: Family<Reason, Counter>,
+    forward_refused: Family<label::Reason, Counter>,
     by_class: [Counter; 6],
-    requests: Family<Reason, Counter>,
+    requests: Family<label::StatusClass, Counter>,
     durations: Histogram,
-    upstream_failures: Family<Reason, Counter>,
+    upstream_failures: Family<label::Kind, Counter>,
 }
 
 const CLASSES: [&str; 6] = ["none", "1xx", "2xx", "3xx", "4xx", "5xx"];
 
 impl Default for Metrics {
     fn default() -> Self {
-        let requests = Family::<Reason, Counter>::default();
-        let counter = |reason| requests.get_or_create(&Reason { reason }).clone();
+        let requests = Family::<label::StatusClass, Counter>::default();
+        let counter = |class: &'static str| requests.get_or_create(&class.into()).clone();
         Self {
             connections: Counter::default(),
             open: Gauge::default(),
@@ -215,8 +215,7 @@ impl Metrics {
 
     /// A forward proxy did not serve a request.
     pub(super) fn forward_refused(&self, reason: &'static str) {
-        let reason = Reason { reason };
-        self.forward_refused.get_or_create(&reason).inc();
+        self.forward_refused.get_or_create(&reason.into()).inc();
     }
 
     /// A request is done; `status` 0 where there was no response.
@@ -227,9 +226,7 @@ impl Metrics {
     }
 
     pub(super) fn upstream_failed(&self, failure: UpstreamFailure) {
-        let reason = Reason {
-            reason: failure.as_str(),
-        };
-        self.upstream_failures.get_or_create(&reason).inc();
+        let kind = failure.as_str().into();
+        self.upstream_failures.get_or_create(&kind).inc();
     }
 }

@@ -1,6 +1,6 @@
 //! What a spool counts.
 
-use crate::metrics::{Counter, Family, Gauge, Reason, Registry};
+use crate::metrics::{Counter, Family, Gauge, Registry, label};
 
 /// The spool's counters.
 #[derive(Debug, Clone, Default)]
@@ -14,7 +14,7 @@ pub struct Metrics {
     /// Sequence numbers that are not acknowledged and not dropped.
     pub unsent: Gauge,
     /// Sequence numbers that were dropped here, by reason.
-    pub dropped: Family<Reason, Counter>,
+    pub dropped: Family<label::Reason, Counter>,
     /// Failed reads, writes, syncs, and indexes of sealed files.
     pub disk_errors: Counter,
     /// Bytes of half written batches that were cut at opening.

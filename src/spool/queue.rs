@@ -14,7 +14,6 @@ use super::paced_sum::PacedSum;
 use super::state::State;
 use super::tail::Tail;
 use super::{Config, Metrics, Resend, Spool, Stats};
-use crate::metrics::Reason;
 use crate::record::{Epoch, GapReason, NodeId, Sequence, SequenceRange};
 use crate::segment::{self, Limits, Log, Order, Position, encoded_len};
 
@@ -411,7 +410,7 @@ impl Shared {
     fn count_given_up(&self, numbers: u64) {
         if numbers > 0 {
             let reason = GapReason::SpoolLimit.as_str();
-            let counter = self.metrics.dropped.get_or_create(&Reason { reason });
+            let counter = self.metrics.dropped.get_or_create(&reason.into());
             counter.inc_by(numbers);
             log_given_up(self.given_up_log.lock().add(numbers, Instant::now()));
         }

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 
 use super::{Config, Error, Fsync, Message, Metrics, Spool};
-use crate::metrics::{Reason, Registry};
+use crate::metrics::Registry;
 use crate::record::{Epoch, GapReason, Item, NodeId, Sequence, SequenceRange, Subject, wire};
 
 const PAYLOAD: usize = 1000;
@@ -52,7 +52,7 @@ impl Bench {
 
     fn dropped(&self) -> u64 {
         let reason = GapReason::SpoolLimit.as_str();
-        self.metrics.dropped.get_or_create(&Reason { reason }).get()
+        self.metrics.dropped.get_or_create(&reason.into()).get()
     }
 }
 

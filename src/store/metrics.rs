@@ -1,7 +1,7 @@
 //! What a store counts, the same for every backend.
 
 use super::{Error, Receipt};
-use crate::metrics::{Counter, Family, Reason, Registry};
+use crate::metrics::{Counter, Family, Registry, label};
 
 /// Counters of the store of a process.
 #[derive(Debug, Clone, Default)]
@@ -12,9 +12,9 @@ pub struct Metrics {
     pub(super) unreadable: Counter,
     pub(super) reindexed: Counter,
     pub(super) disk_failures: Counter,
-    pub(super) expired: Family<Reason, Counter>,
+    pub(super) expired: Family<label::Reason, Counter>,
     pub(super) expired_bytes: Counter,
-    errors: Family<Reason, Counter>,
+    errors: Family<label::Kind, Counter>,
 }
 
 impl Metrics {
@@ -71,7 +71,7 @@ impl Metrics {
 
     /// Counts a failure and passes it on.
     pub(super) fn failed(&self, error: Error) -> Error {
-        let reason = match error {
+        let kind = match error {
             Error::Io { .. } => "io",
             Error::Full(_) => "full",
             Error::Unavailable { .. } => "unavailable",
@@ -80,13 +80,11 @@ impl Metrics {
             Error::TooLarge { .. } => "too_large",
             Error::Closed => "closed",
         };
-        self.errors.get_or_create(&Reason { reason }).inc();
+        self.errors.get_or_create(&kind.into()).inc();
         error
     }
 
     pub(super) fn expired(&self, reason: &'static str, records: u64) {
-        self.expired
-            .get_or_create(&Reason { reason })
-            .inc_by(records);
+        self.expired.get_or_create(&reason.into()).inc_by(records);
     }
 }

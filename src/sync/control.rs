@@ -17,7 +17,7 @@ use crate::record::NodeId;
 
 use super::endpoint::Endpoint;
 use super::error::{Error, chain};
-use super::metrics::{Metrics, reason};
+use super::metrics::Metrics;
 use super::notice::{self, Ack, LiveSettings, Presence, State};
 use super::publisher::PublisherHandle;
 use super::topics::{Topic, Topics};
@@ -238,7 +238,7 @@ impl Station {
         if let Err(error) = refused {
             self.metrics
                 .notices_refused
-                .get_or_create(&reason(kind))
+                .get_or_create(&kind.into())
                 .inc();
             tracing::warn!(topic, error = chain(&error), "notice is ignored");
         }

@@ -14,7 +14,7 @@ use crate::record::{
 use crate::store::Arrival;
 
 use super::frame::{self, FrameError};
-use super::metrics::{Metrics, reason};
+use super::metrics::Metrics;
 use super::notice::MAX_SEQUENCE;
 use super::places;
 
@@ -121,7 +121,7 @@ impl Intake {
                 let counter = self
                     .metrics
                     .sealed_unreadable
-                    .get_or_create(&reason(why.as_str()));
+                    .get_or_create(&why.as_str().into());
                 counter.inc();
             }
             bytes = bytes.saturating_add(structure_bytes(&decoded.item));

@@ -1,7 +1,7 @@
 //! The counters of the bus.
 
 use crate::metrics::{
-    Counter, Family, Gauge, Histogram, Reason, Registry, duration_histogram, exponential_buckets,
+    Counter, Family, Gauge, Histogram, Registry, duration_histogram, exponential_buckets, label,
 };
 
 /// Counters of both ends; a node has those that its roles move.
@@ -10,7 +10,7 @@ pub struct Metrics {
     /// Messages handed to the broker's connection, those sent again included.
     pub published_messages: Counter,
     /// Items taken from the spool to be published, resends included, by `record`, `chunk`, `segments`, `gap`.
-    pub published_items: Family<Reason, Counter>,
+    pub published_items: Family<label::Kind, Counter>,
     /// Bytes of them, as sent.
     pub published_bytes: Counter,
     /// Messages that the broker acknowledged.
@@ -22,7 +22,7 @@ pub struct Metrics {
     /// Items that no message can hold; a gap was sent in their place.
     pub oversize_items: Counter,
     /// Requests to send again that were answered, by `served`, `busy`, `invalid`, `failed`.
-    pub resends_served: Family<Reason, Counter>,
+    pub resends_served: Family<label::Outcome, Counter>,
     /// Items that were sent again.
     pub resent_items: Counter,
     /// Numbers that were asked for and are gone.
@@ -36,7 +36,7 @@ pub struct Metrics {
     /// Bytes of them, as received.
     pub received_bytes: Counter,
     /// Items stored that were not there before, by `record` and `piece`.
-    pub stored_items: Family<Reason, Counter>,
+    pub stored_items: Family<label::Kind, Counter>,
     /// Items that were there already.
     pub duplicates: Counter,
     /// Numbers that are missing now.
@@ -44,19 +44,19 @@ pub struct Metrics {
     /// Numbers that nobody has any more.
     pub lost: Counter,
     /// Numbers that a recorder said it dropped, by its reason.
-    pub dropped_told: Family<Reason, Counter>,
+    pub dropped_told: Family<label::Reason, Counter>,
     /// Items stored without a place in the ledger, because a limit of it is reached.
     pub unaccounted: Counter,
     /// Sealed items that arrived and could not be opened, by `unknown_key`, `refused`; they are kept as they are.
-    pub sealed_unreadable: Family<Reason, Counter>,
+    pub sealed_unreadable: Family<label::Reason, Counter>,
     /// Messages that could not be read.
     pub quarantined: Counter,
     /// Those of them that decode to more than a message may, or that the store has no room for in one entry.
     pub too_large: Counter,
     /// Requests to recorders to send again, by `answered`, `failed`.
-    pub resends_asked: Family<Reason, Counter>,
-    /// Commits that the store refused, by what it said.
-    pub store_failures: Family<Reason, Counter>,
+    pub resends_asked: Family<label::Outcome, Counter>,
+    /// Commits that the store refused, by kind of error.
+    pub store_failures: Family<label::Kind, Counter>,
     /// From the start of a commit to its end, seconds.
     pub commit_seconds: Histogram,
     /// Items per commit.
@@ -66,7 +66,7 @@ pub struct Metrics {
     /// Records that slow listeners of the live feed missed.
     pub feed_skipped: Counter,
     /// Live settings and other notices that could not be read, by kind.
-    pub notices_refused: Family<Reason, Counter>,
+    pub notices_refused: Family<label::Kind, Counter>,
 }
 
 impl Default for Metrics {
@@ -248,9 +248,4 @@ impl Metrics {
             &self.notices_refused,
         );
     }
-}
-
-/// The label value `reason`.
-pub(super) const fn reason(reason: &'static str) -> Reason {
-    Reason { reason }
 }

@@ -42,7 +42,7 @@ fn expect(client: &mut Process, text: &str) {
 /// How many clients' conversations ended like that.
 fn answered(node: &Node, how: &str) -> u64 {
     let page = node.api("/metrics", &[]).text();
-    let name = format!("qproxy_playback_websocket_answers_total{{reason=\"{how}\"}} ");
+    let name = format!("qproxy_playback_websocket_answers_total{{outcome=\"{how}\"}} ");
     let count = page.lines().find_map(|line| line.strip_prefix(&name));
     count.map_or(0, |count| count.parse().unwrap())
 }

@@ -23,6 +23,16 @@ const HANDSHAKE: u8 = 22;
 #[derive(Clone)]
 pub(super) struct Server(TlsAcceptor);
 
+impl Tls {
+    /// Looks whether a listener could use the files.
+    ///
+    /// # Errors
+    /// [`Error::TlsFile`] and [`Error::Tls`].
+    pub fn check(&self) -> Result<(), Error> {
+        Server::new(self).map(drop)
+    }
+}
+
 /// A connection that can be used.
 #[derive(Debug)]
 pub(super) enum Opened {

@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 
 use super::log::Log;
-use super::read::{Piece, until_zero};
+use super::read::{Framed, until_zero};
 use super::text::{self, KEPT, Said};
 use super::tls::Hello;
 use super::{Facts, Stop};
@@ -60,15 +60,12 @@ enum Phase {
     Open,
 }
 
-/// The packet that is being read from one side.
+/// The packets of one side.
 #[derive(Debug, Default)]
 struct Side {
-    head: Piece,
-    body: Piece,
-    at_us: u64,
-    packet: Option<Packet>,
-    begun: bool,
-    /// Whether the packet goes on in the next.
+    /// Their heads say length and number.
+    packets: Framed<(u32, u8)>,
+    /// Whether the last one goes on in the next.
     continues: bool,
 }
 
@@ -82,8 +79,7 @@ struct Packet {
 
 impl MySql {
     pub(super) fn held(&self) -> usize {
-        let sides = [&self.from_client, &self.from_server];
-        let sides: usize = sides.iter().map(|s| s.head.held() + s.body.held()).sum();
+        let sides = self.from_client.packets.held() + self.from_server.packets.held();
         let texts: usize = self
             .statements
             .iter()
@@ -106,7 +102,7 @@ impl MySql {
             if self.phase == Phase::Encrypted {
                 return self.hello.read(bytes, facts);
             }
-            let Some(packet) = self.from_client.read(at_us, &mut bytes, KEPT) else {
+            let Some(packet) = self.from_client.read(at_us, &mut bytes)? else {
                 continue;
             };
             match (self.phase, packet.number) {
@@ -124,7 +120,7 @@ impl MySql {
 
     /// The client's answer to the greeting: `SSLRequest` or `HandshakeResponse41`.
     fn login(&mut self, packet: Packet, facts: &mut Facts) {
-        let kept = self.from_client.body.kept();
+        let kept = self.from_client.packets.body();
         let flags = kept
             .first_chunk::<4>()
             .map_or(0, |four| u32::from_le_bytes(*four));
@@ -149,7 +145,7 @@ impl MySql {
     }
 
     fn command(&mut self, packet: Packet, log: &mut Log) -> Result<(), Stop> {
-        let (at_us, kept) = (self.from_client.at_us, self.from_client.body.kept());
+        let (at_us, kept) = self.from_client.last();
         let (&code, rest) = kept.split_first().ok_or(Stop::Broken)?;
         let length = u64::from(packet.length - 1);
         let said = || match code {
@@ -232,7 +228,7 @@ impl MySql {
                 self.pending.clear();
                 return Ok(());
             }
-            let Some(packet) = self.from_server.read(at_us, &mut bytes, KEPT) else {
+            let Some(packet) = self.from_server.read(at_us, &mut bytes)? else {
                 continue;
             };
             if !packet.first {
@@ -252,8 +248,8 @@ impl MySql {
     /// `HandshakeV10`.
     fn greets(&mut self, facts: &mut Facts) {
         self.phase = Phase::Login;
-        self.since_us = self.from_server.at_us;
-        let kept = self.from_server.body.kept();
+        let (at_us, kept) = self.from_server.last();
+        self.since_us = at_us;
         let (version, rest) = until_zero(kept.get(1..).unwrap_or_default());
         facts.server_version = text::name(version);
         // Behind the connection's number, 8 random bytes and a zero; in two halves with 3 bytes between them.
@@ -267,7 +263,7 @@ impl MySql {
     }
 
     fn lets_in(&mut self, log: &mut Log) -> Result<(), Stop> {
-        let (at_us, kept) = (self.from_server.at_us, self.from_server.body.kept());
+        let (at_us, kept) = self.from_server.last();
         match kept.first() {
             Some(0) => {
                 self.phase = Phase::Open;
@@ -287,7 +283,7 @@ impl MySql {
     }
 
     fn answers(&mut self, packet: Packet, log: &mut Log) {
-        let (at_us, kept) = (self.from_server.at_us, self.from_server.body.kept());
+        let (at_us, kept) = self.from_server.last();
         // The numbers of a long answer begin anew behind 255.
         let begins = packet.number == self.first && self.last != Some(self.first.wrapping_sub(1));
         self.last = Some(packet.number);
@@ -338,33 +334,22 @@ fn error(kept: &[u8]) -> (String, &[u8]) {
 
 impl Side {
     /// Reads a packet; what it is once it is whole.
-    fn read(&mut self, at_us: u64, bytes: &mut &[u8], keep: usize) -> Option<Packet> {
-        if !self.begun {
-            (self.begun, self.at_us) = (true, at_us);
-            self.head.expect(4, 4);
-        }
-        if !self.head.take(bytes) {
-            return None;
-        }
-        let packet = match self.packet {
-            Some(packet) => packet,
-            None => {
-                let head = self.head.kept().first_chunk::<4>().copied();
-                let [low, middle, high, number] = head.unwrap_or_default();
-                let packet = Packet {
-                    length: u32::from_le_bytes([low, middle, high, 0]),
-                    number,
-                    first: !self.continues,
-                };
-                self.body.expect(u64::from(packet.length), keep);
-                *self.packet.insert(packet)
-            }
-        };
-        if !self.body.take(bytes) {
-            return None;
-        }
-        (self.packet, self.begun) = (None, false);
-        self.continues = packet.length == FULL;
-        Some(packet)
+    fn read(&mut self, at_us: u64, bytes: &mut &[u8]) -> Result<Option<Packet>, Stop> {
+        let whole = self.packets.take(at_us, bytes, 4, |head| {
+            let head = head.first_chunk::<4>().copied();
+            let [low, middle, high, number] = head.unwrap_or_default();
+            let length = u32::from_le_bytes([low, middle, high, 0]);
+            Ok(((length, number), length, KEPT))
+        })?;
+        Ok(whole.map(|(length, number)| Packet {
+            length,
+            number,
+            first: !std::mem::replace(&mut self.continues, length == FULL),
+        }))
+    }
+
+    /// When the packet that came last began, and the beginning of its body.
+    fn last(&self) -> (u64, &[u8]) {
+        (self.packets.at_us(), self.packets.body())
     }
 }

@@ -4,7 +4,7 @@
 //! nothing of it is executed at once. Parameters, rows and whatever has to do with passwords are never looked at.
 
 use super::log::Log;
-use super::read::{Piece, until_zero};
+use super::read::{Framed, until_zero};
 use super::text::{self, KEPT, Said};
 use super::tls::Hello;
 use super::{Facts, Stop};
@@ -51,16 +51,8 @@ enum Phase {
     Open,
 }
 
-/// The message that is being read from one side.
-#[derive(Debug, Default)]
-struct Side {
-    head: Piece,
-    body: Piece,
-    at_us: u64,
-    /// Its type and the length of its body, once its head has been read.
-    message: Option<(u8, u64)>,
-    begun: bool,
-}
+/// The messages of one side; their heads say the type and the length of the body.
+type Side = Framed<(u8, u32)>;
 
 /// What was given a name, the newest last.
 #[derive(Debug, Default)]
@@ -68,8 +60,7 @@ struct Names(Vec<(Box<[u8]>, Said)>);
 
 impl PostgreSql {
     pub(super) fn held(&self) -> usize {
-        let sides = [&self.from_client, &self.from_server];
-        let sides: usize = sides.iter().map(|s| s.head.held() + s.body.held()).sum();
+        let sides = self.from_client.held() + self.from_server.held();
         sides + self.statements.held() + self.portals.held() + self.hello.held()
     }
 
@@ -84,7 +75,7 @@ impl PostgreSql {
             match self.phase {
                 Phase::Encrypted => return self.hello.read(bytes, facts),
                 Phase::Startup | Phase::Offered => {
-                    let Some(code) = self.from_client.untyped(at_us, &mut bytes)? else {
+                    let Some(code) = untyped(&mut self.from_client, at_us, &mut bytes)? else {
                         continue;
                     };
                     self.startup(code, log, facts)?;
@@ -95,11 +86,11 @@ impl PostgreSql {
                         b'B' | b'E' => NAMES,
                         _ => 0,
                     };
-                    let Some((kind, length)) = self.from_client.typed(at_us, &mut bytes, keep)?
-                    else {
+                    let side = &mut self.from_client;
+                    let Some((kind, length)) = typed(side, at_us, &mut bytes, keep)? else {
                         continue;
                     };
-                    self.asks(kind, length, log)?;
+                    self.asks(kind, length.into(), log)?;
                 }
             }
         }
@@ -107,7 +98,7 @@ impl PostgreSql {
     }
 
     fn startup(&mut self, code: u32, log: &mut Log, facts: &mut Facts) -> Result<(), Stop> {
-        let at_us = self.from_client.at_us;
+        let at_us = self.from_client.at_us();
         match code {
             SSL | GSS => self.phase = Phase::Offered,
             CANCEL => {
@@ -115,7 +106,7 @@ impl PostgreSql {
                 return Err(Stop::Opaque);
             }
             _ if code >> 16 == 3 => {
-                let mut rest = &self.from_client.body.kept()[4..];
+                let mut rest = &self.from_client.body()[4..];
                 while !rest.is_empty() {
                     let (key, tail) = until_zero(rest);
                     let (value, tail) = until_zero(tail);
@@ -135,7 +126,7 @@ impl PostgreSql {
 
     fn asks(&mut self, kind: u8, length: u64, log: &mut Log) -> Result<(), Stop> {
         let side = &self.from_client;
-        let (at_us, kept, group) = (side.at_us, side.body.kept(), self.asked);
+        let (at_us, kept, group) = (side.at_us(), side.body(), self.asked);
         match kind {
             b'Q' => {
                 let said = || Said::statement(until_zero(kept).0, length.saturating_sub(1));
@@ -226,7 +217,8 @@ impl PostgreSql {
                         b'S' => NAMES,
                         _ => 0,
                     };
-                    let Some((kind, _)) = self.from_server.typed(at_us, &mut bytes, keep)? else {
+                    let side = &mut self.from_server;
+                    let Some((kind, _)) = typed(side, at_us, &mut bytes, keep)? else {
                         continue;
                     };
                     self.tells(kind, log, facts)?;
@@ -238,7 +230,7 @@ impl PostgreSql {
 
     fn tells(&mut self, kind: u8, log: &mut Log, facts: &mut Facts) -> Result<(), Stop> {
         let side = &self.from_server;
-        let (at_us, kept) = (side.at_us, side.body.kept());
+        let (at_us, kept) = (side.at_us(), side.body());
         if let Phase::Login { since_us } = self.phase {
             match kind {
                 b'Z' => self.phase = Phase::Open,
@@ -327,61 +319,30 @@ fn error(mut kept: &[u8]) -> (String, &[u8]) {
     (code, message)
 }
 
-impl Side {
-    /// Reads a message without a type, as the first ones are; its code once it is whole.
-    fn untyped(&mut self, at_us: u64, bytes: &mut &[u8]) -> Result<Option<u32>, Stop> {
-        if !self.begin(at_us, 4, bytes) {
-            return Ok(None);
-        }
-        if self.message.is_none() {
-            let length = u32_of(self.head.kept()).checked_sub(4);
-            let length = length.filter(|length| (4..=10_000).contains(length));
-            let length = u64::from(length.ok_or(Stop::Broken)?);
-            self.body.expect(length, KEPT);
-            self.message = Some((0, length));
-        }
-        if !self.body.take(bytes) {
-            return Ok(None);
-        }
-        (self.message, self.begun) = (None, false);
-        Ok(Some(u32_of(self.body.kept())))
-    }
+/// Reads a message without a type, as the first ones are; its code once it is whole.
+fn untyped(side: &mut Side, at_us: u64, bytes: &mut &[u8]) -> Result<Option<u32>, Stop> {
+    let whole = side.take(at_us, bytes, 4, |head| {
+        let length = u32_of(head).checked_sub(4);
+        let length = length.filter(|length| (4..=10_000).contains(length));
+        let length = length.ok_or(Stop::Broken)?;
+        Ok(((0, length), length, KEPT))
+    })?;
+    Ok(whole.map(|_| u32_of(side.body())))
+}
 
-    /// Reads a message; its type and the length of its body once it is whole.
-    fn typed(
-        &mut self,
-        at_us: u64,
-        bytes: &mut &[u8],
-        keep: impl FnOnce(u8) -> usize,
-    ) -> Result<Option<(u8, u64)>, Stop> {
-        if !self.begin(at_us, 5, bytes) {
-            return Ok(None);
-        }
-        let (kind, length) = match self.message {
-            Some(message) => message,
-            None => {
-                let (kind, length) = (self.head.kept()[0], u32_of(&self.head.kept()[1..]));
-                let length = length.checked_sub(4).filter(|_| length >> 30 == 0);
-                let length = u64::from(length.ok_or(Stop::Broken)?);
-                self.body.expect(length, keep(kind));
-                *self.message.insert((kind, length))
-            }
-        };
-        if !self.body.take(bytes) {
-            return Ok(None);
-        }
-        (self.message, self.begun) = (None, false);
-        Ok(Some((kind, length)))
-    }
-
-    /// Reads its head; whether that is whole.
-    fn begin(&mut self, at_us: u64, head: u64, bytes: &mut &[u8]) -> bool {
-        if !self.begun {
-            (self.begun, self.at_us) = (true, at_us);
-            self.head.expect(head, 5);
-        }
-        self.head.take(bytes)
-    }
+/// Reads a message; its type and the length of its body once it is whole.
+fn typed(
+    side: &mut Side,
+    at_us: u64,
+    bytes: &mut &[u8],
+    keep: impl FnOnce(u8) -> usize,
+) -> Result<Option<(u8, u32)>, Stop> {
+    side.take(at_us, bytes, 5, |head| {
+        let (kind, length) = (head[0], u32_of(&head[1..]));
+        let length = length.checked_sub(4).filter(|_| length >> 30 == 0);
+        let length = length.ok_or(Stop::Broken)?;
+        Ok(((kind, length), length, keep(kind)))
+    })
 }
 
 fn u32_of(bytes: &[u8]) -> u32 {

@@ -1,4 +1,7 @@
-//! Reading what comes in pieces: something of a known length, or a line; of either only the beginning is kept.
+//! Reading what comes in pieces: something of a known length, a line, or a message behind a head that tells its
+//! length; of each only the beginning is kept.
+
+use super::Stop;
 
 /// Something of a known length.
 #[derive(Debug, Default)]
@@ -93,6 +96,72 @@ impl Line {
     }
 }
 
+/// Messages of one side, of which each has a head of a known length; `H` is what a head says.
+#[derive(Debug, Default)]
+pub(super) struct Framed<H> {
+    head: Piece,
+    body: Piece,
+    at_us: u64,
+    step: Step<H>,
+}
+
+#[derive(Debug, Default, Clone, Copy)]
+enum Step<H> {
+    #[default]
+    Between,
+    Head,
+    Body(H),
+}
+
+impl<H: Copy> Framed<H> {
+    /// Takes a message of which `bytes` are the next; what its head says once all of it has come. `says` reads a head of
+    /// `length` bytes: what it says, the length of the body, and how much of that matters.
+    pub(super) fn take(
+        &mut self,
+        at_us: u64,
+        bytes: &mut &[u8],
+        length: u8,
+        says: impl FnOnce(&[u8]) -> Result<(H, u32, usize), Stop>,
+    ) -> Result<Option<H>, Stop> {
+        if matches!(self.step, Step::Between) {
+            self.at_us = at_us;
+            self.head.expect(length.into(), length.into());
+            self.step = Step::Head;
+        }
+        if !self.head.take(bytes) {
+            return Ok(None);
+        }
+        let said = match self.step {
+            Step::Body(said) => said,
+            Step::Between | Step::Head => {
+                let (said, length, keep) = says(self.head.kept())?;
+                self.body.expect(length.into(), keep);
+                self.step = Step::Body(said);
+                said
+            }
+        };
+        if !self.body.take(bytes) {
+            return Ok(None);
+        }
+        self.step = Step::Between;
+        Ok(Some(said))
+    }
+
+    /// The beginning of the body of the message that came last.
+    pub(super) fn body(&self) -> &[u8] {
+        self.body.kept()
+    }
+
+    /// When its first byte came.
+    pub(super) const fn at_us(&self) -> u64 {
+        self.at_us
+    }
+
+    pub(super) const fn held(&self) -> usize {
+        self.head.held() + self.body.held()
+    }
+}
+
 /// Splits at the first zero byte; all of it where there is none.
 pub(super) fn until_zero(bytes: &[u8]) -> (&[u8], &[u8]) {
     match bytes.iter().position(|byte| *byte == 0) {
@@ -142,6 +211,33 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn messages_read_the_same_in_any_split_and_keep_when_they_began() {
+        let two = b"\x03abcdef\x01gh".as_slice();
+        let says = |head: &[u8]| Ok((head[0], 2 * u32::from(head[0]), 4));
+        for cut in 0..=two.len() {
+            let (one, other) = two.split_at(cut);
+            let (mut framed, mut seen) = (Framed::default(), Vec::new());
+            for (at_us, mut bytes) in [(10, one), (20, other)] {
+                while !bytes.is_empty() {
+                    if let Some(said) = framed.take(at_us, &mut bytes, 1, says).unwrap() {
+                        seen.push((said, framed.body().to_vec(), framed.at_us()));
+                    }
+                }
+            }
+            let at_us = |begins| if begins < cut { 10 } else { 20 };
+            let (first, second) = (b"abcd".to_vec(), b"gh".to_vec());
+            assert_eq!(seen, [(3, first, at_us(0)), (1, second, at_us(7))], "{cut}");
+        }
+    }
+
+    #[test]
+    fn a_head_that_makes_no_sense_ends_the_reading() {
+        let mut framed = Framed::<()>::default();
+        let broken = framed.take(0, &mut b"x".as_slice(), 1, |_| Err(Stop::Broken));
+        assert_eq!(broken, Err(Stop::Broken));
     }
 
     #[test]

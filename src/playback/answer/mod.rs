@@ -115,6 +115,26 @@ impl Default for Config {
     }
 }
 
+impl Config {
+    /// Looks whether an [`Answerer`] could work with it.
+    ///
+    /// # Errors
+    /// As for [`Answerer::new`].
+    pub fn check(&self) -> Result<(), Error> {
+        self.pass_through().map(drop)
+    }
+
+    fn pass_through(&self) -> Result<Option<PassThrough>, Error> {
+        match &self.miss {
+            Miss::Explain => Ok(None),
+            Miss::PassThrough(target) => {
+                let connector = Connector::new(target.clone(), None, self.connect_timeout)?;
+                Ok(Some(PassThrough::new(connector, self.pass_through_timeout)))
+            }
+        }
+    }
+}
+
 /// Answers requests from a store.
 pub struct Answerer {
     store: Arc<dyn Store>,
@@ -149,13 +169,7 @@ impl Answerer {
     /// # Errors
     /// [`Error::Tls`] where a pass-through to an https target cannot be set up.
     pub fn new(store: Arc<dyn Store>, config: Config, metrics: Metrics) -> Result<Self, Error> {
-        let pass_through = match &config.miss {
-            Miss::Explain => None,
-            Miss::PassThrough(target) => {
-                let connector = Connector::new(target.clone(), None, config.connect_timeout)?;
-                Some(PassThrough::new(connector, config.pass_through_timeout))
-            }
-        };
+        let pass_through = config.pass_through()?;
         let rules = config.matching.rules.clone();
         let conversations = Conversations::new(
             store.clone(),

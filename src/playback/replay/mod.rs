@@ -29,6 +29,7 @@ use serde::{Serialize, Serializer};
 use uuid::Uuid;
 
 use super::diff::{self, Difference};
+use super::link::Connector;
 use super::report::{Report, Totals, display};
 use super::{AllowedTargets, CarryRules, Error, Ignore, Speed, Target};
 use crate::record::{Exchange, RecordId, Stream};
@@ -249,6 +250,12 @@ impl Default for Config {
 }
 
 impl Config {
+    /// How a target is connected to, where it is allowed.
+    pub(super) fn way_to(&self, target: &Target) -> Result<Connector, Error> {
+        self.allowed_targets.check(target)?;
+        Connector::new(target.clone(), self.tls.clone(), self.connect_timeout)
+    }
+
     /// The concurrency of a plan, checked.
     fn concurrency_of(&self, sending: &Sending) -> Result<usize, Error> {
         let wanted = sending.concurrency.unwrap_or(self.concurrency);

@@ -180,7 +180,7 @@ impl Inner {
     }
 
     fn end(&self, run: &Run, context: &Context, state: RunState) {
-        let reason = match &state {
+        let outcome = match &state {
             RunState::Running | RunState::Finished => "finished",
             RunState::Cancelled => "cancelled",
             RunState::Failed(_) => "failed",
@@ -189,7 +189,7 @@ impl Inner {
         let report = Arc::new(context.report(state, Some(Timestamp::now())));
         context.finished(&report);
         run.stage.send_replace(Stage::Ended(report));
-        Metrics::count(&self.metrics.runs, reason);
+        Metrics::count(&self.metrics.runs, outcome);
         self.metrics.runs_active.dec();
     }
 }

@@ -14,7 +14,6 @@ use super::reply::Reply;
 use super::request::{Prepared, unfit};
 use super::web_socket::is_web_socket;
 use super::{Config, ReplayResult, ResultSink, RunId, RunState, Sending, StandIn, Verdict};
-use crate::metrics::Reason;
 use crate::playback::carry::{Carry, Handed};
 use crate::playback::diff::{self, Content, Part, Snapshot};
 use crate::playback::link::{Connector, Lane, SendError};
@@ -76,12 +75,7 @@ impl Context {
         sink: Arc<dyn ResultSink>,
         metrics: Metrics,
     ) -> Result<Self, Error> {
-        config.allowed_targets.check(&sending.target)?;
-        let connector = Connector::new(
-            sending.target.clone(),
-            config.tls.clone(),
-            config.connect_timeout,
-        )?;
+        let connector = config.way_to(&sending.target)?;
         let run = RunId::new();
         let results = Collector::new(run, sending.target.to_string(), Timestamp::now());
         Ok(Self {
@@ -203,11 +197,8 @@ impl Context {
     }
 
     pub(super) fn conclude(&self, result: &ReplayResult) {
-        let reason = result.verdict.as_str();
-        self.metrics
-            .replayed
-            .get_or_create(&Reason { reason })
-            .inc();
+        let verdict = result.verdict.as_str();
+        Metrics::count(&self.metrics.replayed, verdict);
         self.metrics.carried.inc_by(result.carried);
         self.progress.lock().results.add(result);
         self.sink.result(result);

@@ -35,7 +35,7 @@ use super::dial::{H2, HTTP1};
 use super::drain::{Drain, Running};
 use super::entry::{Entry, Speaks};
 use super::listener::Listener;
-use super::tcp::talk::Duplex;
+use super::tcp::Duplex;
 use super::{Error, Metrics, tls};
 use crate::capture::Capture;
 use crate::record::ConnectionId;
@@ -152,6 +152,41 @@ pub fn bind_responder(
     bound(config, listener, handler, gate, metrics, drain)
 }
 
+/// Looks whether [`bind`] could do with these, but for the address.
+///
+/// # Errors
+/// The [`Error`] that it would give.
+pub fn check(
+    config: &Config,
+    pool: impl Into<Option<Arc<service_discovery::Pool>>>,
+) -> Result<(), Error> {
+    config.check()?;
+    let (metrics, drain) = (Metrics::default(), Drain::default());
+    let capture = Capture::disabled();
+    let gate = Gate::new(
+        config,
+        config.listen,
+        Some(capture.clone()),
+        &metrics,
+        &drain,
+    )?;
+    Forwarder::new(config, pool.into(), gate, capture, metrics, drain)?;
+    entry(config)?;
+    Ok(())
+}
+
+/// Looks whether [`bind_responder`] could do with this, but for the address.
+///
+/// # Errors
+/// The [`Error`] that it would give.
+pub fn check_responder(config: &Config) -> Result<(), Error> {
+    config.check()?;
+    let (metrics, drain) = (Metrics::default(), Drain::default());
+    Gate::new(config, config.listen, None, &metrics, &drain)?;
+    entry(config)?;
+    Ok(())
+}
+
 fn bound(
     config: Config,
     listener: Listener,
@@ -160,24 +195,28 @@ fn bound(
     metrics: Metrics,
     drain: Drain,
 ) -> Result<Bound, Error> {
-    let tls = config.tls.as_ref().map(|files| {
-        let limit = config.handshake_timeout;
-        tls::Server::new(files, &config.client_auth, &[H2, HTTP1], limit)
-    });
     Ok(Bound {
-        entry: Entry {
-            tls: tls.transpose()?,
-            proxy_protocol: config.proxy_protocol,
-            speaks: Speaks::Http,
-            header_timeout: config.handshake_timeout,
-            first_byte_timeout: config.head_timeout,
-        },
+        entry: entry(&config)?,
         listener,
         config,
         handler,
         gate,
         metrics,
         drain,
+    })
+}
+
+fn entry(config: &Config) -> Result<Entry, Error> {
+    let tls = config.tls.as_ref().map(|files| {
+        let limit = config.handshake_timeout;
+        tls::Server::new(files, &config.client_auth, &[H2, HTTP1], limit)
+    });
+    Ok(Entry {
+        tls: tls.transpose()?,
+        proxy_protocol: config.proxy_protocol,
+        speaks: Speaks::Http,
+        header_timeout: config.handshake_timeout,
+        first_byte_timeout: config.head_timeout,
     })
 }
 

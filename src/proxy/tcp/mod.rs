@@ -1,26 +1,28 @@
-//! The TCP proxy: bytes in, the same bytes out, with a copy of each segment.
+//! The TCP listener, in front of a service or of a [`Talker`].
 //!
-//! It knows no protocol. Each side's close is passed on as it comes, so half-closed connections work.
+//! It knows no protocol: bytes in, the same bytes out, with a copy of each segment.
 
+mod forward;
 pub(super) mod pump;
 mod copy;
 mod splice;
-pub mod talk;
+mod talk;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use super::dial::{Dialer, Offer};
 use super::drain::{Drain, Running};
-use super::entry::{Entry, Opened, Speaks};
-use super::listener::{Accepted, Listener, next_connection};
-use super::stream::Stream;
+use super::entry::{Entry, Speaks};
+use super::listener::{Accepted, Listener};
 use super::{Error, Metrics, ProxyProtocol, tls};
-use crate::capture::{Capture, Connection};
-use crate::record::{Outcome, Protocol};
-use crate::service_discovery::{InUse, Pool};
+use crate::capture::Capture;
+use crate::service_discovery::Pool;
+
+pub use talk::{Duplex, Talker};
+
+use forward::Forwarder;
 
 /// What a listener is and how much it takes.
 #[derive(Debug, Clone)]
@@ -89,18 +91,24 @@ impl Config {
     }
 }
 
+/// What becomes of a connection.
+enum Handler {
+    Forward(Forwarder),
+    Talk(Arc<dyn Talker>),
+}
+
 /// A listener whose socket is bound and which does not accept yet.
 pub struct Bound {
     listener: Listener,
+    service: Arc<str>,
+    max_connections: usize,
     server: Server,
 }
 
+/// What every connection of a listener shares.
 struct Server {
-    config: Config,
     entry: Entry,
-    dialer: Dialer,
-    pool: Arc<Pool>,
-    capture: Capture,
+    handler: Handler,
     metrics: Metrics,
     drain: Drain,
 }
@@ -116,32 +124,68 @@ pub fn bind(
     metrics: Metrics,
 ) -> Result<Bound, Error> {
     config.check()?;
-    let limit = config.handshake_timeout;
-    let tls = config.tls.as_ref();
-    let tls = tls.map(|files| tls::Server::new(files, &config.client_auth, &[], limit));
-    let trust = tls::Trust {
-        ca: config.upstream_ca.as_ref(),
-        identity: config.upstream_identity.as_ref(),
-        verify: config.upstream_verify,
-    };
-    let dialer = Dialer::new(&pool, trust)?;
+    let forwarder = Forwarder::new(&config, pool, capture)?;
+    bound(config, Handler::Forward(forwarder), metrics)
+}
+
+/// Binds a listener whose clients `talker` talks to; what `config` says of downstreams does not matter.
+///
+/// # Errors
+/// As for [`bind`].
+pub fn bind_talker(
+    config: Config,
+    talker: Arc<dyn Talker>,
+    metrics: Metrics,
+) -> Result<Bound, Error> {
+    config.check()?;
+    bound(config, Handler::Talk(talker), metrics)
+}
+
+/// Looks whether [`bind`] could do with these, but for the address.
+///
+/// # Errors
+/// The [`Error`] that it would give.
+pub fn check(config: &Config, pool: Arc<Pool>) -> Result<(), Error> {
+    config.check()?;
+    Forwarder::new(config, pool, Capture::disabled())?;
+    entry(config)?;
+    Ok(())
+}
+
+/// Looks whether [`bind_talker`] could do with this, but for the address.
+///
+/// # Errors
+/// The [`Error`] that it would give.
+pub fn check_talker(config: &Config) -> Result<(), Error> {
+    config.check()?;
+    entry(config)?;
+    Ok(())
+}
+
+fn bound(config: Config, handler: Handler, metrics: Metrics) -> Result<Bound, Error> {
     Ok(Bound {
         listener: Listener::bind(config.listen)?,
         server: Server {
-            entry: Entry {
-                tls: tls.transpose()?,
-                proxy_protocol: config.proxy_protocol,
-                speaks: Speaks::Anything,
-                header_timeout: limit,
-                first_byte_timeout: limit,
-            },
-            dialer,
-            config,
-            pool,
-            capture,
+            entry: entry(&config)?,
+            handler,
             metrics,
             drain: Drain::default(),
         },
+        service: config.service,
+        max_connections: config.max_connections,
+    })
+}
+
+fn entry(config: &Config) -> Result<Entry, Error> {
+    let limit = config.handshake_timeout;
+    let tls = config.tls.as_ref();
+    let tls = tls.map(|files| tls::Server::new(files, &config.client_auth, &[], limit));
+    Ok(Entry {
+        tls: tls.transpose()?,
+        proxy_protocol: config.proxy_protocol,
+        speaks: Speaks::Anything,
+        header_timeout: limit,
+        first_byte_timeout: limit,
     })
 }
 
@@ -149,7 +193,7 @@ impl std::fmt::Debug for Bound {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Bound")
             .field("address", &self.listener.address())
-            .field("service", &self.server.config.service)
+            .field("service", &self.service)
             .finish_non_exhaustive()
     }
 }
@@ -164,9 +208,13 @@ impl Bound {
     /// Begins to accept.
     #[must_use]
     pub fn serve(self) -> Running {
-        let Self { listener, server } = self;
+        let Self {
+            listener,
+            max_connections,
+            server,
+            ..
+        } = self;
         let address = listener.address();
-        let max_connections = server.config.max_connections;
         let (drain, metrics) = (server.drain.clone(), server.metrics.clone());
         server.entry.watch(&drain, &metrics);
         let server = Arc::new(server);
@@ -186,81 +234,19 @@ impl Server {
         } = accepted;
         let _slot = slot;
         let opened = self.entry.open(socket, client, &self.drain, &self.metrics);
-        let Some(Opened {
-            mut stream,
-            client,
-            tls,
-        }) = opened.await
-        else {
+        let Some(opened) = opened.await else {
             return;
         };
-        self.metrics.open.inc();
-        self.metrics.streams.inc();
-        let connection = Arc::new(Connection {
-            id: next_connection(),
-            service: Arc::clone(&self.config.service),
-            client: client.to_string().into(),
-            protocol: Protocol::Tcp,
-            tls,
-        });
-        let mut tee = self.capture.begin_stream(&connection);
-        let (outcome, name) = match self.connect().await {
-            Ok((mut downstream, name, _in_use)) => {
-                let pumped = pump::run(
-                    &mut stream,
-                    &mut downstream,
-                    tee.as_mut(),
-                    self.config.idle_timeout,
-                    &self.metrics,
-                );
-                let outcome = tokio::select! {
-                    outcome = pumped => outcome,
-                    () = self.drain.closing() => {
-                        Outcome::ProxyClosed("the proxy is shutting down".into())
-                    }
-                };
-                (outcome, Some(name))
+        match &self.handler {
+            Handler::Forward(forwarder) => {
+                forwarder.carry(opened, &self.drain, &self.metrics).await;
             }
-            Err(error) => {
-                tracing::warn!(%client, error = error.chain(), "no downstream for a client");
-                (error.outcome(), None)
-            }
-        };
-        if let Outcome::UpstreamFailed(failure, _) = &outcome {
-            self.metrics.upstream_failed(*failure);
-        }
-        tracing::debug!(%client, outcome = outcome.as_str(), "stream ended");
-        if let Some(tee) = tee {
-            tee.end(outcome, name.as_ref());
-        }
-        self.metrics.open.dec();
-    }
-
-    /// A connection to the downstream whose turn it is, or to the next that takes one.
-    async fn connect(&self) -> Result<(Stream, Arc<str>, InUse), Error> {
-        let mut tries = self.pool.members().len();
-        loop {
-            let member = self.pool.pick(Instant::now());
-            let name: Arc<str> = member.endpoint().authority().into();
-            let in_use = member.in_use();
-            let dialed = self.dialer.dial(member.endpoint(), &name, Offer::Raw);
-            let opened = tokio::time::timeout(self.config.connect_timeout, dialed);
-            let error = match opened.await {
-                Ok(Ok((stream, _))) => {
-                    self.pool.connected(member);
-                    self.metrics.upstream_connections.inc();
-                    return Ok((stream, name, in_use));
+            Handler::Talk(talker) => {
+                let talk = talker.talk(Box::new(opened.stream), opened.client);
+                tokio::select! {
+                    () = talk => {}
+                    () = self.drain.closing() => {}
                 }
-                Ok(Err(error)) => error,
-                Err(_) => Error::Timeout {
-                    upstream: name,
-                    what: "accept a connection",
-                },
-            };
-            self.pool.failed(member, Instant::now());
-            tries -= 1;
-            if tries == 0 {
-                return Err(error);
             }
         }
     }

@@ -25,7 +25,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::super::lru::Lru;
 use super::super::{Error, Metrics};
-use super::server::facts as facts_of;
+use super::server::facts;
 use super::{Files, pem};
 use crate::record::TlsFacts;
 
@@ -55,15 +55,6 @@ pub struct AuthorityPem {
     pub certificate: String,
     /// The key, for this node alone.
     pub key: String,
-}
-
-/// What an authority's certificate says of it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AuthorityFacts {
-    /// Its subject.
-    pub subject: String,
-    /// When it ends, seconds since the Unix epoch.
-    pub ends: u64,
 }
 
 impl NewAuthority {
@@ -105,21 +96,13 @@ impl NewAuthority {
     }
 }
 
-/// Looks whether certificate and key are an authority and belong together.
-///
-/// # Errors
-/// [`Error`] that names the file and what is wrong with it.
-pub fn check_authority(files: &Files) -> Result<AuthorityFacts, Error> {
-    Loaded::read(files).map(|loaded| loaded.facts)
-}
-
 /// The certificate of an authority alone, in DER.
 ///
 /// # Errors
 /// [`Error`] where the file holds none, or one that is no authority.
 pub fn authority_certificate(path: &Path) -> Result<Vec<u8>, Error> {
     let chain = pem::certificates(CERTIFICATE, path)?;
-    facts(&chain[0], path)?;
+    end(&chain[0], path)?;
     Ok(chain[0].to_vec())
 }
 
@@ -130,13 +113,14 @@ const KEY: &str = "authority's key";
 struct Loaded {
     chain: Vec<CertificateDer<'static>>,
     issuer: Issuer<'static, KeyPair>,
-    facts: AuthorityFacts,
+    /// When it ends, seconds since the Unix epoch.
+    ends: u64,
 }
 
 impl Loaded {
     fn read(files: &Files) -> Result<Self, Error> {
         let (chain, key) = pem::identity([CERTIFICATE, KEY], files)?;
-        let facts = facts(&chain[0], &files.certificate)?;
+        let ends = end(&chain[0], &files.certificate)?;
         let unusable = |path: &Path, why: &'static str| Error::Authority {
             path: path.to_owned(),
             why,
@@ -157,13 +141,13 @@ impl Loaded {
         Ok(Self {
             chain,
             issuer,
-            facts,
+            ends,
         })
     }
 }
 
-/// What a certificate says, where it is an authority's that is valid now.
-fn facts(certificate: &CertificateDer<'_>, path: &Path) -> Result<AuthorityFacts, Error> {
+/// When a certificate ends, seconds since the Unix epoch, where it is an authority's that is valid now.
+fn end(certificate: &CertificateDer<'_>, path: &Path) -> Result<u64, Error> {
     let unusable = |why| Error::Authority {
         path: path.to_owned(),
         why,
@@ -190,10 +174,7 @@ fn facts(certificate: &CertificateDer<'_>, path: &Path) -> Result<AuthorityFacts
     if validity.not_before.timestamp() > now {
         return Err(unusable("it is not valid yet"));
     }
-    Ok(AuthorityFacts {
-        subject: parsed.subject().to_string(),
-        ends: u64::try_from(validity.not_after.timestamp()).unwrap_or(0),
-    })
+    Ok(u64::try_from(validity.not_after.timestamp()).unwrap_or(0))
 }
 
 /// Mints certificates. Cheap to clone; all clones are one.
@@ -303,13 +284,13 @@ impl Authority {
         let stream = tokio::time::timeout(limit, handshake).await.map_err(|_| {
             std::io::Error::new(std::io::ErrorKind::TimedOut, "the handshake took too long")
         })??;
-        let facts = facts_of(stream.get_ref().1);
+        let facts = facts(stream.get_ref().1);
         Ok((stream, facts))
     }
 
     fn mint(&self, host: &Arc<str>, now: Duration) -> Result<Kept, Error> {
         let shared = &*self.0;
-        let ends = (now + LIFE).min(Duration::from_secs(shared.loaded.facts.ends));
+        let ends = (now + LIFE).min(Duration::from_secs(shared.loaded.ends));
         let signed = || -> Result<CertificateDer<'static>, rcgen::Error> {
             let mut params = CertificateParams::new(Vec::new())?;
             params.subject_alt_names = vec![match host.parse() {

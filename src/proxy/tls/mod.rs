@@ -9,9 +9,7 @@ mod pem;
 use std::path::PathBuf;
 
 pub(super) use authority::{Authority, is_refused_by_client};
-pub use authority::{
-    AuthorityFacts, AuthorityPem, NewAuthority, authority_certificate, check_authority,
-};
+pub use authority::{AuthorityPem, NewAuthority, authority_certificate};
 pub(super) use client::Client;
 pub(super) use hello::Hello;
 pub(super) use server::Server;

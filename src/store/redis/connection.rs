@@ -6,7 +6,7 @@
 use std::fmt;
 
 use redis::aio::{ConnectionLike, ConnectionManager, ConnectionManagerConfig};
-use redis::cluster::ClusterClientBuilder;
+use redis::cluster::{ClusterClient, ClusterClientBuilder};
 use redis::cluster_async::ClusterConnection;
 use redis::{
     Cmd, ConnectionInfo, ErrorKind, IntoConnectionInfo, Pipeline, RedisError, RedisFuture,
@@ -93,8 +93,15 @@ pub(super) enum Door {
     Cluster(ClusterConnection),
 }
 
-impl Door {
-    pub(super) async fn open(config: &Config) -> Result<Self, RedisError> {
+/// What connects.
+pub(super) enum Client {
+    Single(Box<redis::Client>),
+    Cluster(Box<ClusterClient>),
+}
+
+impl Client {
+    /// Connects to nobody yet.
+    pub(super) fn new(config: &Config) -> Result<Self, RedisError> {
         let certificates = config.ca_pem.clone().map(|root| TlsCertificates {
             client_tls: None,
             root_cert: Some(root),
@@ -106,13 +113,7 @@ impl Door {
                     Some(certificates) => redis::Client::build_with_tls(info, certificates)?,
                     None => redis::Client::open(info)?,
                 };
-                let settings = ConnectionManagerConfig::new()
-                    .set_connection_timeout(Some(config.connection_timeout))
-                    .set_response_timeout(Some(config.response_timeout))
-                    .set_max_delay(config.connection_timeout)
-                    .set_number_of_retries(2);
-                let manager = ConnectionManager::new_with_config(client, settings).await?;
-                Ok(Self::Single(manager))
+                Ok(Self::Single(Box::new(client)))
             }
             Kind::Cluster(nodes) => {
                 let mut builder = ClusterClientBuilder::new(nodes.clone())
@@ -122,9 +123,26 @@ impl Door {
                 if let Some(certificates) = certificates {
                     builder = builder.certs(certificates);
                 }
-                let connection = builder.build()?.get_async_connection().await?;
-                Ok(Self::Cluster(connection))
+                let client = builder.build()?;
+                Ok(Self::Cluster(Box::new(client)))
             }
+        }
+    }
+}
+
+impl Door {
+    pub(super) async fn open(client: Client, config: &Config) -> Result<Self, RedisError> {
+        match client {
+            Client::Single(client) => {
+                let settings = ConnectionManagerConfig::new()
+                    .set_connection_timeout(Some(config.connection_timeout))
+                    .set_response_timeout(Some(config.response_timeout))
+                    .set_max_delay(config.connection_timeout)
+                    .set_number_of_retries(2);
+                let manager = ConnectionManager::new_with_config(*client, settings).await?;
+                Ok(Self::Single(manager))
+            }
+            Client::Cluster(client) => client.get_async_connection().await.map(Self::Cluster),
         }
     }
 }

@@ -31,7 +31,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use redis::{Cmd, FromRedisValue, Pipeline, RedisError, pipe};
 
-use self::connection::{Door, failure, refuses};
+use self::connection::{Client, Door, failure, refuses};
 use self::keys::Keys;
 use super::{Batch, Error, Expired, Metrics, Page, Pieces, Query, Receipt, Settled, Stats, Store};
 use crate::record::{Fingerprint, Keyring, Record, RecordId, SegmentBatch, Side};
@@ -84,6 +84,24 @@ impl Config {
     }
 }
 
+impl Config {
+    /// Looks whether a store could be opened with it, if Redis is there.
+    ///
+    /// # Errors
+    /// [`InvalidConfig`] where it could not.
+    pub fn check(&self) -> Result<(), InvalidConfig> {
+        self.client().map(drop)
+    }
+
+    fn client(&self) -> Result<Client, InvalidConfig> {
+        let legal = |b: u8| b.is_ascii_alphanumeric() || b"_-.:".contains(&b);
+        if !(1..=64).contains(&self.prefix.len()) || !self.prefix.bytes().all(legal) {
+            return Err(InvalidConfig::Prefix(self.prefix.clone()));
+        }
+        Client::new(self).map_err(InvalidConfig::Client)
+    }
+}
+
 /// A config that cannot work.
 #[derive(Debug, thiserror::Error)]
 pub enum InvalidConfig {
@@ -99,6 +117,9 @@ pub enum InvalidConfig {
     /// A cluster without a node.
     #[error("no node of the Redis Cluster is given")]
     NoNode,
+    /// What the client library does not take, such as an authority for a URL without TLS.
+    #[error("a Redis client cannot be set up with this")]
+    Client(#[source] RedisError),
     /// A prefix that would break the hash tags, or is not fit to be typed.
     #[error("the key prefix `{0}` is not 1 to 64 of A-Z a-z 0-9 _ - . :")]
     Prefix(String),
@@ -140,12 +161,9 @@ impl Redis {
     /// # Errors
     /// [`OpenError`] where the config is not usable, Redis cannot be reached or refuses us, or a newer program wrote there.
     pub async fn open(config: Config, metrics: Metrics) -> Result<Self, OpenError> {
-        let legal = |b: u8| b.is_ascii_alphanumeric() || b"_-.:".contains(&b);
-        if !(1..=64).contains(&config.prefix.len()) || !config.prefix.bytes().all(legal) {
-            return Err(InvalidConfig::Prefix(config.prefix).into());
-        }
+        let client = config.client()?;
         let address = config.server.to_string();
-        let door = Door::open(&config).await;
+        let door = Door::open(client, &config).await;
         let mut store = Self {
             door: door.map_err(|error| match refuses(&error) {
                 true => OpenError::Refused(failure(&address, error)),

@@ -59,7 +59,8 @@ impl Bench for Cluster {
 
     async fn spoil(&self, id: RecordId, _marker: &str) {
         let key = Keys::new("qproxy", 16).record(id);
-        let door = super::Door::open(&config(self.server(), Retention::default())).await;
+        let config = config(self.server(), Retention::default());
+        let door = super::Door::open(config.client().unwrap(), &config).await;
         let mut set = redis::cmd("SET");
         set.arg(key).arg("no record").arg("XX");
         set.exec_async(&mut door.unwrap()).await.unwrap();

@@ -16,7 +16,6 @@ use crate::spool::{self};
 
 use super::super::error::{Error, chain};
 use super::super::flow::{Flow, Heard};
-use super::super::metrics::reason;
 use super::super::notice::{self, Ack, Head};
 use super::super::packer::{self, Message, Waiting};
 use super::super::status::{PlayerStatus, RecorderStatus};
@@ -151,7 +150,7 @@ impl<'a> Running<'a> {
         let waiting: Vec<_> = messages
             .into_iter()
             .map(|message| {
-                let label = match message.subject {
+                let kind = match message.subject {
                     Subject::Traffic { .. } => "record",
                     Subject::Body { .. } => "chunk",
                     Subject::Segment { .. } => "segments",
@@ -160,7 +159,7 @@ impl<'a> Running<'a> {
                 self.publisher
                     .metrics
                     .published_items
-                    .get_or_create(&reason(label))
+                    .get_or_create(&kind.into())
                     .inc();
                 Waiting {
                     slot: slot(&mut self.unacked, &message),

@@ -22,7 +22,7 @@ use super::endpoint::Endpoint;
 use super::error::{Error, ResendError};
 use super::flow::FlowConfig;
 use super::frame::Compression;
-use super::metrics::{Metrics, reason};
+use super::metrics::Metrics;
 use super::notice::{Ack, MAX_SEQUENCE, ResendAnswer, ResendRequest};
 use super::status::RecorderStatus;
 use super::topics::Topics;
@@ -137,7 +137,7 @@ impl PublisherHandle {
         };
         self.metrics
             .resends_served
-            .get_or_create(&reason(outcome))
+            .get_or_create(&outcome.into())
             .inc();
         result
     }

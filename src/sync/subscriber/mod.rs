@@ -26,7 +26,7 @@ use super::endpoint::Endpoint;
 use super::error::{Error, chain};
 use super::ledger::LedgerConfig;
 use super::live::Feed;
-use super::metrics::{Metrics, reason};
+use super::metrics::Metrics;
 use super::quarantine::Quarantine;
 use super::repair::RepairConfig;
 use super::status::PlayerSideStatus;
@@ -264,7 +264,7 @@ impl Subscriber {
 
     /// Counts and shows that the store does not do its part.
     fn refused(&self, error: &store::Error) {
-        let why = match error {
+        let kind = match error {
             store::Error::Io { .. } => "io",
             store::Error::Full(_) => "full",
             store::Error::Unavailable { .. } => "unavailable",
@@ -275,7 +275,7 @@ impl Subscriber {
         };
         self.metrics
             .store_failures
-            .get_or_create(&reason(why))
+            .get_or_create(&kind.into())
             .inc();
         let error = chain(error);
         let mut status = self.handle.status.lock();

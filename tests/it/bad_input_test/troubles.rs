@@ -339,7 +339,7 @@ fn a_publisher_whose_session_another_client_takes_starts_again_and_works_once_th
     expect_stored(&player, 0..6);
     well(&recorder);
     let page = recorder.api("/metrics", &[]).text();
-    let again = "qproxy_part_restarts_total{reason=\"publisher\"} ";
+    let again = "qproxy_part_restarts_total{part=\"publisher\"} ";
     let count = page.lines().find_map(|line| line.strip_prefix(again));
     let count: f64 = count.expect("restarts are counted").parse().unwrap();
     assert!(count >= 1.0, "{page}");

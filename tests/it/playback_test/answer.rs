@@ -1,12 +1,13 @@
 //! Answers from the records.
 
+use std::hash::Hash;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::StatusCode;
 use http_body_util::{BodyExt as _, Full};
-use qproxy::metrics::{Counter, Family, Reason};
+use qproxy::metrics::{Counter, Family};
 use qproxy::playback::{
     AnswerConfig, Answerer, ClientKey, Delay, MatchConfig, Metrics, Miss, Provenance, Repeat,
 };
@@ -26,8 +27,11 @@ async fn plain(store: Arc<MemoryStore>) -> Player {
     player(store, AnswerConfig::default()).await.0
 }
 
-fn count(family: &Family<Reason, Counter>, reason: &'static str) -> u64 {
-    family.get_or_create(&Reason { reason }).get()
+fn count<L>(family: &Family<L, Counter>, value: &'static str) -> u64
+where
+    L: From<&'static str> + Clone + Eq + Hash,
+{
+    family.get_or_create(&value.into()).get()
 }
 
 fn matching(repeat: Repeat) -> AnswerConfig {

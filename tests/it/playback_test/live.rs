@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use qproxy::metrics::Reason;
 use qproxy::playback::{Discard, Error, Live, LiveConfig, Metrics, ReplayConfig, Sending, Target};
 use qproxy::record::{Exchange, Record, Side};
 use tokio::net::TcpListener;
@@ -32,7 +31,7 @@ fn arrival(exchange: Exchange) -> Arc<Record> {
 }
 
 fn dropped(metrics: &Metrics, reason: &'static str) -> u64 {
-    metrics.live_dropped.get_or_create(&Reason { reason }).get()
+    metrics.live_dropped.get_or_create(&reason.into()).get()
 }
 
 #[tokio::test]

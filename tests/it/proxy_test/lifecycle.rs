@@ -184,7 +184,7 @@ async fn a_responder_answers_in_place_of_an_upstream() {
     metrics.register(&mut registry);
     let page = registry.text();
     for line in [
-        "qproxy_proxy_requests_total{reason=\"2xx\"} 1",
+        "qproxy_proxy_requests_total{status_class=\"2xx\"} 1",
         "qproxy_proxy_connections_total 1",
         "qproxy_proxy_open_connections 0",
         "qproxy_proxy_requests_in_flight 0",

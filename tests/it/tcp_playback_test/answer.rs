@@ -39,7 +39,7 @@ fn rest(socket: &mut TcpStream) -> Vec<u8> {
 
 fn ended(player: &Node, how: &str) -> u64 {
     let page = player.api("/metrics", &[]).text();
-    let name = format!("qproxy_playback_tcp_answers_total{{reason=\"{how}\"}} ");
+    let name = format!("qproxy_playback_tcp_answers_total{{outcome=\"{how}\"}} ");
     let count = page.lines().find_map(|line| line.strip_prefix(&name));
     count.map_or(0, |count| count.parse().unwrap())
 }

@@ -68,8 +68,7 @@ impl Stage {
     }
 
     fn ended(&self, how: &'static str) -> u64 {
-        let reason = crate::metrics::Reason { reason: how };
-        self.metrics.conversations.get_or_create(&reason).get()
+        self.metrics.conversations.get_or_create(&how.into()).get()
     }
 }
 
