@@ -10,6 +10,7 @@ mod serve;
 mod goodbye;
 mod stall;
 pub(crate) mod keep;
+mod linger;
 mod latency;
 mod write;
 mod tls;
@@ -41,6 +42,7 @@ pub use event::Event;
 
 use handshake::Opening;
 use latency::Waiting;
+use linger::Lingering;
 
 /// The session as the driver uses it.
 pub(crate) type ClientSession = Session<Waiting, Answered>;
@@ -157,6 +159,7 @@ pub(crate) struct Driver {
     changes: Vec<session::SessionChange>,
     /// Whether it looks into the queue once more before it sleeps.
     idle: Idle,
+    lingering: Lingering,
 }
 
 /// How a connection, or a pause, ended.
@@ -187,6 +190,7 @@ impl Driver {
             pinged: None,
             changes: Vec::new(),
             idle: Idle::Sleeps,
+            lingering: Lingering::default(),
         }
     }
 

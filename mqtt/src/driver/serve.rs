@@ -128,6 +128,7 @@ impl Driver {
             let turn = self.turn(socket, work.as_mut(), timer.as_mut()).await?;
             if turn.yielded {
                 self.idle = Idle::Sleeps;
+                self.lingering.lingered();
             }
             if turn.written > 0 {
                 self.wrote(turn.written);
@@ -283,11 +284,16 @@ impl Driver {
                 };
             }
             self.shared.queue.take(room, &mut batch, self.idle);
+            self.lingering.found(batch.publishes.len());
             if batch.is_empty() {
                 break;
             }
+            // The outcome of QoS 0 is that it is written: those who wait for it go on as soon as they can run.
             let mut publishes = batch.publishes.iter();
-            if publishes.any(|it| it.publish.qos == QoS::AtMostOnce) {
+            if self.idle != Idle::LooksAgain
+                && publishes.any(|it| it.publish.qos == QoS::AtMostOnce)
+                && self.lingering.is_due()
+            {
                 self.idle = Idle::LooksAgain;
             }
             self.apply(&mut batch);
