@@ -321,4 +321,32 @@ mod tests {
             assert!(matches!(error, Some(Error::TooLarge { .. })), "{error:?}");
         }
     }
+
+    #[test]
+    fn nobody_waits_for_a_driver_whose_runtime_is_gone_also_where_it_never_ran() {
+        let runtime = || {
+            tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap()
+        };
+        for turns in [0, 3] {
+            let client = MqttClient::new(MqttConfig {
+                host: "127.0.0.1".to_owned(),
+                port: 1,
+                ..MqttConfig::default()
+            });
+            let first = runtime();
+            first.block_on(async {
+                client.start().await.unwrap();
+                for _ in 0..turns {
+                    tokio::task::yield_now().await;
+                }
+            });
+            let token = client.try_publish("t", "on", QoS::AtLeastOnce);
+            drop(first);
+            let told = runtime().block_on(token.unwrap());
+            assert!(matches!(told, Err(Error::Stopped)), "{told:?}");
+        }
+    }
 }

@@ -160,6 +160,8 @@ pub(crate) struct Driver {
     /// Whether it looks into the queue once more before it sleeps.
     idle: Idle,
     lingering: Lingering,
+    /// Said when the driver is gone, in whatever way; also by one that never ran.
+    _last_word: LastWord,
 }
 
 /// How a connection, or a pause, ended.
@@ -170,6 +172,7 @@ enum Next {
 
 impl Driver {
     pub(crate) fn new(shared: Arc<Shared>, left: Left) -> Self {
+        let last_word = LastWord(Arc::clone(shared.queue.outcomes()));
         Self {
             leave: shared.leave.subscribe(),
             shared,
@@ -191,11 +194,11 @@ impl Driver {
             changes: Vec::new(),
             idle: Idle::Sleeps,
             lingering: Lingering::default(),
+            _last_word: last_word,
         }
     }
 
     pub(crate) async fn run(mut self, mut first: First) -> Ended {
-        let _last_word = LastWord(Arc::clone(self.shared.queue.outcomes()));
         let result = loop {
             match self.connect_and_serve(&mut first).await {
                 Next::Retry => {}

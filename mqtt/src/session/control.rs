@@ -7,7 +7,8 @@ use crate::codec::{
     SubscriptionId, Text, UnsubAck, Unsubscribe,
 };
 
-use super::outgoing::{Outgoing, State};
+use super::in_flight::State;
+use super::outgoing::Outgoing;
 use super::{Event, Failure, Outbox, Violation};
 use crate::codec::Kind;
 

@@ -51,6 +51,7 @@ mod terms;
 mod violation;
 mod window;
 mod table;
+mod in_flight;
 mod outbox;
 mod outgoing;
 mod past;

@@ -11,6 +11,7 @@ use crate::said::ServerReason;
 
 use super::alias::{Outbound, Sent};
 use super::control::{CONTROL_WINDOW, Control};
+use super::in_flight::{Open, Place, State, Unreceived};
 use super::past::Past;
 use super::saved::Changes;
 use super::table::Table;
@@ -36,39 +37,6 @@ pub(super) struct Outgoing<P, S> {
     /// Subscribes and unsubscribes that have no id yet.
     pub(super) waiting: VecDeque<Control<S>>,
     pub(super) changes: Changes,
-}
-
-#[derive(Debug)]
-pub(super) enum State<P, S> {
-    Publish(Open<P>),
-    Control(Control<S>),
-}
-
-/// A publish of QoS 1 or 2 without its last answer.
-#[derive(Debug)]
-pub(super) struct Open<P> {
-    token: P,
-    /// Nothing once PUBREC has come and PUBREL has gone out.
-    message: Option<Unreceived>,
-}
-
-/// Kept whole to be sent again.
-#[derive(Debug)]
-struct Unreceived {
-    publish: Publish,
-    /// When the message is of no use any more.
-    expires: Option<Instant>,
-    place: Place,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
-    /// Not sent on any connection yet.
-    Held,
-    /// Sent on this connection.
-    OnWire,
-    /// Sent on an earlier one, and not yet again.
-    Behind,
 }
 
 impl<P, S> Outgoing<P, S> {
@@ -477,33 +445,6 @@ impl<P, S> Outgoing<P, S> {
         }
         let controls = self.waiting.drain(..).filter_map(Control::into_token);
         (published, controls.collect())
-    }
-}
-
-impl<P, S> State<P, S> {
-    fn message(&self) -> Option<&Unreceived> {
-        match self {
-            Self::Publish(open) => open.message.as_ref(),
-            Self::Control(_) => None,
-        }
-    }
-
-    fn message_mut(&mut self) -> Option<&mut Unreceived> {
-        match self {
-            Self::Publish(open) => open.message.as_mut(),
-            Self::Control(_) => None,
-        }
-    }
-}
-
-impl Unreceived {
-    /// What is left of the message's life. It was sent in time once, so it is sent again also where nothing is left,
-    /// with the shortest life there is: its exchange has to come to an end (4.4), and to some servers 0 means for ever.
-    fn shorten(&mut self, now: Instant) {
-        if let (Some(expires), Some(properties)) = (self.expires, &mut self.publish.properties) {
-            let left = expires.saturating_duration_since(now).as_secs();
-            properties.message_expiry = Some(u32::try_from(left).unwrap_or(u32::MAX).max(1));
-        }
     }
 }
 
