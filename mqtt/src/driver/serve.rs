@@ -453,8 +453,10 @@ impl Driver {
                 self.shared.counters.bytes_in.add(count as u64);
                 let next = if count == room {
                     *read_size * 2
-                } else {
+                } else if count < room / 4 {
                     *read_size / 2
+                } else {
+                    *read_size
                 };
                 *read_size = next.clamp(*READ_BYTES.start(), *READ_BYTES.end());
             }
