@@ -88,7 +88,10 @@ def main(port):
 
     for number in range(20):
         sender.publish("shop/many", str(number).encode(), qos=number % 3)
-    check("all come in order", [int(watcher.next("message").payload) for _ in range(20)], list(range(20)))
+    # Of one QoS, that is (4.6): paho hands on a message of QoS 2 at its PUBREL, and a later one of QoS 0 may come before that.
+    came = [int(watcher.next("message").payload) for _ in range(20)]
+    for qos in range(3):
+        check(f"all of QoS {qos} come in order", [number for number in came if number % 3 == qos], list(range(qos, 20, 3)))
 
     shy = Peer(port, "shy")
     shy.subscribe(("own", SubscribeOptions(qos=1, noLocal=True)), ("$share/g/x", SubscribeOptions(qos=1)))
