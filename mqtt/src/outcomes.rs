@@ -175,8 +175,12 @@ impl State {
         number < self.until || run().is_some_and(|(_, end)| number < *end)
     }
 
-    /// Who waits for it.
+    /// Who waits for it. A second outcome counts for nothing: what waits in the queue of a driver that is gone is
+    /// finished with it, and once more by the next one, which sends it.
     fn finish(&mut self, number: Number, outcome: Outcome) -> Option<Waker> {
+        if number.get() != self.until && self.has_ended(number) {
+            return None;
+        }
         let is_given_up = !self.given_up.is_empty() && self.given_up.remove(&number);
         if !is_given_up && !matches!(outcome, Ok(ReasonCode::Success)) {
             self.others.insert(number, outcome);
@@ -318,7 +322,15 @@ mod tests {
             assert!(matches!(told, Poll::Ready(Err(Error::Stopped))));
         }
         assert!(is_success(&ask(&outcomes, third)));
-        assert_eq!(outcomes.state().until, 5);
+        for number in [first, second, third, fourth] {
+            outcomes.finish(Some(number), Err(Error::Expired));
+            assert!(outcomes.is_fine(number), "what comes later is not kept");
+        }
+        let fifth = outcomes.issue();
+        outcomes.finish(Some(fifth), Ok(ReasonCode::Success));
+        let state = outcomes.state();
+        assert_eq!(state.until, 6);
+        assert!(state.early.is_empty());
     }
 
     proptest! {
