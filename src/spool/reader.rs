@@ -23,10 +23,12 @@ impl Reader {
         let shared = &inner.shared;
         let (epoch, seq) = shared.ledger.lock().acknowledged();
         let expected = (epoch, seq + 1);
+        // Before the search: what is appended during it lies behind this place.
+        let end = shared.log.end();
         let first = shared.first_from(expected);
         let dropped = shared.ledger.lock().take_back();
         shared.count_dropped(&dropped);
-        let at = first.map_or_else(|| shared.log.end(), |(_, position)| position);
+        let at = first.map_or(end, |(_, position)| position);
         Ok(Self {
             inner,
             at,

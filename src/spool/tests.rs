@@ -109,6 +109,25 @@ fn range(first: u64, last: u64) -> SequenceRange {
 }
 
 #[test]
+fn a_reader_that_begins_during_an_append_misses_nothing() {
+    let spool = Bench::new().open();
+    let epoch = spool.epoch();
+    for seq in 1..=2000 {
+        let together = std::sync::Barrier::new(2);
+        let mut reader = std::thread::scope(|threads| {
+            threads.spawn(|| {
+                together.wait();
+                fill(&spool, seq..=seq);
+            });
+            together.wait();
+            spool.reader().unwrap()
+        });
+        assert_eq!(seqs(&drain(&mut reader)), [seq]);
+        spool.acknowledge(epoch, Sequence(seq));
+    }
+}
+
+#[test]
 fn reads_in_order_from_memory_and_from_disk() {
     for tail_bytes in [0, 5000, 8 << 20] {
         let bench = Bench {
