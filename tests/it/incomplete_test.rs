@@ -91,6 +91,7 @@ fn record_that_lacks_a_piece_is_pending_then_incomplete_then_whole() {
         "store": { "path": "data", "incomplete_after": "3s" },
     });
     let mut player = Node::start(folder.path(), &config);
+    player.wait_until_subscribed();
     let exchange = exchange();
     let id = exchange.id;
     let chunk = |index: u32| {

@@ -154,6 +154,7 @@ fn a_body_over_the_cap_passes_whole_and_is_kept_in_part() {
 #[tokio::test(flavor = "multi_thread")]
 async fn recording_is_paused_and_resumed_from_afar_while_traffic_goes_on() {
     let stage = stage(&json!({}));
+    stage.node.wait_until_subscribed();
     let (host, port) = stage.node.url("broker").rsplit_once(':').unwrap();
     let client = MqttClient::new(MqttConfig {
         client_id: "operator".into(),

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::curl::{self, Answer};
 use super::process::Process;
+use super::until;
 
 pub struct Node {
     process: Process,
@@ -125,6 +126,20 @@ impl Node {
 
     pub fn status(&self) -> Value {
         self.api("/api/status", &[]).json()
+    }
+
+    /// Waits until it has subscribed to all that it takes: it is ready before, and what another client publishes until then
+    /// passes it by.
+    pub fn wait_until_subscribed(&self) {
+        until("it has subscribed", || {
+            let status = self.status();
+            let player = &status["ledger"]["player"];
+            let nodes = status["broker"]["nodes"].as_array()?;
+            let online = nodes
+                .iter()
+                .any(|node| node["node"] == status["node"] && node["state"] == "online");
+            (online && (player.is_null() || player["connected"] == true)).then_some(())
+        });
     }
 
     /// The value of a metric without labels, by its name after `qproxy_`.
