@@ -6,7 +6,12 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use rustix::time::{ClockId, clock_gettime};
+use rustix::fd::OwnedFd;
+use rustix::time::{
+    ClockId, Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, clock_gettime,
+    timerfd_create, timerfd_settime,
+};
+use tokio::io::unix::AsyncFd;
 
 use super::{ours, rumqtt};
 
@@ -78,7 +83,10 @@ impl fmt::Display for Case {
 pub(crate) enum Contestant {
     Ours,
     Rumqttc,
+    /// Polled by the program.
     Libmosquitto,
+    /// With its own threads.
+    Threaded,
 }
 
 impl fmt::Display for Contestant {
@@ -87,6 +95,7 @@ impl fmt::Display for Contestant {
             Self::Ours => "qproxy-mqtt",
             Self::Rumqttc => "rumqttc",
             Self::Libmosquitto => "libmosquitto",
+            Self::Threaded => "libmosquitto-threads",
         })
     }
 }
@@ -150,15 +159,20 @@ impl Rivals {
         Self { libmosquitto: None }
     }
 
-    pub(crate) fn others(&self) -> impl Iterator<Item = Contestant> {
-        let libmosquitto = self.libmosquitto.as_ref().map(|_| Contestant::Libmosquitto);
-        std::iter::once(Contestant::Rumqttc).chain(libmosquitto)
+    /// Those we are compared with at a case. Whoever only publishes polls, for a second thread would only take from it.
+    pub(crate) fn others(&self, case: Case) -> impl Iterator<Item = Contestant> {
+        let polled = self.libmosquitto.as_ref().map(|_| Contestant::Libmosquitto);
+        let threaded = self.libmosquitto.as_ref().map(|_| Contestant::Threaded);
+        let threaded = threaded.filter(|_| case.path != Path::Acknowledging);
+        std::iter::once(Contestant::Rumqttc)
+            .chain(polled)
+            .chain(threaded)
     }
 
     /// Another one begins in each round.
-    pub(crate) fn in_turn(&self, round: u64) -> Vec<Contestant> {
+    pub(crate) fn in_turn(&self, case: Case, round: u64) -> Vec<Contestant> {
         let mut all: Vec<_> = std::iter::once(Contestant::Ours)
-            .chain(self.others())
+            .chain(self.others(case))
             .collect();
         let first = usize::try_from(round).unwrap() % all.len();
         all.rotate_left(first);
@@ -175,7 +189,12 @@ impl Rivals {
     ) -> Option<Figures> {
         let own = std::env::current_exe().unwrap();
         let mut command = match (contestant, &self.libmosquitto) {
-            (Contestant::Libmosquitto, Some(program)) => Command::new(program),
+            (Contestant::Libmosquitto | Contestant::Threaded, Some(program)) => {
+                let polled = contestant == Contestant::Libmosquitto;
+                let mut command = Command::new(program);
+                command.arg(if polled { "polled" } else { "threads" });
+                command
+            }
             _ => {
                 let mut command = Command::new(own);
                 command.args(["--contestant", &contestant.to_string()]);
@@ -218,6 +237,47 @@ impl Tally {
     }
 }
 
+/// Ticks at the pace. Of the kernel, as tokio's own timers go by milliseconds: rounded up, they would fall behind and then
+/// tick twice at once.
+pub(crate) struct Pacer(AsyncFd<OwnedFd>);
+
+impl Pacer {
+    pub(crate) fn new() -> Self {
+        let timer = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::NONBLOCK).unwrap();
+        let period = Timespec {
+            tv_sec: 0,
+            tv_nsec: i64::try_from(1_000_000_000 / PACE).unwrap(),
+        };
+        let setting = Itimerspec {
+            it_interval: period,
+            it_value: period,
+        };
+        timerfd_settime(&timer, TimerfdTimerFlags::empty(), &setting).unwrap();
+        // SAFETY: an `OwnedFd` gives the same descriptor for as long as it lives.
+        #[allow(
+            unsafe_code,
+            reason = "there is no safe way to wait for a timer of the kernel"
+        )]
+        let timer = unsafe { AsyncFd::register(timer) };
+        Self(timer.unwrap())
+    }
+
+    /// How often it has ticked since; waits until it has.
+    pub(crate) async fn ticks(&self) -> u64 {
+        loop {
+            let mut ready = self.0.readable().await.unwrap();
+            let mut ticks = [0; 8];
+            let read = ready.try_io(|timer| Ok(rustix::io::read(timer, &mut ticks)?));
+            if let Ok(read) = read {
+                read.unwrap();
+                // What it read is all there was.
+                ready.clear_ready();
+                return u64::from_ne_bytes(ticks);
+            }
+        }
+    }
+}
+
 /// The stamp in the first eight bytes of a paced message, in nanoseconds of this process.
 pub(crate) fn stamp() -> u64 {
     let now = clock_gettime(ClockId::Monotonic);
@@ -253,11 +313,13 @@ pub(crate) fn run_as_child(mut arguments: impl Iterator<Item = String>) {
     };
     let port = port.try_into().unwrap();
     let tally: &'static Tally = Box::leak(Box::default());
-    // As `#[tokio::main]` makes it.
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .unwrap();
+    // A publisher alone as `#[tokio::main]` makes it. The way through Mosquitto in one thread, as the polled libmosquitto
+    // is, for Mosquitto needs the other core.
+    let mut builder = match path {
+        Path::Acknowledging => tokio::runtime::Builder::new_multi_thread(),
+        Path::Mosquitto | Path::Latency => tokio::runtime::Builder::new_current_thread(),
+    };
+    let runtime = builder.enable_all().build().unwrap();
     runtime.block_on(async {
         if contestant == Contestant::Ours.to_string() {
             ours::start(case, port, tally).await;

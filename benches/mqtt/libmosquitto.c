@@ -1,16 +1,20 @@
-/* libmosquitto as a contestant: one thread, both clients' sockets polled together, publishing straight from the loop,
- * which is the way of using it with the fewest wake-ups. Prints messages, seconds, CPU seconds, p50 and p99 in us.
+/* libmosquitto as a contestant. `polled`: one thread, both clients' sockets polled together, publishing straight from the
+ * loop, which is the way of using it with the fewest wake-ups, and takes a loop of one's own. `threads`: with the loops that
+ * it brings, a thread for each client (mosquitto_loop_start), while the program's own thread publishes. Prints messages,
+ * seconds, CPU seconds, p50 and p99 in us.
  *
- * usage: libmosquitto publish|through|paced PORT BYTES QOS SECONDS
+ * usage: libmosquitto polled|threads publish|through|paced PORT BYTES QOS SECONDS
  */
 #define _GNU_SOURCE
 #include <mosquitto.h>
 #include <poll.h>
+#include <semaphore.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #define TOPIC "bench/topic"
 #define WINDOW 100
@@ -22,10 +26,14 @@
 enum path { PUBLISH, THROUGH, PACED };
 
 static enum path path;
-static uint64_t sent, acknowledged, received;
-static int subscribed;
+static uint64_t sent;
+/* Counted by the threads of the clients, where they have any. */
+static _Atomic uint64_t acknowledged, received;
+static _Atomic int subscribed;
 static double *latencies;
-static size_t latency_count;
+static _Atomic size_t latency_count;
+/* Of UNDER_WAY messages. */
+static sem_t room;
 
 static uint64_t now(clockid_t clock)
 {
@@ -58,6 +66,7 @@ static void on_message(struct mosquitto *client, void *data, const struct mosqui
 {
 	(void)client, (void)data;
 	received++;
+	sem_post(&room);
 	if (path == PACED && latency_count < MAX_LATENCIES) {
 		uint64_t stamp;
 		memcpy(&stamp, message->payload, sizeof stamp);
@@ -101,16 +110,105 @@ static int ascending(const void *a, const void *b)
 	return (left > right) - (left < right);
 }
 
+static uint64_t begin, started, length, cpu, done;
+
+/* Starts the measurement when all is warm; ends the program with its figures when the time is over. */
+static void measure(uint64_t time)
+{
+	uint64_t finished = path == PUBLISH ? acknowledged : received;
+	if (!started && time >= begin + WARM_UP_NS) {
+		started = time;
+		cpu = now(CLOCK_PROCESS_CPUTIME_ID);
+		done = finished;
+		latency_count = 0;
+	}
+	if (!started || time < started + length)
+		return;
+	uint64_t used = now(CLOCK_PROCESS_CPUTIME_ID) - cpu;
+	size_t count = latency_count;
+	qsort(latencies, count, sizeof *latencies, ascending);
+	double p50 = count ? latencies[count / 2] : 0;
+	double p99 = count ? latencies[count * 99 / 100] : 0;
+	if (finished == done)
+		fprintf(stderr, "stood still: sent %llu, acknowledged %llu, received %llu\n", (unsigned long long)sent,
+			(unsigned long long)acknowledged, (unsigned long long)received);
+	printf("%llu %f %f %f %f\n", (unsigned long long)(finished - done), (double)(time - started) / 1e9,
+	       (double)used / 1e9, p50, p99);
+	fflush(stdout);
+	_exit(0);
+}
+
+struct message {
+	char *payload;
+	int bytes, qos;
+};
+
+static void publish(struct mosquitto *client, const struct message *message)
+{
+	check(mosquitto_publish(client, NULL, TOPIC, message->bytes, message->payload, message->qos, false), "publish");
+	sent++;
+}
+
+static void publish_stamped(struct mosquitto *client, const struct message *message)
+{
+	uint64_t stamp = now(CLOCK_MONOTONIC);
+	memcpy(message->payload, &stamp, sizeof stamp);
+	publish(client, message);
+}
+
+static void poll_them(struct mosquitto **clients, int count, const struct message *message)
+{
+	uint64_t due = begin;
+	for (;;) {
+		uint64_t time = now(CLOCK_MONOTONIC), wait = PACE_NS;
+		measure(time);
+		if (path == PACED) {
+			for (; time >= due; due += PACE_NS)
+				publish_stamped(clients[0], message);
+			wait = due - time;
+		} else {
+			/* At most a window at once, for QoS 0 is complete as soon as the socket takes it. */
+			int burst = WINDOW;
+			while (burst-- > 0 && sent - acknowledged < WINDOW && (path == PUBLISH || sent - received < UNDER_WAY))
+				publish(clients[0], message);
+			if (sent - acknowledged < WINDOW && (path == PUBLISH || sent - received < UNDER_WAY))
+				wait = 0;
+		}
+		turn(clients, count, wait);
+	}
+}
+
+static void let_them_loop(struct mosquitto **clients, int count, const struct message *message)
+{
+	for (int at = 0; at < count; at++)
+		check(mosquitto_loop_start(clients[at]), "loop");
+	for (uint64_t due = begin;;) {
+		measure(now(CLOCK_MONOTONIC));
+		if (path == PACED) {
+			struct timespec until = { (time_t)(due / 1000000000u), (long)(due % 1000000000u) };
+			clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &until, NULL);
+			publish_stamped(clients[0], message);
+			due += PACE_NS;
+		} else {
+			sem_wait(&room);
+			publish(clients[0], message);
+		}
+	}
+}
+
 int main(int argc, char **argv)
 {
-	if (argc != 6)
+	if (argc != 7)
 		return 2;
-	path = !strcmp(argv[1], "publish") ? PUBLISH : !strcmp(argv[1], "through") ? THROUGH : PACED;
-	int port = atoi(argv[2]), bytes = atoi(argv[3]), qos = atoi(argv[4]);
-	uint64_t length = strtoull(argv[5], NULL, 10) * 1000000000u;
-	char *payload = malloc((size_t)bytes);
-	memset(payload, 'x', (size_t)bytes);
+	int threads = !strcmp(argv[1], "threads");
+	path = !strcmp(argv[2], "publish") ? PUBLISH : !strcmp(argv[2], "through") ? THROUGH : PACED;
+	int port = atoi(argv[3]);
+	struct message message = { NULL, atoi(argv[4]), atoi(argv[5]) };
+	length = strtoull(argv[6], NULL, 10) * 1000000000u;
+	message.payload = malloc((size_t)message.bytes);
+	memset(message.payload, 'x', (size_t)message.bytes);
 	latencies = malloc(MAX_LATENCIES * sizeof *latencies);
+	sem_init(&room, 0, UNDER_WAY);
 	mosquitto_lib_init();
 
 	struct mosquitto *clients[2];
@@ -119,53 +217,13 @@ int main(int argc, char **argv)
 	if (path != PUBLISH) {
 		clients[1] = client("libmosquitto-subscriber", port);
 		count = 2;
-		check(mosquitto_subscribe(clients[1], NULL, TOPIC, qos), "subscribe");
+		check(mosquitto_subscribe(clients[1], NULL, TOPIC, message.qos), "subscribe");
 		while (!subscribed)
 			turn(clients, count, 100000000);
 	}
-	uint64_t begin = now(CLOCK_MONOTONIC), started = 0, cpu = 0, done = 0, due = begin;
-	for (;;) {
-		uint64_t time = now(CLOCK_MONOTONIC);
-		uint64_t *finished = path == PUBLISH ? &acknowledged : &received;
-		if (!started && time >= begin + WARM_UP_NS) {
-			started = time;
-			cpu = now(CLOCK_PROCESS_CPUTIME_ID);
-			done = *finished;
-			latency_count = 0;
-		}
-		if (started && time >= started + length) {
-			uint64_t used = now(CLOCK_PROCESS_CPUTIME_ID) - cpu;
-			qsort(latencies, latency_count, sizeof *latencies, ascending);
-			double p50 = latency_count ? latencies[latency_count / 2] : 0;
-			double p99 = latency_count ? latencies[latency_count * 99 / 100] : 0;
-			if (*finished == done)
-				fprintf(stderr, "stood still: sent %llu, acknowledged %llu, received %llu\n",
-					(unsigned long long)sent, (unsigned long long)acknowledged,
-					(unsigned long long)received);
-			printf("%llu %f %f %f %f\n", (unsigned long long)(*finished - done),
-			       (double)(time - started) / 1e9, (double)used / 1e9, p50, p99);
-			return 0;
-		}
-		uint64_t wait = 1000000;
-		if (path == PACED) {
-			while (time >= due) {
-				uint64_t stamp = now(CLOCK_MONOTONIC);
-				memcpy(payload, &stamp, sizeof stamp);
-				check(mosquitto_publish(clients[0], NULL, TOPIC, bytes, payload, qos, false), "publish");
-				due += PACE_NS;
-			}
-			wait = due - time;
-		} else {
-			/* At most a window at once, for QoS 0 is complete as soon as the socket takes it. */
-			int burst = WINDOW;
-			while (burst-- > 0 && sent - acknowledged < WINDOW &&
-			       (path == PUBLISH || sent - received < UNDER_WAY)) {
-				check(mosquitto_publish(clients[0], NULL, TOPIC, bytes, payload, qos, false), "publish");
-				sent++;
-			}
-			if (sent - acknowledged < WINDOW && (path == PUBLISH || sent - received < UNDER_WAY))
-				wait = 0;
-		}
-		turn(clients, count, wait);
-	}
+	begin = now(CLOCK_MONOTONIC);
+	if (threads)
+		let_them_loop(clients, count, &message);
+	else
+		poll_them(clients, count, &message);
 }

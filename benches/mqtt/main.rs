@@ -2,10 +2,10 @@
 //! Mosquitto.
 //!
 //! Each contestant runs in a process of its own (this program with other arguments; libmosquitto's is a small C program
-//! compiled here), so that its CPU time, user and system, is nobody else's. They alternate within each round, in
-//! turns, and every figure is the median of the rounds. Prints each case as it is done, then its lines
-//! `RATIO name value target`, each the median of the ratios of the rounds;
-//! `cargo bench --bench mqtt`. Needs mosquitto; cc and libmosquitto-dev for the column of libmosquitto.
+//! compiled here, which polls, and in the cases through Mosquitto once more with libmosquitto's own threads), so that its CPU
+//! time, user and system, is nobody else's. They alternate within each round, in turns, and every figure is the median of
+//! the rounds. Prints each case as it is done, then its lines `RATIO name value target`, each the median of the ratios of
+//! the rounds; `cargo bench --bench mqtt`. Needs mosquitto; cc and libmosquitto-dev for the columns of libmosquitto.
 //! `BENCH_SECONDS` and `BENCH_ROUNDS` make it longer, `BENCH_ONLY` names a part of the cases (`acknowledging/64B/QoS1`).
 //! A rival that delivers nothing in a round is said to, and that round counts in none of its ratios.
 //!
@@ -20,9 +20,11 @@
 //!   the window: a hundred messages share a write, a read and a look for events per round trip, of which QoS 2 has two.
 //!   At 1 KiB two copies (into the client's buffer, and the kernel's) and the kernel's pages are half of it. At 16 KiB the
 //!   kernel's copy, which all three pay and no client can avoid, is nearly all: hence a ratio nearer to 1 there.
-//! - *mosquitto*: publisher and subscriber are one process, Mosquitto another. Mosquitto makes some system calls per
-//!   message and bounds every client that is not slower than it: equal throughput is the best there is.
-//! - *latency*: 1,000 messages a second through Mosquitto, far from any limit: wake-ups of three processes' threads.
+//! - *mosquitto*: publisher and subscriber are one process, Mosquitto another, and each has a core: in one thread, all but
+//!   libmosquitto's own loops. Mosquitto makes some system calls per message and bounds every client that is not slower than
+//!   it: equal throughput is the best there is. Less than that is what a client costs Mosquitto: to wake whoever sleeps is
+//!   work of the one that wakes.
+//! - *latency*: 1,000 messages a second through Mosquitto, far from any limit: wake-ups of two processes, and Mosquitto.
 #![allow(
     clippy::unwrap_used,
     clippy::print_stdout,
@@ -105,7 +107,7 @@ fn compare() {
         let _awake = (case.path == Path::Acknowledging).then(keep_awake);
         let mut results = Results::new();
         for round in 0..rounds {
-            for contestant in rivals.in_turn(round) {
+            for contestant in rivals.in_turn(case, round) {
                 let figures = rivals.run(contestant, case, port, seconds);
                 if figures.is_none() {
                     println!("NOTHING {contestant} delivered nothing at {case}, round {round}");
@@ -124,11 +126,11 @@ fn show(case: Case, results: &Results) {
         let of = |figure: fn(&Figures) -> f64| rounds.iter().flatten().map(figure).collect();
         let figure = |figure| median(of(figure));
         if rounds.iter().flatten().next().is_none() {
-            println!("{case:24} {contestant:13} delivered nothing");
+            println!("{case:24} {contestant:20} delivered nothing");
             continue;
         }
         let (rate, cpu) = (figure(|it| it.per_second), figure(|it| it.cpu_us));
-        print!("{case:24} {contestant:13} {rate:10.0}/s {cpu:8.3} us CPU");
+        print!("{case:24} {contestant:20} {rate:10.0}/s {cpu:8.3} us CPU");
         if case.path == Path::Latency {
             let (p50, p99) = (figure(|it| it.p50_us), figure(|it| it.p99_us));
             print!(" p50 {p50:6.0} us p99 {p99:6.0} us");
@@ -138,7 +140,7 @@ fn show(case: Case, results: &Results) {
 }
 
 fn ratios(case: Case, rivals: &Rivals, results: &Results) {
-    for rival in rivals.others() {
+    for rival in rivals.others(case) {
         let ratio = |name: &str, figure: fn(&Figures) -> f64, target: &str| {
             // Per round, so that a busy moment of the machine weighs on both sides of a ratio.
             let rounds = results[&Contestant::Ours].iter().zip(&results[&rival]);

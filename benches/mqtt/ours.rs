@@ -2,14 +2,13 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use qproxy::mqtt_client::client::{Messages, MqttClient, MqttConfig, PublishToken};
 use qproxy::mqtt_client::message::{QoS, Text};
 use tokio::sync::Semaphore;
 
-use super::contest::{Case, PACE, Path, Tally, UNDER_WAY, WINDOW, latency, stamp};
+use super::contest::{Case, Pacer, Path, Tally, UNDER_WAY, WINDOW, latency, stamp};
 
 const TOPIC: Text = Text::from_static("bench/topic");
 
@@ -85,12 +84,13 @@ async fn through(client: MqttClient, case: Case, qos: QoS, room: Arc<Semaphore>)
 }
 
 async fn paced(client: MqttClient, case: Case, qos: QoS) {
-    let mut tick = tokio::time::interval(Duration::from_micros(1_000_000 / PACE));
+    let pacer = Pacer::new();
     loop {
-        tick.tick().await;
-        let mut payload = vec![b'x'; case.bytes];
-        payload[..8].copy_from_slice(&stamp().to_le_bytes());
-        drop(client.publish_deferred(TOPIC, payload, qos).await.unwrap());
+        for _ in 0..pacer.ticks().await {
+            let mut payload = vec![b'x'; case.bytes];
+            payload[..8].copy_from_slice(&stamp().to_le_bytes());
+            drop(client.publish_deferred(TOPIC, payload, qos).await.unwrap());
+        }
     }
 }
 

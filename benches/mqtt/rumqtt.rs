@@ -2,7 +2,6 @@
 //! where throughput counts (it writes once per message) and off where latency does.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use rumqttc::{
@@ -10,7 +9,7 @@ use rumqttc::{
 };
 use tokio::sync::Semaphore;
 
-use super::contest::{Case, PACE, Path, Tally, UNDER_WAY, WINDOW, latency, stamp};
+use super::contest::{Case, Pacer, Path, Tally, UNDER_WAY, WINDOW, latency, stamp};
 
 const TOPIC: &str = "bench/topic";
 
@@ -94,15 +93,16 @@ async fn through(client: AsyncClient, case: Case, qos: QoS, room: Arc<Semaphore>
 }
 
 async fn paced(client: AsyncClient, case: Case, qos: QoS) {
-    let mut tick = tokio::time::interval(Duration::from_micros(1_000_000 / PACE));
+    let pacer = Pacer::new();
     loop {
-        tick.tick().await;
-        let mut payload = vec![b'x'; case.bytes];
-        payload[..8].copy_from_slice(&stamp().to_le_bytes());
-        client
-            .publish_bytes(TOPIC, qos, false, payload.into())
-            .await
-            .unwrap();
+        for _ in 0..pacer.ticks().await {
+            let mut payload = vec![b'x'; case.bytes];
+            payload[..8].copy_from_slice(&stamp().to_le_bytes());
+            client
+                .publish_bytes(TOPIC, qos, false, payload.into())
+                .await
+                .unwrap();
+        }
     }
 }
 

@@ -1,18 +1,13 @@
-//! Random numbers from the TLS provider: correlation ids that cannot be guessed, and jitter.
+//! Random numbers: correlation ids that cannot be guessed, and jitter.
+//!
+//! From the system, as the TLS provider's own source costs some 40 ms of processor time before its first number.
 
 use std::hash::{BuildHasher, RandomState};
-use std::sync::LazyLock;
-
-use rustls::crypto::SecureRandom;
-
-static SOURCE: LazyLock<&'static dyn SecureRandom> =
-    LazyLock::new(|| rustls::crypto::aws_lc_rs::default_provider().secure_random);
 
 /// 64 random bits.
 pub(crate) fn bits() -> u64 {
-    let mut bytes = [0; 8];
-    match SOURCE.fill(&mut bytes) {
-        Ok(()) => u64::from_le_bytes(bytes),
+    match getrandom::u64() {
+        Ok(bits) => bits,
         // The system's source failed; std's hash keys were drawn from it at start.
         Err(_) => RandomState::new().hash_one(0),
     }
