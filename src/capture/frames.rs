@@ -158,10 +158,7 @@ impl Frames {
             State::Head { bytes, have } if have > 0 => {
                 self.unframed
                     .get_or_insert("it broke off in the head of a frame");
-                give(Piece {
-                    bytes: Bytes::copy_from_slice(&bytes[..have]),
-                    frame: None,
-                });
+                self.raw(&bytes[..have], give);
             }
             State::Payload(mut payload) if payload.begins || !payload.held.is_empty() => {
                 give(payload.piece(Last::No));

@@ -248,6 +248,7 @@ pub(super) fn receipt(records: u64, pieces: u64, duplicates: u64) -> Receipt {
         records,
         pieces,
         duplicates,
+        behind: false,
     }
 }
 

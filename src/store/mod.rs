@@ -99,6 +99,8 @@ pub struct Receipt {
     pub pieces: u64,
     /// Items that were there already.
     pub duplicates: u64,
+    /// The store knows less of some life than the batch's coverage says: it has lost what it had, and nobody saw it away.
+    pub behind: bool,
 }
 
 /// What one run of retention removed.

@@ -108,6 +108,17 @@ fn taken(player: &Node) -> f64 {
     player.metric("sync_received_messages_total")
 }
 
+/// Waits until the player knows that something is not there any more.
+fn wait_until_it_asks_again(player: &Node) {
+    let answered = r#"qproxy_sync_resends_asked_total{outcome="answered"} "#;
+    until("it asks for what is missing", || {
+        let page = player.api("/metrics", &[]).text();
+        page.lines()
+            .any(|line| line.starts_with(answered))
+            .then_some(())
+    });
+}
+
 #[test]
 fn players_of_a_group_share_the_work_and_cover_for_one_that_is_killed() {
     let stage = Stage::set(&[]);
@@ -188,6 +199,19 @@ fn what_redis_forgot_is_asked_for_again() {
     stage.runtime.block_on(stage.redis.restart());
     wait_for_health(&player, 200, "");
     wait_for(&traffic, 100);
+    wait_until_it_asks_again(&player);
+    stage.expect_all(&player, &numbers(traffic));
+}
+
+#[test]
+fn what_redis_forgot_without_being_away_is_asked_for_again() {
+    let stage = Stage::set(&[]);
+    let player = stage.player("player", &json!({}));
+    let traffic = stage.traffic(0);
+    wait_for(&traffic, 300);
+    stage.redis(&["FLUSHALL"]);
+    wait_for(&traffic, 100);
+    wait_until_it_asks_again(&player);
     stage.expect_all(&player, &numbers(traffic));
 }
 

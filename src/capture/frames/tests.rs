@@ -199,6 +199,11 @@ fn what_breaks_off_is_given_as_far_as_it_came() {
     }
 }
 
+#[test]
+fn a_head_that_breaks_off_is_given_in_pieces_too() {
+    super::super::fuzzing::frames(&[0x26, 0x8a, 0x8a, 0x0a]);
+}
+
 proptest! {
     #[test]
     fn no_byte_is_lost_and_nothing_depends_on_the_cut(

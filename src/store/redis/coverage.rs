@@ -4,14 +4,15 @@
 //! dropped or lost could then be counted twice, or not at all. Adding is idempotent: a batch that is put again counts
 //! nothing again.
 
-use redis::{Pipeline, cmd};
+use redis::{Pipeline, Value, cmd};
 
 use super::Redis;
 use crate::store::{Batch, Error, News, Settled, settled};
 
 /// Adds ranges to a row, in the stored form of [`settled`], and counts the dropped and lost numbers that were new to it.
 ///
-/// A row that cannot be read, or that a newer program wrote, begins anew: what it settled is asked for again.
+/// A row that cannot be read, or that a newer program wrote, begins anew: what it settled is asked for again. Replies with
+/// the row's watermark.
 const ADD: &str = r"
 local raw = redis.call('HGET', KEYS[1], ARGV[1])
 local row = nil
@@ -60,11 +61,11 @@ local dropped = row[4] + settle_all()
 local lost = row[5] + settle_all()
 settle_all()
 redis.call('HSET', KEYS[1], ARGV[1], cmsgpack.pack({1, mark, above, dropped, lost}))
-return redis.status_reply('OK')
+return mark
 ";
 
 impl Redis {
-    /// The commands that add a batch's news to the coverage, and remove what is forgotten.
+    /// The commands that add a batch's news to the coverage, each with a reply, and remove what is forgotten.
     pub(super) fn add_coverage(&self, pipeline: &mut Pipeline, batch: &Batch) {
         for news in &batch.news {
             let command = pipeline.cmd("EVAL").arg(ADD).arg(1);
@@ -82,12 +83,26 @@ impl Redis {
                     command.arg(range.first).arg(range.last);
                 }
             }
-            command.ignore();
         }
         for (node, epoch) in &batch.forgotten {
             let command = pipeline.cmd("HDEL").arg(self.keys.coverage());
             command.arg(settled::name(node, *epoch)).ignore();
         }
+    }
+
+    /// Whether Redis has less of a life than the batch says, by the replies to [`Redis::add_coverage`]: restarted in between,
+    /// flushed, or another server in its place.
+    pub(super) fn is_behind(batch: &Batch, replies: &[Value]) -> bool {
+        let mut rows = batch.news.iter().zip(replies);
+        rows.any(|(news, reply)| {
+            let Value::Int(mark) = reply else {
+                return false;
+            };
+            let mark = u64::try_from(*mark).unwrap_or(0);
+            let of_it = |life: &&Settled| life.node == news.node && life.epoch == news.epoch;
+            let said = batch.settled.iter().find(of_it);
+            said.is_some_and(|life| mark < life.coverage.watermark())
+        })
     }
 
     pub(super) async fn read_settled(&self) -> Result<Vec<Settled>, Error> {

@@ -257,6 +257,25 @@ async fn players_of_one_store_add_to_each_others_coverage() {
 }
 
 #[tokio::test]
+async fn a_redis_that_forgot_without_being_away_is_seen_at_the_next_batch() {
+    let server = RedisServer::start(&[]).await;
+    let store = open(single(&server)).await;
+    let source = Source::new();
+    let commit = async |first, last| {
+        let batch = Batch {
+            news: vec![news(&source, [&[(first, last)], &[], &[]])],
+            settled: vec![source.settled(last, &[])],
+            ..Batch::default()
+        };
+        store.put(batch).await.unwrap().behind
+    };
+    assert!(!commit(1, 5).await);
+    assert!(!commit(6, 7).await);
+    server.command::<()>(&["FLUSHALL"]).await;
+    assert!(commit(8, 9).await);
+}
+
+#[tokio::test]
 async fn coverage_of_any_shape_is_added_as_a_model_does() {
     let server = RedisServer::start(&[]).await;
     let store = open(single(&server)).await;

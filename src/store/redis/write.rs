@@ -77,20 +77,27 @@ impl Redis {
                 all.append(part);
             }
             self.add_coverage(&mut all.pipeline, batch);
-            return self.send(all).await;
+            let (receipt, replies) = self.send(all).await?;
+            return Ok(Receipt {
+                behind: Self::is_behind(batch, &replies),
+                ..receipt
+            });
         }
         let receipts = try_join_all(data.into_values().map(|part| self.send(part))).await?;
         try_join_all(prints.into_values().map(|part| self.send(part))).await?;
         let mut last = Part::new();
         self.add_coverage(&mut last.pipeline, batch);
-        self.send(last).await?;
-        Ok(receipts
-            .into_iter()
-            .fold(Receipt::default(), |sum, one| Receipt {
-                records: sum.records + one.records,
-                pieces: sum.pieces + one.pieces,
-                duplicates: sum.duplicates + one.duplicates,
-            }))
+        let (_, replies) = self.send(last).await?;
+        let none = Receipt {
+            behind: Self::is_behind(batch, &replies),
+            ..Receipt::default()
+        };
+        Ok(receipts.into_iter().fold(none, |sum, (one, _)| Receipt {
+            records: sum.records + one.records,
+            pieces: sum.pieces + one.pieces,
+            duplicates: sum.duplicates + one.duplicates,
+            behind: sum.behind,
+        }))
     }
 
     /// Index keys live an hour longer than what they name.
@@ -104,11 +111,12 @@ impl Redis {
         }
     }
 
-    async fn send(&self, part: Part) -> Result<Receipt, Error> {
+    /// What was counted, and the replies to what comes behind.
+    async fn send(&self, part: Part) -> Result<(Receipt, Vec<Value>), Error> {
         if part.pipeline.is_empty() {
-            return Ok(Receipt::default());
+            return Ok(Default::default());
         }
-        let replies: Vec<Value> = self.run(&part.pipeline).await?;
+        let mut replies: Vec<Value> = self.run(&part.pipeline).await?;
         let mut receipt = Receipt::default();
         for (counted, reply) in part.counted.iter().zip(&replies) {
             match (reply, counted) {
@@ -117,7 +125,8 @@ impl Redis {
                 (_, Counted::Piece) => receipt.pieces += 1,
             }
         }
-        Ok(receipt)
+        let behind = replies.split_off(part.counted.len().min(replies.len()));
+        Ok((receipt, behind))
     }
 }
 

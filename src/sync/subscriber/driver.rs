@@ -314,6 +314,7 @@ impl<'a> Running<'a> {
             let started = Instant::now();
             match self.subscriber.store.put(batch).await {
                 Ok(receipt) => {
+                    self.store_was_away |= receipt.behind;
                     self.committed(receipt, &kinds, &starts, started);
                     return Commit::Done;
                 }

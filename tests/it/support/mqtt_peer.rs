@@ -58,6 +58,19 @@ impl Peer {
         }
     }
 
+    /// The next one that speaks MQTT: another test may still ask for what listened on this port before.
+    async fn accept_mqtt(&self) -> PeerConnection {
+        const CONNECT: u8 = 1 << 4;
+        loop {
+            let connection = self.accept_tcp().await;
+            let mut first = [0];
+            let peeked = soon("a packet", connection.stream.peek(&mut first)).await;
+            if matches!(peeked, Ok(1)) && first == [CONNECT] {
+                return connection;
+            }
+        }
+    }
+
     /// The next connection, answered with `code`.
     pub(crate) async fn answer(
         &self,
@@ -75,7 +88,7 @@ impl Peer {
 
     /// The next connection, answered as it stands.
     pub(crate) async fn answer_with(&self, connack: ConnAck) -> (PeerConnection, Connect) {
-        let mut connection = self.accept_tcp().await;
+        let mut connection = self.accept_mqtt().await;
         let Packet::Connect(connect) = connection.next().await else {
             panic!("not a CONNECT")
         };
