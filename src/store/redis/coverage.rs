@@ -12,7 +12,7 @@ use crate::store::{Batch, Error, News, Settled, settled};
 /// Adds ranges to a row, in the stored form of [`settled`], and counts the dropped and lost numbers that were new to it.
 ///
 /// A row that cannot be read, or that a newer program wrote, begins anew: what it settled is asked for again. Replies with
-/// the row's watermark.
+/// how many numbers the row has settled.
 const ADD: &str = r"
 local raw = redis.call('HGET', KEYS[1], ARGV[1])
 local row = nil
@@ -61,7 +61,9 @@ local dropped = row[4] + settle_all()
 local lost = row[5] + settle_all()
 settle_all()
 redis.call('HSET', KEYS[1], ARGV[1], cmsgpack.pack({1, mark, above, dropped, lost}))
-return mark
+local settled = mark
+for _, range in ipairs(above) do settled = settled + range[2] - range[1] + 1 end
+return settled
 ";
 
 impl Redis {
@@ -95,13 +97,16 @@ impl Redis {
     pub(super) fn is_behind(batch: &Batch, replies: &[Value]) -> bool {
         let mut rows = batch.news.iter().zip(replies);
         rows.any(|(news, reply)| {
-            let Value::Int(mark) = reply else {
+            let Value::Int(settled) = reply else {
                 return false;
             };
-            let mark = u64::try_from(*mark).unwrap_or(0);
+            let settled = u64::try_from(*settled).unwrap_or(0);
             let of_it = |life: &&Settled| life.node == news.node && life.epoch == news.epoch;
             let said = batch.settled.iter().find(of_it);
-            said.is_some_and(|life| mark < life.coverage.watermark())
+            said.is_some_and(|life| {
+                let ranges = life.coverage.ranges();
+                settled < ranges.map(|range| range.count()).sum()
+            })
         })
     }
 

@@ -273,6 +273,22 @@ async fn a_redis_that_forgot_without_being_away_is_seen_at_the_next_batch() {
     assert!(!commit(6, 7).await);
     server.command::<()>(&["FLUSHALL"]).await;
     assert!(commit(8, 9).await);
+
+    // Of a life without its first numbers, too.
+    let source = Source::named("az2", 1);
+    let above = |first, last| {
+        let news = news(&source, [&[(last, last)], &[], &[]]);
+        let settled = source.settled(0, &[SequenceRange { first, last }]);
+        Batch {
+            news: vec![news],
+            settled: vec![settled],
+            ..Batch::default()
+        }
+    };
+    assert!(!store.put(above(5, 5)).await.unwrap().behind);
+    assert!(!store.put(above(5, 6)).await.unwrap().behind);
+    server.command::<()>(&["FLUSHALL"]).await;
+    assert!(store.put(above(5, 7)).await.unwrap().behind);
 }
 
 #[tokio::test]
