@@ -1,6 +1,7 @@
 //! How the MQTT client behaves against a server that follows a script.
 
 mod answers;
+mod coalescing;
 mod conformance;
 mod leaving;
 mod past;

@@ -13,12 +13,13 @@ use crate::transport::WebSocketError;
 
 use super::handshake::Opening;
 use super::tls;
-use super::transport::{self, Route, Stage, Stream};
+use super::transport::{self, LowWater, Route, Stage, Stream};
 
 /// An accepted connection.
 #[derive(Debug)]
 pub(super) struct Connection {
     pub(super) stream: Stream,
+    pub(super) low_water: LowWater,
     /// What came right after CONNACK.
     pub(super) received: BytesMut,
     pub(super) terms: Terms,
@@ -49,7 +50,7 @@ async fn attempt(
     opening: &Opening,
     stage: &mut Stage,
 ) -> Result<Connection, ConnectError> {
-    let mut stream = transport::open(config, route, stage).await?;
+    let (mut stream, low_water) = transport::open(config, route, stage).await?;
     *stage = Stage::Connack;
     let mut buf = BytesMut::with_capacity(1024);
     codec::encode(&opening.connect_packet(config), config.protocol, &mut buf)
@@ -63,6 +64,7 @@ async fn attempt(
     let connack = await_connack(&mut stream, &mut buf, route, config).await?;
     Ok(Connection {
         stream,
+        low_water,
         received: buf,
         terms: opening.accepted(&connack, config.protocol)?,
     })

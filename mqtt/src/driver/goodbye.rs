@@ -10,7 +10,7 @@ use crate::codec::{DecodeError, ReasonCode, Version};
 use crate::error::Disconnected;
 use crate::session::Continuity;
 
-use super::serve::{READ_BYTES, Socket};
+use super::turn::{READ_BYTES, Socket};
 use super::write::write_once;
 use super::{Driver, Farewell, Leave};
 

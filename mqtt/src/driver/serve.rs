@@ -3,14 +3,11 @@
 //! Each turn decodes what was read, takes what the program has put in, and then writes and reads once, so that many
 //! packets share a system call. Reading and writing never wait for each other.
 
-use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use tokio::io::{AsyncReadExt, AsyncWrite, ReadHalf, WriteHalf};
 use tokio::time::{Instant, Sleep};
 
 use crate::codec::{self, Packet, Publish, QoS, ReasonCode};
@@ -21,38 +18,17 @@ use crate::options::whole_seconds;
 use crate::queue::{Answer, Batch, Control, Idle, Queued, Room};
 use crate::session::{self, Closing, Continuity, Failure};
 
+use super::coalesce::Coalescing;
 use super::connect::Connection;
 use super::latency::Waiting;
-use super::transport::Stream;
-use super::write::write_once;
+use super::turn::Socket;
 use super::{Driver, Event, Leave, keep};
 
 /// Bytes encoded ahead of the socket: enough for one system call to be worth it, little enough for a ping not to
 /// wait behind.
 const OUTBOX_BYTES: usize = 256 << 10;
-/// Room for one read, in bytes: at rest, and where reads come back full.
-pub(super) const READ_BYTES: std::ops::RangeInclusive<usize> = 8 << 10..=256 << 10;
-/// Answers that wait to be written while more is read, in bytes: twice what a full window of the server's takes. A
-/// server that sends and does not read would have us remember them without end.
-const ANSWER_BYTES: usize = 512 << 10;
 /// How often the timer looks again while there is nothing to be due.
 const IDLE: Duration = Duration::from_secs(3600);
-
-pub(super) struct Socket {
-    pub(super) reader: ReadHalf<Stream>,
-    pub(super) writer: WriteHalf<Stream>,
-    pub(super) received: BytesMut,
-    read_size: usize,
-    needs_flush: bool,
-    answers: Answers,
-}
-
-/// Whether the server reads what its packets are answered with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Answers {
-    Flow,
-    Wait,
-}
 
 impl Driver {
     /// Serves a connection to its end.
@@ -64,16 +40,8 @@ impl Driver {
             Ok(resumed) => self.report_resumed(terms.session_present, resumed),
             Err(violation) => return violation.into(),
         }
-        let (reader, writer) = tokio::io::split(connection.stream);
-        let received = connection.received;
-        let mut socket = Socket {
-            reader,
-            writer,
-            received,
-            read_size: *READ_BYTES.start(),
-            needs_flush: false,
-            answers: Answers::Flow,
-        };
+        let coalescing = self.shared.config.coalescing;
+        let mut socket = Socket::new(connection, coalescing, Instant::now());
         let ended = match self.turns(&mut socket).await {
             Ok(()) => Disconnected::Requested,
             Err(reason) => reason,
@@ -121,7 +89,7 @@ impl Driver {
             if self.is_leaving() && (self.is_drained() || Instant::now() >= self.drain_deadline()) {
                 return Ok(());
             }
-            self.tick(timer.as_mut())?;
+            self.tick(&mut socket.coalescing, timer.as_mut())?;
             let in_flight = self.session.open() as u64;
             shared.counters.in_flight.set(in_flight);
             let mut work = pin!(shared.queue.work());
@@ -359,7 +327,11 @@ impl Driver {
 
     /// Looks after keep alive and sets the timer. It is only set to an earlier time: a later one costs less to find
     /// out when it fires.
-    fn tick(&mut self, mut timer: Pin<&mut Sleep>) -> Result<(), Disconnected> {
+    fn tick(
+        &mut self,
+        coalescing: &mut Coalescing,
+        mut timer: Pin<&mut Sleep>,
+    ) -> Result<(), Disconnected> {
         let now = Instant::now();
         let queued = self.session.outbox().queued();
         self.session.tick(now.into_std())?;
@@ -371,7 +343,9 @@ impl Driver {
             .session
             .deadline()
             .map_or(now + IDLE, Instant::from_std);
-        let next = [self.drain_until, stall]
+        coalescing.release(now.into_std());
+        let held = coalescing.deadline().map(Instant::from_std);
+        let next = [self.drain_until, stall, held]
             .into_iter()
             .flatten()
             .fold(keep_alive, Instant::min);
@@ -380,113 +354,6 @@ impl Driver {
         }
         Ok(())
     }
-
-    /// Writes and reads once, or waits until there is something to do.
-    async fn turn(
-        &mut self,
-        socket: &mut Socket,
-        mut work: Pin<&mut impl Future<Output = ()>>,
-        mut timer: Pin<&mut Sleep>,
-    ) -> Result<Turn, Disconnected> {
-        let Socket {
-            reader,
-            writer,
-            received,
-            read_size,
-            needs_flush,
-            answers,
-        } = socket;
-        let before = *answers;
-        *answers = if self.session.outbox().answers() > ANSWER_BYTES {
-            Answers::Wait
-        } else {
-            Answers::Flow
-        };
-        if (before, *answers) == (Answers::Flow, Answers::Wait) {
-            self.shared.counters.answer_pauses.add(1);
-        }
-        let reading = self.parked.is_none() && *answers == Answers::Flow;
-        if reading && received.capacity() - received.len() < *read_size / 2 {
-            received.reserve(*read_size);
-        }
-        let room = received.capacity() - received.len();
-        let mut read = pin!(reader.read_buf(received));
-        let outbox = self.session.outbox();
-        let idle = self.idle;
-        let mut yielding = pin!(tokio::task::yield_now());
-        let turn = poll_fn(|context| {
-            let mut turn = Turn::default();
-            if !outbox.is_empty()
-                && let Poll::Ready(result) = write_once(outbox, writer, context)
-            {
-                turn.written = result?;
-                *needs_flush = true;
-                turn.progress = true;
-            } else if outbox.is_empty()
-                && *needs_flush
-                && let Poll::Ready(result) = Pin::new(&mut *writer).poll_flush(context)
-            {
-                result?;
-                *needs_flush = false;
-            }
-            if reading && let Poll::Ready(result) = read.as_mut().poll(context) {
-                turn.read = Some(result?);
-                turn.progress = true;
-            }
-            turn.progress |= work.as_mut().poll(context).is_ready();
-            turn.progress |= timer.as_mut().poll(context).is_ready();
-            if !turn.progress && idle == Idle::LooksAgain {
-                turn.yielded = yielding.as_mut().poll(context).is_ready();
-                turn.progress = turn.yielded;
-            }
-            if turn.progress {
-                Poll::Ready(Ok(turn))
-            } else {
-                Poll::Pending
-            }
-        })
-        .await
-        .map_err(Disconnected::from_io)?;
-        match turn.read {
-            Some(0) => return Err(Disconnected::Closed),
-            Some(count) => {
-                self.shared.counters.bytes_in.add(count as u64);
-                let next = if count == room {
-                    *read_size * 2
-                } else if count < room / 4 {
-                    *read_size / 2
-                } else {
-                    *read_size
-                };
-                *read_size = next.clamp(*READ_BYTES.start(), *READ_BYTES.end());
-            }
-            None => {}
-        }
-        Ok(turn)
-    }
-
-    fn wrote(&mut self, count: usize) {
-        self.shared.counters.bytes_out.add(count as u64);
-        self.session.wrote(Instant::now().into_std());
-        let written = self.session.outbox().written();
-        while let Some((mark, _)) = self.unwritten.front()
-            && *mark <= written
-        {
-            let done = self.unwritten.pop_front().and_then(|(_, done)| done);
-            self.succeeded.extend(done);
-        }
-        self.shared.queue.outcomes().succeed(&mut self.succeeded);
-    }
-}
-
-/// What happened in one turn.
-#[derive(Debug, Default)]
-struct Turn {
-    written: usize,
-    read: Option<usize>,
-    /// Everything else that could run has had its turn.
-    yielded: bool,
-    progress: bool,
 }
 
 impl From<Closing> for Disconnected {

@@ -8,19 +8,20 @@ use rustls::{AlertDescription, CertificateError, ClientConfig, RootCertStore};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls_platform_verifier::BuilderVerifierExt;
-use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use crate::error::TlsError;
 use crate::options::TlsOptions;
 
+use super::transport::Tcp;
+
 /// Files are read at each connection, so that renewed certificates are taken up.
 pub(super) async fn connect(
     options: &TlsOptions,
     host: &str,
-    stream: TcpStream,
-) -> Result<TlsStream<TcpStream>, TlsError> {
+    stream: Tcp,
+) -> Result<TlsStream<Tcp>, TlsError> {
     let name = options.server_name.as_deref().unwrap_or(host);
     let server_name =
         ServerName::try_from(name.to_owned()).map_err(|_| TlsError::ServerName(name.to_owned()))?;

@@ -131,6 +131,8 @@ counters! {
     bytes_out,
     /// Bytes read.
     bytes_in,
+    /// Reads that brought them.
+    reads,
     /// Queries asked.
     queries,
     /// Queries that nobody answered in time.

@@ -1,6 +1,7 @@
 //! The way to a stream that MQTT can be spoken on: TCP, a proxy, TLS and WebSocket, each around the one before.
 
 mod http_connect;
+mod low_water;
 mod socks5;
 mod tcp;
 #[cfg(feature = "websocket")]
@@ -15,6 +16,8 @@ use crate::options::MqttConfig;
 use crate::transport::{Proxy, ProxyKind, Transport};
 
 use super::tls;
+
+pub(in crate::driver) use low_water::{LowWater, Tcp};
 
 /// Whatever carries the bytes. A call through the table costs nothing beside the system call behind it.
 pub(in crate::driver) trait Wire:
@@ -98,7 +101,7 @@ pub(in crate::driver) async fn open(
     config: &MqttConfig,
     route: &Route<'_>,
     stage: &mut Stage,
-) -> Result<Stream, ConnectError> {
+) -> Result<(Stream, LowWater), ConnectError> {
     let timeout = config.connect_timeout;
     let tcp = match route.proxy {
         None => tcp::connect(route.server, route.to_string(), timeout, stage).await?,
@@ -117,6 +120,7 @@ pub(in crate::driver) async fn open(
             tcp
         }
     };
+    let (tcp, low_water) = Tcp::new(tcp);
     let stream: Stream = match &config.tls {
         None => Box::new(tcp),
         Some(options) => {
@@ -125,13 +129,13 @@ pub(in crate::driver) async fn open(
         }
     };
     match &config.transport {
-        Transport::Tcp => Ok(stream),
+        Transport::Tcp => Ok((stream, low_water)),
         #[cfg(feature = "websocket")]
         Transport::WebSocket(options) => {
             *stage = Stage::WebSocket;
             let limit = config.max_packet_size;
             let socket = websocket::connect(options, route, limit, stream).await?;
-            Ok(Box::new(socket))
+            Ok((Box::new(socket), low_water))
         }
     }
 }

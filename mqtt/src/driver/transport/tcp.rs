@@ -11,6 +11,10 @@ use crate::error::ConnectError;
 
 use super::Stage;
 
+/// Bytes that the system takes from us before the network has taken them. What it may have on the way has no bound here.
+#[cfg(any(target_os = "android", target_os = "linux"))]
+const UNSENT_BYTES: u32 = 64 << 10;
+
 /// `name` is what errors call the other side.
 pub(super) async fn connect(
     server: (&str, u16),
@@ -55,6 +59,7 @@ async fn reach(
             Ok(Ok(stream)) => {
                 // Without it batches wait for acknowledgements; a system that cannot is no reason to give up.
                 let _ = stream.set_nodelay(true);
+                bound_unsent(&stream);
                 return Ok(stream);
             }
             Ok(Err(error)) => error,
@@ -69,3 +74,13 @@ async fn reach(
         source: Arc::new(source),
     })
 }
+
+/// Otherwise the system takes megabytes ahead, behind which a ping waits, and which are out of the processor's caches by the time they are sent.
+/// A system that cannot is no reason to give up.
+#[cfg(any(target_os = "android", target_os = "linux"))]
+fn bound_unsent(stream: &TcpStream) {
+    let _ = socket2::SockRef::from(stream).set_tcp_notsent_lowat(UNSENT_BYTES);
+}
+
+#[cfg(not(any(target_os = "android", target_os = "linux")))]
+fn bound_unsent(_: &TcpStream) {}

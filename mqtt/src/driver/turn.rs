@@ -1,0 +1,175 @@
+//! One turn of a connection: writes and reads once, or waits until there is something to do.
+
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::task::Poll;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use tokio::io::{AsyncReadExt, AsyncWrite, ReadHalf, WriteHalf};
+use tokio::time::{Instant, Sleep};
+
+use crate::error::Disconnected;
+use crate::queue::Idle;
+
+use super::Driver;
+use super::coalesce::Coalescing;
+use super::connect::Connection;
+use super::transport::{LowWater, Stream};
+use super::write::write_once;
+
+/// Room for one read, in bytes: at rest, and where reads come back full.
+pub(super) const READ_BYTES: std::ops::RangeInclusive<usize> = 8 << 10..=256 << 10;
+/// Answers that wait to be written while more is read, in bytes: twice what a full window of the server's takes. A
+/// server that sends and does not read would have us remember them without end.
+const ANSWER_BYTES: usize = 512 << 10;
+
+pub(super) struct Socket {
+    pub(super) reader: ReadHalf<Stream>,
+    pub(super) writer: WriteHalf<Stream>,
+    pub(super) received: BytesMut,
+    pub(super) coalescing: Coalescing,
+    low_water: LowWater,
+    read_size: usize,
+    needs_flush: bool,
+    answers: Answers,
+}
+
+impl Socket {
+    /// `coalescing` is the option of that name.
+    pub(super) fn new(connection: Connection, coalescing: Duration, now: Instant) -> Self {
+        let (reader, writer) = tokio::io::split(connection.stream);
+        Self {
+            reader,
+            writer,
+            received: connection.received,
+            coalescing: Coalescing::new(coalescing, now.into_std()),
+            low_water: connection.low_water,
+            read_size: *READ_BYTES.start(),
+            needs_flush: false,
+            answers: Answers::Flow,
+        }
+    }
+}
+
+/// Whether the server reads what its packets are answered with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Answers {
+    Flow,
+    Wait,
+}
+
+impl Driver {
+    /// Writes and reads once, or waits until there is something to do.
+    pub(super) async fn turn(
+        &mut self,
+        socket: &mut Socket,
+        mut work: Pin<&mut impl Future<Output = ()>>,
+        mut timer: Pin<&mut Sleep>,
+    ) -> Result<Turn, Disconnected> {
+        let Socket {
+            reader,
+            writer,
+            received,
+            coalescing,
+            low_water,
+            read_size,
+            needs_flush,
+            answers,
+        } = socket;
+        let before = *answers;
+        *answers = if self.session.outbox().answers() > ANSWER_BYTES {
+            Answers::Wait
+        } else {
+            Answers::Flow
+        };
+        if (before, *answers) == (Answers::Flow, Answers::Wait) {
+            self.shared.counters.answer_pauses.add(1);
+        }
+        let reading = self.parked.is_none() && *answers == Answers::Flow;
+        if reading && received.capacity() - received.len() < *read_size / 2 {
+            received.reserve(*read_size);
+        }
+        let awaited = || self.session.open() + self.shared.queries.len();
+        low_water.set(coalescing.asked(awaited));
+        let room = received.capacity() - received.len();
+        let mut read = pin!(reader.read_buf(received));
+        let outbox = self.session.outbox();
+        let idle = self.idle;
+        let mut yielding = pin!(tokio::task::yield_now());
+        let turn = poll_fn(|context| {
+            let mut turn = Turn::default();
+            if !outbox.is_empty()
+                && let Poll::Ready(result) = write_once(outbox, writer, context)
+            {
+                turn.written = result?;
+                *needs_flush = true;
+                turn.progress = true;
+            } else if outbox.is_empty()
+                && *needs_flush
+                && let Poll::Ready(result) = Pin::new(&mut *writer).poll_flush(context)
+            {
+                result?;
+                *needs_flush = false;
+            }
+            if reading && let Poll::Ready(result) = read.as_mut().poll(context) {
+                turn.read = Some(result?);
+                turn.progress = true;
+            }
+            turn.progress |= work.as_mut().poll(context).is_ready();
+            turn.progress |= timer.as_mut().poll(context).is_ready();
+            if !turn.progress && idle == Idle::LooksAgain {
+                turn.yielded = yielding.as_mut().poll(context).is_ready();
+                turn.progress = turn.yielded;
+            }
+            if turn.progress {
+                Poll::Ready(Ok(turn))
+            } else {
+                Poll::Pending
+            }
+        })
+        .await
+        .map_err(Disconnected::from_io)?;
+        match turn.read {
+            Some(0) => return Err(Disconnected::Closed),
+            Some(count) => {
+                self.shared.counters.bytes_in.add(count as u64);
+                self.shared.counters.reads.add(1);
+                coalescing.read(count, count < room, Instant::now().into_std());
+                let next = if count == room {
+                    *read_size * 2
+                } else if count < room / 4 {
+                    *read_size / 2
+                } else {
+                    *read_size
+                };
+                *read_size = next.clamp(*READ_BYTES.start(), *READ_BYTES.end());
+            }
+            None => {}
+        }
+        Ok(turn)
+    }
+
+    pub(super) fn wrote(&mut self, count: usize) {
+        self.shared.counters.bytes_out.add(count as u64);
+        self.session.wrote(Instant::now().into_std());
+        let written = self.session.outbox().written();
+        while let Some((mark, _)) = self.unwritten.front()
+            && *mark <= written
+        {
+            let done = self.unwritten.pop_front().and_then(|(_, done)| done);
+            self.succeeded.extend(done);
+        }
+        self.shared.queue.outcomes().succeed(&mut self.succeeded);
+    }
+}
+
+/// What happened in one turn.
+#[derive(Debug, Default)]
+pub(super) struct Turn {
+    pub(super) written: usize,
+    read: Option<usize>,
+    /// Everything else that could run has had its turn.
+    pub(super) yielded: bool,
+    progress: bool,
+}
