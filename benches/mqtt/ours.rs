@@ -85,11 +85,15 @@ async fn through(client: MqttClient, case: Case, qos: QoS, room: Arc<Semaphore>)
 
 async fn paced(client: MqttClient, case: Case, qos: QoS) {
     let pacer = Pacer::new();
+    let mut tokens = VecDeque::<PublishToken>::with_capacity(UNDER_WAY);
     loop {
         for _ in 0..pacer.ticks().await {
             let mut payload = vec![b'x'; case.bytes];
             payload[..8].copy_from_slice(&stamp().to_le_bytes());
-            drop(client.publish_deferred(TOPIC, payload, qos).await.unwrap());
+            tokens.push_back(client.publish_deferred(TOPIC, payload, qos).await.unwrap());
+            if tokens.len() == UNDER_WAY {
+                tokens.pop_front().unwrap().await.unwrap();
+            }
         }
     }
 }

@@ -46,13 +46,13 @@ impl Driver {
         outbox.push_disconnect(reason, ends.then_some(0));
         let goodbye = async {
             while !outbox.is_empty() {
-                poll_fn(|context| write_once(outbox, &mut socket.writer, context)).await?;
+                poll_fn(|context| write_once(outbox, &mut socket.stream, context)).await?;
             }
-            socket.writer.flush().await?;
-            socket.writer.shutdown().await?;
+            socket.stream.flush().await?;
+            socket.stream.shutdown().await?;
             socket.received.clear();
             socket.received.reserve(*READ_BYTES.start());
-            while socket.reader.read_buf(&mut socket.received).await? > 0 {
+            while socket.stream.read_buf(&mut socket.received).await? > 0 {
                 socket.received.clear();
             }
             Ok::<_, std::io::Error>(())

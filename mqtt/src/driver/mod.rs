@@ -145,6 +145,8 @@ pub(crate) struct Driver {
     parked: Option<Message>,
     /// Since when the same message has been parked.
     parked_since: Option<Instant>,
+    /// Whether a receiver has been handed something that it can take.
+    delivered: bool,
     attempt: u32,
     /// The server to try, counted over all attempts; it stays where it is as long as that server serves.
     server: usize,
@@ -186,6 +188,7 @@ impl Driver {
             unwritten: VecDeque::new(),
             parked: left.parked,
             parked_since: None,
+            delivered: false,
             attempt: 0,
             server: 0,
             tried: 0,

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::time::{Instant, Sleep};
 
 use crate::codec::{self, Packet, Publish, QoS, ReasonCode};
@@ -21,7 +22,7 @@ use crate::session::{self, Closing, Continuity, Failure};
 use super::coalesce::Coalescing;
 use super::connect::Connection;
 use super::latency::Waiting;
-use super::turn::Socket;
+use super::turn::{Socket, receivers_first};
 use super::{Driver, Event, Leave, keep};
 
 /// Bytes encoded ahead of the socket: enough for one system call to be worth it, little enough for a ping not to
@@ -79,21 +80,32 @@ impl Driver {
     /// Returns when the program has left; an error when the connection has ended.
     async fn turns(&mut self, socket: &mut Socket) -> Result<(), Disconnected> {
         let shared = self.shared.clone();
+        let one_thread = Handle::current().runtime_flavor() == RuntimeFlavor::CurrentThread;
         let mut timer = pin!(tokio::time::sleep(Duration::ZERO));
+        // Something may have come along with CONNACK.
+        let mut has_come = true;
         loop {
-            self.decode(&mut socket.received)?;
+            if has_come || self.parked.is_some() {
+                self.decode(&mut socket.received)?;
+                let delivered = std::mem::take(&mut self.delivered);
+                if delivered && one_thread && !self.session.outbox().is_empty() {
+                    receivers_first().await;
+                }
+            }
             self.take_commands();
+            let now = Instant::now();
             // What the server's terms forbid has failed by now.
-            self.hand_on(Instant::now().into_std());
+            self.hand_on(now.into_std());
             self.save_session()?;
-            if self.is_leaving() && (self.is_drained() || Instant::now() >= self.drain_deadline()) {
+            if self.is_leaving() && (self.is_drained() || now >= self.drain_deadline()) {
                 return Ok(());
             }
-            self.tick(&mut socket.coalescing, timer.as_mut())?;
+            self.tick(&mut socket.coalescing, timer.as_mut(), now)?;
             let in_flight = self.session.open() as u64;
             shared.counters.in_flight.set(in_flight);
             let mut work = pin!(shared.queue.work());
             let turn = self.turn(socket, work.as_mut(), timer.as_mut()).await?;
+            has_come = turn.read.is_some();
             if turn.yielded {
                 self.idle = Idle::Sleeps;
                 self.lingering.lingered();
@@ -228,7 +240,7 @@ impl Driver {
 
     fn deliver(&mut self, message: Message) {
         match self.shared.inbox.deliver(message, Place::Bounded) {
-            Delivery::Queued => {}
+            Delivery::Queued => self.delivered = true,
             Delivery::Unclaimed => self.shared.counters.unclaimed.add(1),
             Delivery::Full(message) => self.parked = Some(message),
         }
@@ -331,8 +343,8 @@ impl Driver {
         &mut self,
         coalescing: &mut Coalescing,
         mut timer: Pin<&mut Sleep>,
+        now: Instant,
     ) -> Result<(), Disconnected> {
-        let now = Instant::now();
         let queued = self.session.outbox().queued();
         self.session.tick(now.into_std())?;
         if self.session.outbox().queued() > queued {

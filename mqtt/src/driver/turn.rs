@@ -1,12 +1,13 @@
 //! One turn of a connection: writes and reads once, or waits until there is something to do.
 
 use std::future::{Future, poll_fn};
+use std::io;
 use std::pin::{Pin, pin};
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::BytesMut;
-use tokio::io::{AsyncReadExt, AsyncWrite, ReadHalf, WriteHalf};
+use tokio::io::{AsyncReadExt, AsyncWrite};
 use tokio::time::{Instant, Sleep};
 
 use crate::error::Disconnected;
@@ -25,8 +26,7 @@ pub(super) const READ_BYTES: std::ops::RangeInclusive<usize> = 8 << 10..=256 << 
 const ANSWER_BYTES: usize = 512 << 10;
 
 pub(super) struct Socket {
-    pub(super) reader: ReadHalf<Stream>,
-    pub(super) writer: WriteHalf<Stream>,
+    pub(super) stream: Stream,
     pub(super) received: BytesMut,
     pub(super) coalescing: Coalescing,
     low_water: LowWater,
@@ -38,10 +38,8 @@ pub(super) struct Socket {
 impl Socket {
     /// `coalescing` is the option of that name.
     pub(super) fn new(connection: Connection, coalescing: Duration, now: Instant) -> Self {
-        let (reader, writer) = tokio::io::split(connection.stream);
         Self {
-            reader,
-            writer,
+            stream: connection.stream,
             received: connection.received,
             coalescing: Coalescing::new(coalescing, now.into_std()),
             low_water: connection.low_water,
@@ -68,8 +66,7 @@ impl Driver {
         mut timer: Pin<&mut Sleep>,
     ) -> Result<Turn, Disconnected> {
         let Socket {
-            reader,
-            writer,
+            stream,
             received,
             coalescing,
             low_water,
@@ -93,26 +90,25 @@ impl Driver {
         let awaited = || self.session.open() + self.shared.queries.len();
         low_water.set(coalescing.asked(awaited));
         let room = received.capacity() - received.len();
-        let mut read = pin!(reader.read_buf(received));
         let outbox = self.session.outbox();
         let idle = self.idle;
         let mut yielding = pin!(tokio::task::yield_now());
         let turn = poll_fn(|context| {
             let mut turn = Turn::default();
             if !outbox.is_empty()
-                && let Poll::Ready(result) = write_once(outbox, writer, context)
+                && let Poll::Ready(result) = write_once(outbox, stream, context)
             {
                 turn.written = result?;
                 *needs_flush = true;
                 turn.progress = true;
             } else if outbox.is_empty()
                 && *needs_flush
-                && let Poll::Ready(result) = Pin::new(&mut *writer).poll_flush(context)
+                && let Poll::Ready(result) = Pin::new(&mut *stream).poll_flush(context)
             {
                 result?;
                 *needs_flush = false;
             }
-            if reading && let Poll::Ready(result) = read.as_mut().poll(context) {
+            if reading && let Poll::Ready(result) = poll_read(stream, received, context) {
                 turn.read = Some(result?);
                 turn.progress = true;
             }
@@ -164,11 +160,35 @@ impl Driver {
     }
 }
 
+/// As `read_buf`, which would keep the stream from being written to meanwhile.
+fn poll_read(
+    stream: &mut Stream,
+    into: &mut BytesMut,
+    context: &mut Context<'_>,
+) -> Poll<io::Result<usize>> {
+    pin!(stream.read_buf(into)).poll(context)
+}
+
+/// Lets those that have been handed something run before what is left of this turn: with one thread they cannot
+/// otherwise, and a write takes longer than all they wait for. With several threads it would wake another one.
+pub(super) async fn receivers_first() {
+    let mut waited = false;
+    poll_fn(|context| {
+        if std::mem::replace(&mut waited, true) {
+            return Poll::Ready(());
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
+
 /// What happened in one turn.
 #[derive(Debug, Default)]
 pub(super) struct Turn {
     pub(super) written: usize,
-    read: Option<usize>,
+    /// Bytes, or nothing was read.
+    pub(super) read: Option<usize>,
     /// Everything else that could run has had its turn.
     pub(super) yielded: bool,
     progress: bool,

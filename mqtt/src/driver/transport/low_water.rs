@@ -114,7 +114,8 @@ fn set_receive_low_water(stream: &TcpStream, bytes: u32) {
 #[cfg(not(any(target_os = "android", target_os = "linux")))]
 fn set_receive_low_water(_: &TcpStream, _: u32) {}
 
-#[cfg(all(test, any(target_os = "android", target_os = "linux")))]
+#[cfg(test)]
+#[cfg(any(target_os = "android", target_os = "linux"))]
 mod tests {
     use std::net::Ipv4Addr;
     use std::time::Duration;
