@@ -23,6 +23,8 @@ const TICK: Duration = Duration::from_millis(1);
 const ASKED: std::ops::RangeInclusive<usize> = 16..=64 << 10;
 /// Times that the flow is watched before twice as much is tried.
 const PATIENCE: std::ops::RangeInclusive<u32> = 20..=2000;
+/// Packets a read that make up for the wake-up already.
+const ENOUGH: u32 = 16;
 /// The shortest answer to a packet of ours, in bytes.
 const ANSWER: usize = 4;
 
@@ -42,6 +44,7 @@ pub(super) struct Coalescing {
     since: Instant,
     bytes: usize,
     reads: u32,
+    packets: u32,
     last_read: Instant,
     released: Option<Released>,
 }
@@ -68,6 +71,7 @@ impl Coalescing {
             since: now,
             bytes: 0,
             reads: 0,
+            packets: 0,
             last_read: now,
             released: None,
         }
@@ -87,6 +91,11 @@ impl Coalescing {
 
     fn ask(&mut self, bytes: usize) {
         self.asked = if ASKED.contains(&bytes) { bytes } else { 1 };
+    }
+
+    /// So many packets were in what was read.
+    pub(super) fn decoded(&mut self, packets: u32) {
+        self.packets = self.packets.saturating_add(packets);
     }
 
     /// So many bytes were read, and whether that was all there was.
@@ -115,6 +124,7 @@ impl Coalescing {
         self.since = now;
         self.bytes = 0;
         self.reads = 0;
+        self.packets = 0;
     }
 
     fn decide(&mut self, watched: Duration) {
@@ -129,7 +139,8 @@ impl Coalescing {
         let periods = (watched.as_nanos() / self.limit.as_nanos().max(1)).max(1);
         let periods = usize::try_from(periods).unwrap_or(usize::MAX);
         // One read in that time is what would come of it.
-        if self.asked == 1 && self.reads as usize <= periods.saturating_mul(2) {
+        let is_seldom = self.reads as usize <= periods.saturating_mul(2);
+        if self.asked == 1 && (is_seldom || self.packets / self.reads.max(1) >= ENOUGH) {
             return;
         }
         let wanted = (self.bytes / periods).min(self.ceiling);
@@ -189,6 +200,7 @@ mod tests {
         coalescing: Coalescing,
         now: Instant,
         socket: usize,
+        packets: u32,
         awaited: usize,
         wakes: u32,
         taken: usize,
@@ -204,6 +216,7 @@ mod tests {
                 coalescing: Coalescing::new(limit, now),
                 now,
                 socket: 0,
+                packets: 0,
                 awaited: 0,
                 wakes: 0,
                 taken: 0,
@@ -220,6 +233,8 @@ mod tests {
                 self.wakes += 1;
                 self.taken += self.socket;
                 self.coalescing.read(self.socket, true, self.now);
+                self.coalescing.decoded(self.packets);
+                self.packets = 0;
                 self.socket = 0;
                 let since = self.waits_since.take();
                 let waited = since.map_or(Duration::ZERO, |since| self.now - since);
@@ -227,8 +242,10 @@ mod tests {
             }
         }
 
+        /// One packet.
         fn arrive(&mut self, bytes: usize) {
             self.socket += bytes;
+            self.packets += 1;
             self.waits_since.get_or_insert(self.now);
         }
 
@@ -341,6 +358,18 @@ mod tests {
         flow.awaited = 1;
         flow.pass();
         assert_eq!(flow.coalescing.asked, 1);
+    }
+
+    #[test]
+    fn what_comes_by_the_dozen_needs_no_more() {
+        let mut flow = Flow::new(LIMIT);
+        for _ in 0..1000 {
+            for _ in 0..ENOUGH {
+                flow.arrive(4);
+            }
+            flow.run(100, 1000);
+        }
+        assert_eq!(flow.wakes, 1000);
     }
 
     #[test]

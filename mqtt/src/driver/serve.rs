@@ -7,7 +7,6 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::BytesMut;
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::time::{Instant, Sleep};
 
@@ -86,7 +85,7 @@ impl Driver {
         let mut has_come = true;
         loop {
             if has_come || self.parked.is_some() {
-                self.decode(&mut socket.received)?;
+                self.decode(socket)?;
                 let delivered = std::mem::take(&mut self.delivered);
                 if delivered && one_thread && !self.session.outbox().is_empty() {
                     receivers_first().await;
@@ -117,11 +116,11 @@ impl Driver {
     }
 
     /// Decodes until nothing is left or a receiver is full, and hands everything on.
-    fn decode(&mut self, received: &mut BytesMut) -> Result<(), Disconnected> {
+    fn decode(&mut self, socket: &mut Socket) -> Result<(), Disconnected> {
         let now = Instant::now().into_std();
         // What the resumed session reported before anything came.
         self.hand_on(now);
-        let decoded = self.decode_packets(received, now);
+        let decoded = self.decode_packets(socket, now);
         self.hand_on(now);
         self.shared.counters.ignored.set(self.session.ignored());
         self.shared
@@ -133,15 +132,18 @@ impl Driver {
 
     fn decode_packets(
         &mut self,
-        received: &mut BytesMut,
+        socket: &mut Socket,
         now: std::time::Instant,
     ) -> Result<(), Disconnected> {
+        let received = &mut socket.received;
+        let mut packets = 0;
         let limit = self.shared.config.max_packet_size;
         let version = self.shared.config.protocol;
         while self.unpark(now) {
             let Some(packet) = codec::decode(received, limit, version)? else {
                 break;
             };
+            packets += 1;
             if let Packet::PubAck(_) | Packet::PubRec(_) | Packet::PubComp(_) = packet {
                 // They come by the hundred, and what follows from them can wait for the last one.
                 self.session.receive(packet, now)?;
@@ -152,6 +154,7 @@ impl Driver {
             self.save_received()?;
             self.hand_on(now);
         }
+        socket.coalescing.decoded(packets);
         Ok(())
     }
 
