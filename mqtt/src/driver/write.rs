@@ -18,7 +18,12 @@ pub(super) fn write_once(
 ) -> Poll<io::Result<usize>> {
     let mut slices = [IoSlice::new(&[]); WRITE_PIECES];
     let used = outbox.slices(&mut slices);
-    let result = Pin::new(writer).poll_write_vectored(context, &slices[..used]);
+    let writer = Pin::new(writer);
+    // The plain call is the shorter way through the system.
+    let result = match &slices[..used] {
+        [slice] => writer.poll_write(context, slice),
+        slices => writer.poll_write_vectored(context, slices),
+    };
     match result {
         Poll::Ready(Ok(0)) => Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
         Poll::Ready(Ok(count)) => {
@@ -51,10 +56,10 @@ mod tests {
     impl AsyncWrite for Recording {
         fn poll_write(
             self: Pin<&mut Self>,
-            _: &mut Context<'_>,
-            _: &[u8],
+            context: &mut Context<'_>,
+            slice: &[u8],
         ) -> Poll<io::Result<usize>> {
-            panic!("written one slice at a time")
+            self.poll_write_vectored(context, &[IoSlice::new(slice)])
         }
 
         fn poll_write_vectored(
