@@ -13,6 +13,8 @@
 
 use std::time::{Duration, Instant};
 
+/// The longest limit.
+const LONGEST: Duration = Duration::from_secs(1);
 /// For so many times the limit the flow is watched before what is asked for changes.
 const WATCHED: u32 = 10;
 /// For so many times the limit something is left in the socket at most, give or take a tick of the timer.
@@ -53,13 +55,14 @@ pub(super) struct Coalescing {
 #[derive(Debug, Clone, Copy)]
 struct Released {
     at: Instant,
-    /// What was there, and whether all of it has been read.
+    /// What was there, as far as it has been read.
     bytes: usize,
-    drained: bool,
+    found: bool,
 }
 
 impl Coalescing {
     pub(super) fn new(limit: Duration, now: Instant) -> Self {
+        let limit = limit.min(LONGEST);
         Self {
             limit,
             watch: (limit * WATCHED).max(TICK * WATCHED / HELD),
@@ -98,12 +101,12 @@ impl Coalescing {
         self.packets = self.packets.saturating_add(packets);
     }
 
-    /// So many bytes were read, and whether that was all there was.
-    pub(super) fn read(&mut self, bytes: usize, drained: bool, now: Instant) {
+    /// So many bytes were read; `waited` is whether they had to be waited for.
+    pub(super) fn read(&mut self, bytes: usize, waited: bool, now: Instant) {
         if self.limit.is_zero() {
             return;
         }
-        self.judge(bytes, drained, now);
+        self.judge(bytes, waited, now);
         let pause = now.saturating_duration_since(self.last_read);
         self.last_read = now;
         if pause > self.watch {
@@ -163,7 +166,7 @@ impl Coalescing {
         self.released = Some(Released {
             at: now,
             bytes: 0,
-            drained: false,
+            found: false,
         });
         self.asked = 1;
         self.watch_anew(now);
@@ -171,15 +174,14 @@ impl Coalescing {
 
     /// Where something was held, and more comes as soon as it is let go, the sender has waited for us: what was there is
     /// all that it sends until then.
-    fn judge(&mut self, bytes: usize, drained: bool, now: Instant) {
+    fn judge(&mut self, bytes: usize, waited: bool, now: Instant) {
         let Some(released) = &mut self.released else {
             return;
         };
         if now.saturating_duration_since(released.at) > self.hold {
             self.released = None;
-        } else if !released.drained {
+        } else if !waited || !std::mem::replace(&mut released.found, true) {
             released.bytes += bytes;
-            released.drained = drained;
         } else {
             self.ceiling = (released.bytes * 3 / 4).clamp(*ASKED.start() / 2, *ASKED.end());
             self.patience = (self.patience * 2).min(*PATIENCE.end());

@@ -32,6 +32,8 @@ pub(super) struct Socket {
     low_water: LowWater,
     read_size: usize,
     needs_flush: bool,
+    /// Whether there was nothing to read since something was.
+    waits: bool,
     answers: Answers,
 }
 
@@ -45,6 +47,7 @@ impl Socket {
             low_water: connection.low_water,
             read_size: *READ_BYTES.start(),
             needs_flush: false,
+            waits: false,
             answers: Answers::Flow,
         }
     }
@@ -72,6 +75,7 @@ impl Driver {
             low_water,
             read_size,
             needs_flush,
+            waits,
             answers,
         } = socket;
         let before = *answers;
@@ -108,9 +112,14 @@ impl Driver {
                 result?;
                 *needs_flush = false;
             }
-            if reading && let Poll::Ready(result) = poll_read(stream, received, context) {
-                turn.read = Some(result?);
-                turn.progress = true;
+            if reading {
+                match poll_read(stream, received, context) {
+                    Poll::Ready(result) => {
+                        turn.read = Some(result?);
+                        turn.progress = true;
+                    }
+                    Poll::Pending => *waits = true,
+                }
             }
             turn.progress |= work.as_mut().poll(context).is_ready();
             turn.progress |= timer.as_mut().poll(context).is_ready();
@@ -131,7 +140,8 @@ impl Driver {
             Some(count) => {
                 self.shared.counters.bytes_in.add(count as u64);
                 self.shared.counters.reads.add(1);
-                coalescing.read(count, count < room, Instant::now().into_std());
+                let waited = std::mem::take(waits);
+                coalescing.read(count, waited, Instant::now().into_std());
                 let next = if count == room {
                     *read_size * 2
                 } else if count < room / 4 {
