@@ -126,6 +126,7 @@ mod tests {
     use super::*;
 
     const A_WHILE: Duration = Duration::from_millis(50);
+    const LONG: Duration = Duration::from_secs(60);
 
     async fn pair() -> (Tcp, LowWater, TcpStream) {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
@@ -136,46 +137,54 @@ mod tests {
         (tcp, low_water, theirs)
     }
 
-    /// What one read brings, if it brings something.
-    async fn read(tcp: &mut Tcp) -> Option<Vec<u8>> {
+    /// What one read brings; nothing where nothing comes within the time.
+    async fn read_within(time: Duration, tcp: &mut Tcp) -> Option<Vec<u8>> {
         let mut buffer = vec![0; 1000];
-        let read = tokio::time::timeout(A_WHILE, tcp.read(&mut buffer)).await;
+        let read = tokio::time::timeout(time, tcp.read(&mut buffer)).await;
         buffer.truncate(read.ok()?.unwrap());
         Some(buffer)
+    }
+
+    async fn read(tcp: &mut Tcp) -> Vec<u8> {
+        read_within(LONG, tcp).await.expect("something comes")
+    }
+
+    async fn assert_nothing_comes(tcp: &mut Tcp) {
+        assert_eq!(read_within(A_WHILE, tcp).await, None);
     }
 
     #[tokio::test]
     async fn less_than_that_wakes_nobody_and_the_rest_makes_it_come_together() {
         let (mut tcp, low_water, mut theirs) = pair().await;
         theirs.write_all(b"a").await.unwrap();
-        assert_eq!(read(&mut tcp).await.unwrap(), b"a");
+        assert_eq!(read(&mut tcp).await, b"a");
         low_water.set(10);
-        assert_eq!(read(&mut tcp).await, None);
+        assert_nothing_comes(&mut tcp).await;
         theirs.write_all(b"1234").await.unwrap();
-        assert_eq!(read(&mut tcp).await, None);
+        assert_nothing_comes(&mut tcp).await;
         theirs.write_all(b"567890").await.unwrap();
-        assert_eq!(read(&mut tcp).await.unwrap(), b"1234567890");
+        assert_eq!(read(&mut tcp).await, b"1234567890");
     }
 
     #[tokio::test]
     async fn a_lower_one_wakes_for_what_is_there() {
         let (mut tcp, low_water, mut theirs) = pair().await;
         low_water.set(1000);
-        assert_eq!(read(&mut tcp).await, None);
+        assert_nothing_comes(&mut tcp).await;
         theirs.write_all(b"1234").await.unwrap();
-        assert_eq!(read(&mut tcp).await, None);
+        assert_nothing_comes(&mut tcp).await;
         low_water.set(1);
-        assert_eq!(read(&mut tcp).await.unwrap(), b"1234");
+        assert_eq!(read(&mut tcp).await, b"1234");
     }
 
     #[tokio::test]
     async fn the_end_of_the_connection_wakes_for_what_is_there() {
         let (mut tcp, low_water, mut theirs) = pair().await;
         low_water.set(1000);
-        assert_eq!(read(&mut tcp).await, None);
+        assert_nothing_comes(&mut tcp).await;
         theirs.write_all(b"1234").await.unwrap();
         drop(theirs);
-        assert_eq!(read(&mut tcp).await.unwrap(), b"1234");
-        assert_eq!(read(&mut tcp).await.unwrap(), b"");
+        assert_eq!(read(&mut tcp).await, b"1234");
+        assert_eq!(read(&mut tcp).await, b"");
     }
 }
