@@ -1,13 +1,13 @@
 //! How much has to have come before the system wakes us for it.
 //!
-//! To wake a thread is work of the one that wakes it, which is the server or the network's side of this machine, and costs some
-//! ten times what a small message does. A stream of messages that comes faster than [`MqttConfig::coalescing`] allows
-//! for is therefore left in the socket until there is as much as comes in that time, as network cards do it with
-//! interrupts (`SO_RCVLOWAT`). What is slower, or stands alone, is taken at once.
+//! To wake a thread is work of the one that wakes it, which is the server or the network's side of this machine, and
+//! costs some ten times what a small message does. A stream of messages that comes faster than
+//! [`MqttConfig::coalescing`] allows for is therefore left in the socket until there is as much as comes in that time,
+//! as network cards do it with interrupts (`SO_RCVLOWAT`). What is slower, or stands alone, is taken at once.
 //!
-//! A flow that stops leaves less than that: after a while it is taken all the same. Where the sender waits for us (a window of its
-//! own, Nagle's algorithm, a caller that wants the answer) that would happen each time, so that less is asked for from then
-//! on: what it sends of itself, and twice as much again after a while.
+//! A flow that stops leaves less than that: after a while it is taken all the same. Where the sender waits for us (a
+//! window of its own, or TCP's, Nagle's algorithm, a caller that wants the answer) that would happen each time, so that
+//! less is asked for from then on: what it sends of itself, and twice as much again after a while.
 //!
 //! [`MqttConfig::coalescing`]: crate::MqttConfig::coalescing
 
@@ -49,6 +49,15 @@ pub(super) struct Coalescing {
     packets: u32,
     last_read: Instant,
     released: Option<Released>,
+}
+
+/// How what was read was found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Arrival {
+    /// There was nothing before it came.
+    Waited,
+    /// It lay behind what was read before.
+    Next,
 }
 
 /// What was held was let go before there was enough: whether the sender has waited for that will show.
@@ -101,12 +110,12 @@ impl Coalescing {
         self.packets = self.packets.saturating_add(packets);
     }
 
-    /// So many bytes were read; `waited` is whether they had to be waited for.
-    pub(super) fn read(&mut self, bytes: usize, waited: bool, now: Instant) {
+    /// So many bytes were read.
+    pub(super) fn read(&mut self, bytes: usize, arrival: Arrival, now: Instant) {
         if self.limit.is_zero() {
             return;
         }
-        self.judge(bytes, waited, now);
+        self.judge(bytes, arrival, now);
         let pause = now.saturating_duration_since(self.last_read);
         self.last_read = now;
         if pause > self.watch {
@@ -174,13 +183,13 @@ impl Coalescing {
 
     /// Where something was held, and more comes as soon as it is let go, the sender has waited for us: what was there is
     /// all that it sends until then.
-    fn judge(&mut self, bytes: usize, waited: bool, now: Instant) {
+    fn judge(&mut self, bytes: usize, arrival: Arrival, now: Instant) {
         let Some(released) = &mut self.released else {
             return;
         };
         if now.saturating_duration_since(released.at) > self.hold {
             self.released = None;
-        } else if !waited || !std::mem::replace(&mut released.found, true) {
+        } else if arrival == Arrival::Next || !std::mem::replace(&mut released.found, true) {
             released.bytes += bytes;
         } else {
             self.ceiling = (released.bytes * 3 / 4).clamp(*ASKED.start() / 2, *ASKED.end());
@@ -234,7 +243,7 @@ mod tests {
             if self.socket > 0 && self.socket >= asked {
                 self.wakes += 1;
                 self.taken += self.socket;
-                self.coalescing.read(self.socket, true, self.now);
+                self.coalescing.read(self.socket, Arrival::Waited, self.now);
                 self.coalescing.decoded(self.packets);
                 self.packets = 0;
                 self.socket = 0;

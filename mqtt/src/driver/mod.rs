@@ -1,7 +1,8 @@
 //! The task behind a client: keeps a connection, and the session alive over connections.
 //!
 //! One task owns the session and the socket, so that nothing in them is shared. `mod.rs` is its life (attempts,
-//! pauses, the end), `serve.rs` one connection, `turn.rs` its reads and writes, `goodbye.rs` its end by us, `connect.rs` and `transport/` the way to one.
+//! pauses, the end), `serve.rs` one connection, `turn.rs` its reads and writes, `coalesce.rs` when to be woken for them,
+//! `goodbye.rs` its end by us, `connect.rs` and `transport/` the way to one.
 
 mod event;
 mod connect;

@@ -14,7 +14,7 @@ use crate::error::Disconnected;
 use crate::queue::Idle;
 
 use super::Driver;
-use super::coalesce::Coalescing;
+use super::coalesce::{Arrival, Coalescing};
 use super::connect::Connection;
 use super::transport::{LowWater, Stream};
 use super::write::write_once;
@@ -32,14 +32,19 @@ pub(super) struct Socket {
     low_water: LowWater,
     read_size: usize,
     needs_flush: bool,
-    /// Whether there was nothing to read since something was.
-    waits: bool,
+    /// How what is read next will have been found.
+    arrival: Arrival,
     answers: Answers,
 }
 
 impl Socket {
     /// `coalescing` is the option of that name.
     pub(super) fn new(connection: Connection, coalescing: Duration, now: Instant) -> Self {
+        let coalescing = if LowWater::WORKS {
+            coalescing
+        } else {
+            Duration::ZERO
+        };
         Self {
             stream: connection.stream,
             received: connection.received,
@@ -47,7 +52,7 @@ impl Socket {
             low_water: connection.low_water,
             read_size: *READ_BYTES.start(),
             needs_flush: false,
-            waits: false,
+            arrival: Arrival::Next,
             answers: Answers::Flow,
         }
     }
@@ -75,7 +80,7 @@ impl Driver {
             low_water,
             read_size,
             needs_flush,
-            waits,
+            arrival,
             answers,
         } = socket;
         let before = *answers;
@@ -118,7 +123,7 @@ impl Driver {
                         turn.read = Some(result?);
                         turn.progress = true;
                     }
-                    Poll::Pending => *waits = true,
+                    Poll::Pending => *arrival = Arrival::Waited,
                 }
             }
             turn.progress |= work.as_mut().poll(context).is_ready();
@@ -140,8 +145,8 @@ impl Driver {
             Some(count) => {
                 self.shared.counters.bytes_in.add(count as u64);
                 self.shared.counters.reads.add(1);
-                let waited = std::mem::take(waits);
-                coalescing.read(count, waited, Instant::now().into_std());
+                let arrival = std::mem::replace(arrival, Arrival::Next);
+                coalescing.read(count, arrival, Instant::now().into_std());
                 let next = if count == room {
                     *read_size * 2
                 } else if count < room / 4 {

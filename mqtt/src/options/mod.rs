@@ -109,10 +109,10 @@ pub struct MqttConfig {
     pub inbound_messages: usize,
     /// Bytes of those, over all receivers. Default 64 MiB.
     pub inbound_bytes: usize,
-    /// How long packets that come fast may wait in the socket, so that many share a wake-up: this process and the server
-    /// spend far less on each then. What comes less often than once in this time is taken at once, the last of a fast
-    /// stream within twice this time and a millisecond. Zero takes all at once; at most 1 s. Linux
-    /// only. Default 500 us.
+    /// How long packets that come fast may wait in the socket, so that many share a wake-up: this process and the
+    /// server spend far less on each then. What comes less often than once in this time is taken at once, the last of
+    /// a fast stream within twice this time and a millisecond. Zero takes all at once; at most 1 s. Linux only.
+    /// Default 500 us.
     pub coalescing: Duration,
     /// How long messages may stand unreceived in front of the answers that calls wait for, before those calls fail
     /// with [`Error::Stalled`](crate::Error::Stalled): a program that waits for an answer in the very loop that

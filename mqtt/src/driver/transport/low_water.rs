@@ -9,12 +9,15 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-/// Bytes that have to have come before a read is woken, for the connection at the bottom of a stream. It goes into effect
-/// with the next read that is tried; a lower one wakes for what is there. Without effect on systems other than Linux.
+/// Bytes that have to have come before a read is woken, for the connection at the bottom of a stream. It goes into
+/// effect with the next read that is tried; a lower one wakes for what is there.
 #[derive(Debug, Clone)]
 pub(in crate::driver) struct LowWater(Arc<AtomicU32>);
 
 impl LowWater {
+    /// Whether it has an effect on this system.
+    pub(in crate::driver) const WORKS: bool = cfg!(any(target_os = "android", target_os = "linux"));
+
     pub(in crate::driver) fn set(&self, bytes: usize) {
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
         // Seldom a new one: no other processor is to lose sight of it.
@@ -98,8 +101,8 @@ fn set_receive_low_water(stream: &TcpStream, bytes: u32) {
 
     let bytes = libc::c_int::try_from(bytes).unwrap_or(libc::c_int::MAX);
     let size = size_of_val(&bytes) as libc::socklen_t;
-    // SAFETY: the descriptor is open as long as `stream` is borrowed, and the pointer is to an integer of `size` bytes, which is what
-    // the option takes.
+    // SAFETY: the descriptor is open as long as `stream` is borrowed, and the pointer is to an integer of `size` bytes,
+    // which is what the option takes.
     let _ = unsafe {
         libc::setsockopt(
             stream.as_raw_fd(),

@@ -11,7 +11,7 @@ use crate::error::ConnectError;
 
 use super::Stage;
 
-/// Bytes that the system takes from us before the network has taken them. What it may have on the way has no bound here.
+/// Bytes that the system takes from us before the network has taken them. What is on the way has no bound here.
 #[cfg(any(target_os = "android", target_os = "linux"))]
 const UNSENT_BYTES: u32 = 64 << 10;
 
@@ -75,8 +75,8 @@ async fn reach(
     })
 }
 
-/// Otherwise the system takes megabytes ahead, behind which a ping waits, and which are out of the processor's caches by the time they are sent.
-/// A system that cannot is no reason to give up.
+/// Otherwise the system takes megabytes ahead, behind which a ping waits, and which are out of the processor's caches by
+/// the time they are sent. A system that cannot is no reason to give up.
 #[cfg(any(target_os = "android", target_os = "linux"))]
 fn bound_unsent(stream: &TcpStream) {
     let _ = socket2::SockRef::from(stream).set_tcp_notsent_lowat(UNSENT_BYTES);
