@@ -122,7 +122,7 @@ impl Inbox {
         let bytes = message.cost();
         let mut routes = self.routes();
         // A receiver that ends in this moment makes room for the next one that wants the message.
-        while let Some(sender) = routes.choose(&message.topic) {
+        while let Some(sender) = routes.choose(message.topic.as_bytes()) {
             let full = sender.capacity() <= 1 || !self.budget.fits(bytes);
             if full && place == Place::Bounded {
                 return Delivery::Full(message);
@@ -150,11 +150,11 @@ impl Inbox {
 
 impl Routes {
     /// The receiver for a topic; those that have ended are forgotten.
-    fn choose(&mut self, topic: &str) -> Option<&mpsc::Sender<Message>> {
+    fn choose(&mut self, topic: &[u8]) -> Option<&mpsc::Sender<Message>> {
         self.filtered.retain(|(_, sender)| !sender.is_closed());
         self.everything.take_if(|sender| sender.is_closed());
         let mut filtered = self.filtered.iter();
-        let chosen = filtered.find(|(filter, _)| topic::matches(filter, topic));
+        let chosen = filtered.find(|(filter, _)| topic::matches_name(filter.as_bytes(), topic));
         chosen
             .map(|(_, sender)| sender)
             .or(self.everything.as_ref())

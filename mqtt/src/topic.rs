@@ -193,16 +193,30 @@ fn validate_common(text: &[u8]) -> Result<(), TopicError> {
 /// ```
 #[must_use]
 pub fn matches(filter: &str, topic: &str) -> bool {
-    if topic.starts_with('$') && filter.starts_with(['+', '#']) {
+    matches_name(filter.as_bytes(), topic.as_bytes())
+}
+
+/// [`matches`] for what is known to be UTF-8.
+pub(crate) fn matches_name(mut filter: &[u8], mut topic: &[u8]) -> bool {
+    // A topic has no wildcards: no other way to match is left out.
+    if filter == topic {
+        return true;
+    }
+    if topic.starts_with(b"$") && matches!(filter, [b'+' | b'#', ..]) {
         return false;
     }
-    let mut filter_levels = filter.split('/');
-    let mut topic_levels = topic.split('/');
     loop {
-        match (filter_levels.next(), topic_levels.next()) {
-            (Some("#"), _) | (None, None) => return true,
-            (Some("+"), Some(_)) => {}
-            (Some(wanted), Some(level)) if wanted == level => {}
+        match (filter, topic) {
+            // In a valid filter they stand at the start of a level.
+            ([b'#', ..], _) | ([], []) | (b"/#", []) => return true,
+            ([b'+', behind @ ..], _) => {
+                let level = topic.iter().position(|&byte| byte == b'/');
+                topic = &topic[level.unwrap_or(topic.len())..];
+                filter = behind;
+            }
+            ([wanted, behind @ ..], [byte, rest @ ..]) if wanted == byte => {
+                (filter, topic) = (behind, rest);
+            }
             _ => return false,
         }
     }
@@ -255,6 +269,56 @@ mod tests {
         ] {
             assert_eq!(unshared(filter), matched, "{filter}");
         }
+    }
+
+    /// The words of section 4.7, level by level.
+    fn matches_by_level(filter: &str, topic: &str) -> bool {
+        if topic.starts_with('$') && filter.starts_with(['+', '#']) {
+            return false;
+        }
+        let filter: Vec<_> = filter.split('/').collect();
+        let topic: Vec<_> = topic.split('/').collect();
+        let (filter, tail) = match filter.split_last() {
+            Some((&"#", levels)) => (levels, usize::MAX),
+            _ => (&filter[..], 0),
+        };
+        let pairs = filter.iter().zip(&topic);
+        let same = pairs
+            .filter(|(wanted, level)| **wanted == "+" || wanted == level)
+            .count();
+        same == filter.len() && topic.len() - same <= tail
+    }
+
+    #[test]
+    fn matching_is_the_same_as_level_by_level_for_all_short_names_and_filters() {
+        let mut texts = vec![String::new()];
+        let mut longest = texts.clone();
+        for _ in 0..4 {
+            let longer = longest.iter().flat_map(|text| {
+                ["a", "b", "/", "+", "#", "$"]
+                    .into_iter()
+                    .map(move |next| format!("{text}{next}"))
+            });
+            longest = longer.collect();
+            texts.extend_from_slice(&longest);
+        }
+        let topics: Vec<_> = texts
+            .iter()
+            .filter(|it| validate_topic(it).is_ok())
+            .collect();
+        let filters: Vec<_> = texts
+            .iter()
+            .filter(|it| validate_filter(it).is_ok())
+            .collect();
+        let mut matched = 0;
+        for filter in &filters {
+            for topic in &topics {
+                let expected = matches_by_level(filter, topic);
+                assert_eq!(matches(filter, topic), expected, "{filter} and {topic}");
+                matched += usize::from(expected);
+            }
+        }
+        assert!(matched > topics.len(), "{matched}");
     }
 
     #[test]

@@ -62,7 +62,7 @@ struct Handle {
 /// The driver's task, where there is one, and between two of them what the first has left.
 #[derive(Debug, Default)]
 struct Life {
-    task: Option<JoinHandle<Ended>>,
+    task: Option<JoinHandle<Box<Ended>>>,
     left: Option<Left>,
 }
 

@@ -64,8 +64,8 @@ impl Queries {
         self.open().len()
     }
 
-    pub(crate) fn is_reply(&self, topic: &str) -> bool {
-        topic.starts_with(&self.prefix)
+    pub(crate) fn is_reply(&self, topic: &Text) -> bool {
+        topic.as_bytes().starts_with(self.prefix.as_bytes())
     }
 
     /// Takes an answer; those that nobody waits for are counted.

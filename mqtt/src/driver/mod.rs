@@ -36,7 +36,7 @@ use crate::message::Message;
 use crate::options::MqttConfig;
 use crate::outcomes::{LastWord, Number, Outcome};
 use crate::persistence::Change;
-use crate::queue::{Answered, Batch, Control, Idle, Published, Queue};
+use crate::queue::{Answered, Batch, Control, Idle, Published, Queue, Quiet};
 use crate::random;
 use crate::session::{self, Session, Terms};
 use crate::stats::{Counters, Recorders};
@@ -164,6 +164,7 @@ pub(crate) struct Driver {
     changes: Vec<session::SessionChange>,
     /// Whether it looks into the queue once more before it sleeps.
     idle: Idle,
+    quiet: Quiet,
     lingering: Lingering,
     /// Said when the driver is gone, in whatever way; also by one that never ran.
     _last_word: LastWord,
@@ -199,19 +200,21 @@ impl Driver {
             pinged: None,
             changes: Vec::new(),
             idle: Idle::Sleeps,
+            quiet: Quiet::No,
             lingering: Lingering::default(),
             _last_word: last_word,
         }
     }
 
-    pub(crate) async fn run(mut self, mut first: First) -> Ended {
+    /// Boxed, for a task makes room for what comes of it each time that it runs.
+    pub(crate) async fn run(mut self, mut first: First) -> Box<Ended> {
         let result = loop {
             match self.connect_and_serve(&mut first).await {
                 Next::Retry => {}
                 Next::Leave(result) => break result,
             }
         };
-        self.end(result)
+        Box::new(self.end(result))
     }
 
     async fn connect_and_serve(&mut self, first: &mut First) -> Next {

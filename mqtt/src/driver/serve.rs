@@ -15,7 +15,7 @@ use crate::error::{Disconnected, Error, ServerReason};
 use crate::inbox::{Delivery, Place};
 use crate::message::{Message, Receipt};
 use crate::options::whole_seconds;
-use crate::queue::{Answer, Batch, Control, Idle, Queued, Room};
+use crate::queue::{Answer, Batch, Control, Idle, Queued, Quiet, Room};
 use crate::session::{self, Closing, Continuity, Failure};
 
 use super::coalesce::Coalescing;
@@ -83,16 +83,18 @@ impl Driver {
         let mut timer = pin!(tokio::time::sleep(Duration::ZERO));
         // Something may have come along with CONNACK.
         let mut has_come = true;
+        self.quiet = Quiet::No;
+        let mut now = Instant::now();
         loop {
             if has_come || self.parked.is_some() {
-                self.decode(socket)?;
+                self.decode(socket, now.into_std())?;
                 let delivered = std::mem::take(&mut self.delivered);
-                if delivered && one_thread && !self.session.outbox().is_empty() {
+                if delivered && one_thread {
                     receivers_first().await;
                 }
+                now = Instant::now();
             }
-            self.take_commands();
-            let now = Instant::now();
+            self.take_commands(now.into_std());
             // What the server's terms forbid has failed by now.
             self.hand_on(now.into_std());
             self.save_session()?;
@@ -102,22 +104,27 @@ impl Driver {
             self.tick(&mut socket.coalescing, timer.as_mut(), now)?;
             let in_flight = self.session.open() as u64;
             shared.counters.in_flight.set(in_flight);
-            let mut work = pin!(shared.queue.work());
-            let turn = self.turn(socket, work.as_mut(), timer.as_mut()).await?;
+            let turn = self.turn(socket, timer.as_mut()).await?;
+            now = Instant::now();
+            if turn.told {
+                self.quiet = Quiet::No;
+            }
             has_come = turn.read.is_some();
+            if let Some(count) = turn.read {
+                self.has_read(socket, count, now.into_std())?;
+            }
             if turn.yielded {
                 self.idle = Idle::Sleeps;
                 self.lingering.lingered();
             }
             if turn.written > 0 {
-                self.wrote(turn.written);
+                self.has_written(turn.written, now.into_std());
             }
         }
     }
 
     /// Decodes until nothing is left or a receiver is full, and hands everything on.
-    fn decode(&mut self, socket: &mut Socket) -> Result<(), Disconnected> {
-        let now = Instant::now().into_std();
+    fn decode(&mut self, socket: &mut Socket, now: std::time::Instant) -> Result<(), Disconnected> {
         // What the resumed session reported before anything came.
         self.hand_on(now);
         let decoded = self.decode_packets(socket, now);
@@ -182,6 +189,9 @@ impl Driver {
     }
 
     fn hand_on(&mut self, now: std::time::Instant) {
+        if !self.session.has_events() {
+            return;
+        }
         let mut events = std::mem::take(&mut self.events);
         self.session.take_events(&mut events);
         let mut acknowledged = 0;
@@ -249,9 +259,11 @@ impl Driver {
         }
     }
 
-    fn take_commands(&mut self) {
+    fn take_commands(&mut self, now: std::time::Instant) {
+        if self.quiet == Quiet::UntilTold && !self.shared.queue.has_told() {
+            return;
+        }
         keep::save_arrivals(&self.shared);
-        let mut batch = std::mem::take(&mut self.batch);
         loop {
             let waiting = self.session.outbox().len();
             let room = Room {
@@ -266,11 +278,12 @@ impl Driver {
                     Idle::Sleeps
                 };
             }
-            self.shared.queue.take(room, &mut batch, self.idle);
-            self.lingering.found(batch.publishes.len());
-            if batch.is_empty() {
-                break;
+            self.quiet = self.shared.queue.take(room, &mut self.batch, self.idle);
+            self.lingering.found(self.batch.publishes.len());
+            if self.batch.is_empty() {
+                return;
             }
+            let mut batch = std::mem::take(&mut self.batch);
             // The outcome of QoS 0 is that it is written: those who wait for it go on as soon as they can run.
             let mut publishes = batch.publishes.iter();
             if self.idle != Idle::LooksAgain
@@ -279,12 +292,12 @@ impl Driver {
             {
                 self.idle = Idle::LooksAgain;
             }
-            self.apply(&mut batch);
+            self.apply(&mut batch, now);
+            self.batch = batch;
         }
-        self.batch = batch;
     }
 
-    fn apply(&mut self, batch: &mut Batch) {
+    fn apply(&mut self, batch: &mut Batch, now: std::time::Instant) {
         for (id, settled) in batch.settled.drain(..) {
             self.session.settle(id, settled);
         }
@@ -302,7 +315,6 @@ impl Driver {
             .counters
             .published
             .add(batch.publishes.len() as u64);
-        let now = Instant::now().into_std();
         for mut queued in batch.publishes.drain(..) {
             let number = queued.number();
             let in_time = queued.expires.is_none() || self.in_time(&mut queued, now);
@@ -348,6 +360,14 @@ impl Driver {
         mut timer: Pin<&mut Sleep>,
         now: Instant,
     ) -> Result<(), Disconnected> {
+        // The timer is set to the earliest time there was. Only these can set an earlier one.
+        let moves = self.drain_until.is_some()
+            || self.parked_since.is_some()
+            || self.session.is_releasing()
+            || coalescing.deadline().is_some();
+        if !moves && now < timer.deadline() {
+            return Ok(());
+        }
         let queued = self.session.outbox().queued();
         self.session.tick(now.into_std())?;
         if self.session.outbox().queued() > queued {

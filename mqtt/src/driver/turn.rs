@@ -70,7 +70,6 @@ impl Driver {
     pub(super) async fn turn(
         &mut self,
         socket: &mut Socket,
-        mut work: Pin<&mut impl Future<Output = ()>>,
         mut timer: Pin<&mut Sleep>,
     ) -> Result<Turn, Disconnected> {
         let Socket {
@@ -98,12 +97,21 @@ impl Driver {
         }
         let awaited = || self.session.open() + self.shared.queries.len();
         low_water.set(coalescing.asked(awaited));
-        let room = received.capacity() - received.len();
         let outbox = self.session.outbox();
+        let queue = &self.shared.queue;
         let idle = self.idle;
         let mut yielding = pin!(tokio::task::yield_now());
-        let turn = poll_fn(|context| {
+        let mut slept = false;
+        poll_fn(|context| {
             let mut turn = Turn::default();
+            // What the program has put in meanwhile is not to wait for a look at everything else.
+            if std::mem::replace(&mut slept, true)
+                && outbox.is_empty()
+                && queue.poll_work(context).is_ready()
+            {
+                turn.told = true;
+                return Poll::Ready(Ok(turn));
+            }
             if !outbox.is_empty()
                 && let Poll::Ready(result) = write_once(outbox, stream, context)
             {
@@ -126,44 +134,53 @@ impl Driver {
                     Poll::Pending => *arrival = Arrival::Waited,
                 }
             }
-            turn.progress |= work.as_mut().poll(context).is_ready();
-            turn.progress |= timer.as_mut().poll(context).is_ready();
-            if !turn.progress && idle == Idle::LooksAgain {
-                turn.yielded = yielding.as_mut().poll(context).is_ready();
-                turn.progress = turn.yielded;
-            }
+            // The next turn begins with a look at the queue and at the clock.
             if turn.progress {
-                Poll::Ready(Ok(turn))
-            } else {
-                Poll::Pending
+                return Poll::Ready(Ok(turn));
             }
+            turn.told = queue.poll_work(context).is_ready();
+            if turn.told || timer.as_mut().poll(context).is_ready() {
+                return Poll::Ready(Ok(turn));
+            }
+            if idle == Idle::LooksAgain && yielding.as_mut().poll(context).is_ready() {
+                turn.yielded = true;
+                return Poll::Ready(Ok(turn));
+            }
+            Poll::Pending
         })
         .await
-        .map_err(Disconnected::from_io)?;
-        match turn.read {
-            Some(0) => return Err(Disconnected::Closed),
-            Some(count) => {
-                self.shared.counters.bytes_in.add(count as u64);
-                self.shared.counters.reads.add(1);
-                let arrival = std::mem::replace(arrival, Arrival::Next);
-                coalescing.read(count, arrival, Instant::now().into_std());
-                let next = if count == room {
-                    *read_size * 2
-                } else if count < room / 4 {
-                    *read_size / 2
-                } else {
-                    *read_size
-                };
-                *read_size = next.clamp(*READ_BYTES.start(), *READ_BYTES.end());
-            }
-            None => {}
-        }
-        Ok(turn)
+        .map_err(Disconnected::from_io)
     }
 
-    pub(super) fn wrote(&mut self, count: usize) {
+    /// So many bytes were read.
+    pub(super) fn has_read(
+        &self,
+        socket: &mut Socket,
+        count: usize,
+        now: std::time::Instant,
+    ) -> Result<(), Disconnected> {
+        if count == 0 {
+            return Err(Disconnected::Closed);
+        }
+        self.shared.counters.bytes_in.add(count as u64);
+        self.shared.counters.reads.add(1);
+        let arrival = std::mem::replace(&mut socket.arrival, Arrival::Next);
+        socket.coalescing.read(count, arrival, now);
+        let left = socket.received.capacity() - socket.received.len();
+        let next = if left == 0 {
+            socket.read_size * 2
+        } else if count < (count + left) / 4 {
+            socket.read_size / 2
+        } else {
+            socket.read_size
+        };
+        socket.read_size = next.clamp(*READ_BYTES.start(), *READ_BYTES.end());
+        Ok(())
+    }
+
+    pub(super) fn has_written(&mut self, count: usize, now: std::time::Instant) {
         self.shared.counters.bytes_out.add(count as u64);
-        self.session.wrote(Instant::now().into_std());
+        self.session.wrote(now);
         let written = self.session.outbox().written();
         while let Some((mark, _)) = self.unwritten.front()
             && *mark <= written
@@ -185,7 +202,8 @@ fn poll_read(
 }
 
 /// Lets those that have been handed something run before what is left of this turn: with one thread they cannot
-/// otherwise, and a write takes longer than all they wait for. With several threads it would wake another one.
+/// otherwise, and what is left, a write above all, takes longer than all they wait for. With several threads it would
+/// wake another one.
 pub(super) async fn receivers_first() {
     let mut waited = false;
     poll_fn(|context| {
@@ -204,6 +222,8 @@ pub(super) struct Turn {
     pub(super) written: usize,
     /// Bytes, or nothing was read.
     pub(super) read: Option<usize>,
+    /// The queue has something.
+    pub(super) told: bool,
     /// Everything else that could run has had its turn.
     pub(super) yielded: bool,
     progress: bool,

@@ -16,13 +16,15 @@ pub(super) fn write_once(
     writer: &mut (impl AsyncWrite + Unpin),
     context: &mut Context<'_>,
 ) -> Poll<io::Result<usize>> {
-    let mut slices = [IoSlice::new(&[]); WRITE_PIECES];
-    let used = outbox.slices(&mut slices);
     let writer = Pin::new(writer);
     // The plain call is the shorter way through the system.
-    let result = match &slices[..used] {
-        [slice] => writer.poll_write(context, slice),
-        slices => writer.poll_write_vectored(context, slices),
+    let result = match outbox.only_piece() {
+        Some(piece) => writer.poll_write(context, piece),
+        None => {
+            let mut slices = [IoSlice::new(&[]); WRITE_PIECES];
+            let used = outbox.slices(&mut slices);
+            writer.poll_write_vectored(context, &slices[..used])
+        }
     };
     match result {
         Poll::Ready(Ok(0)) => Poll::Ready(Err(io::ErrorKind::WriteZero.into())),

@@ -112,6 +112,13 @@ pub(crate) enum Idle {
     Sleeps,
 }
 
+/// Whether there is nothing to be taken before the driver is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Quiet {
+    UntilTold,
+    No,
+}
+
 /// What the driver has room for.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Room {

@@ -3,9 +3,11 @@
 //! One lock per call on either side, and the driver is only woken where it sleeps and can take what was put in.
 
 mod item;
+mod signal;
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, broadcast};
@@ -17,8 +19,10 @@ use crate::outcomes::{Number, Outcomes};
 use crate::session::{AckId, Settled};
 
 pub(crate) use item::{
-    Answer, Answered, Batch, Control, Hear, Idle, Keeping, Published, Queued, Room,
+    Answer, Answered, Batch, Control, Hear, Idle, Keeping, Published, Queued, Quiet, Room,
 };
+
+use signal::Signal;
 
 #[derive(Debug, Default)]
 struct State {
@@ -73,7 +77,7 @@ enum Sleeper {
 pub(crate) struct Queue {
     state: Mutex<State>,
     /// Something for the driver.
-    work: Notify,
+    work: Signal,
     /// Room for producers.
     space: Notify,
     max_messages: usize,
@@ -94,7 +98,7 @@ enum Saving {
 
 impl Queue {
     pub(crate) fn new(config: &MqttConfig, events: broadcast::Sender<Event>) -> Self {
-        let (state, work, space) = (Mutex::default(), Notify::new(), Notify::new());
+        let (state, work, space) = (Mutex::default(), Signal::default(), Notify::new());
         Self {
             state,
             work,
@@ -128,7 +132,7 @@ impl Queue {
     pub(crate) fn close(&self) {
         self.state().phase = Phase::Closed;
         self.space.notify_waiters();
-        self.work.notify_one();
+        self.work.give();
     }
 
     /// Where the driver tells how publishes ended.
@@ -259,7 +263,7 @@ impl Queue {
         }
         drop(state);
         if wake {
-            self.work.notify_one();
+            self.work.give();
         }
         for queued in displaced {
             self.outcomes.finish(queued.done, Err(Error::Displaced));
@@ -302,7 +306,7 @@ impl Queue {
         state.controls.push(control);
         state.sleeper = Sleeper::Awake;
         drop(state);
-        self.work.notify_one();
+        self.work.give();
         Ok(())
     }
 
@@ -313,7 +317,7 @@ impl Queue {
         state.sleeper = Sleeper::Awake;
         drop(state);
         if wake {
-            self.work.notify_one();
+            self.work.give();
         }
     }
 
@@ -363,18 +367,38 @@ impl Queue {
 
     /// Tells the driver to look again.
     pub(crate) fn wake(&self) {
-        self.work.notify_one();
+        self.work.give();
     }
 
-    /// Waits until there may be something to take.
+    /// Waits until there may be something to take. One at a time can.
     pub(crate) async fn work(&self) {
-        self.work.notified().await;
+        self.work.wait().await;
     }
 
-    /// Moves what there is room for into `batch`. Unless it looks again by itself, or takes something now, the driver
-    /// is taken to sleep from then on.
-    pub(crate) fn take(&self, mut room: Room, batch: &mut Batch, idle: Idle) {
+    /// As [`Queue::work`].
+    pub(crate) fn poll_work(&self, context: &mut Context<'_>) -> Poll<()> {
+        self.work.poll(context)
+    }
+
+    /// Whether [`Queue::work`] would not wait.
+    pub(crate) fn has_told(&self) -> bool {
+        self.work.is_given()
+    }
+
+    /// Moves what there is room for into `batch`, which is empty. Unless it looks again by itself, or takes something
+    /// now, the driver is taken to sleep from then on.
+    pub(crate) fn take(&self, mut room: Room, batch: &mut Batch, idle: Idle) -> Quiet {
         let mut state = self.state();
+        if state.publishes.is_empty() && state.controls.is_empty() && state.settled.is_empty() {
+            self.flow_again(&mut state);
+            let (sleeper, quiet) = match idle {
+                Idle::LooksAgain => (Sleeper::Awake, Quiet::No),
+                Idle::Writes => (Sleeper::ControlOnly, Quiet::No),
+                Idle::Sleeps => (Sleeper::Anything, Quiet::UntilTold),
+            };
+            state.sleeper = sleeper;
+            return quiet;
+        }
         state.take_controls(room.controls, &mut batch.controls);
         batch.settled.append(&mut state.settled);
         // Counted first, and then moved all at once.
@@ -406,6 +430,7 @@ impl Queue {
         if count > 0 {
             self.space.notify_waiters();
         }
+        Quiet::No
     }
 
     /// Publishes that wait.

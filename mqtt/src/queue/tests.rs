@@ -283,3 +283,48 @@ fn only_a_driver_that_sleeps_and_can_write_is_woken_for_a_publish() {
         queue.take(ALL, &mut batch, idle);
     }
 }
+
+#[test]
+fn whoever_may_wait_to_be_told_is_told_of_everything() {
+    type Happening<'a> = (&'a str, &'a dyn Fn(&Queue) -> Result<(), Error>);
+    let put_in = |queue: &Queue| put(queue, queued(1, QoS::AtMostOnce)).map(drop);
+    let control = |queue: &Queue| queue.control(Control::Unsubscribe(Vec::new(), None));
+    let settle = |queue: &Queue| {
+        queue.settle(AckId::FIRST, Settled::Dropped);
+        Ok(())
+    };
+    let close = |queue: &Queue| {
+        queue.close();
+        Ok(())
+    };
+    let wake = |queue: &Queue| {
+        queue.wake();
+        Ok(())
+    };
+    for persistence in [false, true] {
+        let happenings: [Happening<'_>; 5] = [
+            ("publish", &put_in),
+            ("control", &control),
+            ("settle", &settle),
+            ("close", &close),
+            ("wake", &wake),
+        ];
+        for (name, happens) in happenings {
+            let mut queue = queue_of(100, 1 << 20, Overflow::Refuse);
+            if persistence {
+                queue.saving = Saving::All;
+            }
+            let mut batch = Batch::default();
+            assert_eq!(queue.take(ALL, &mut batch, Idle::LooksAgain), Quiet::No);
+            assert_eq!(queue.take(ALL, &mut batch, Idle::Writes), Quiet::No);
+            let quiet = queue.take(ALL, &mut batch, Idle::Sleeps);
+            assert_eq!(
+                (quiet, queue.has_told()),
+                (Quiet::UntilTold, false),
+                "{name}"
+            );
+            happens(&queue).unwrap();
+            assert!(queue.has_told(), "{name}");
+        }
+    }
+}

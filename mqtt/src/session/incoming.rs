@@ -90,6 +90,11 @@ pub enum Settled {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct AckId(u64);
 
+#[cfg(test)]
+impl AckId {
+    pub(crate) const FIRST: Self = Self(0);
+}
+
 #[derive(Debug)]
 pub(super) struct Incoming {
     mode: AckMode,

@@ -21,10 +21,12 @@ pub struct DeadPeer(pub Duration);
 #[derive(Debug)]
 pub(super) struct KeepAlive {
     interval: Duration,
+    /// One and a half of them.
+    patience: Duration,
     running: Option<Times>,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 struct Times {
     sent: Instant,
     received: Instant,
@@ -35,6 +37,7 @@ impl KeepAlive {
     pub(super) fn new() -> Self {
         Self {
             interval: Duration::ZERO,
+            patience: Duration::ZERO,
             running: None,
         }
     }
@@ -42,6 +45,7 @@ impl KeepAlive {
     /// From now on; a server of MQTT 5.0 may have asked for another interval [MQTT-3.2.2-21].
     pub(super) fn start(&mut self, interval: Duration, now: Instant) {
         self.interval = interval;
+        self.patience = interval * 3 / 2;
         self.running = Some(Times {
             sent: now,
             received: now,
@@ -71,13 +75,13 @@ impl KeepAlive {
     }
 
     pub(super) fn deadline(&self) -> Option<Instant> {
-        let times = self.running.filter(|_| !self.interval.is_zero())?;
+        let times = self.watched()?;
         Some(self.ping_at(times).min(self.dead_at(times)))
     }
 
     /// Whether a ping has to go out.
     pub(super) fn tick(&mut self, now: Instant) -> Result<bool, DeadPeer> {
-        let Some(times) = self.running.filter(|_| !self.interval.is_zero()) else {
+        let Some(times) = self.watched() else {
             return Ok(false);
         };
         if now >= self.dead_at(times) {
@@ -91,7 +95,12 @@ impl KeepAlive {
         Ok(due)
     }
 
-    fn ping_at(&self, times: Times) -> Instant {
+    /// Nothing where it is switched off.
+    fn watched(&self) -> Option<&Times> {
+        self.running.as_ref().filter(|_| !self.interval.is_zero())
+    }
+
+    fn ping_at(&self, times: &Times) -> Instant {
         let since = match times.pinged {
             None => times.sent.min(times.received),
             Some(_) => times.sent,
@@ -99,8 +108,8 @@ impl KeepAlive {
         since + self.interval
     }
 
-    fn dead_at(&self, times: Times) -> Instant {
-        times.received + self.interval * 3 / 2
+    fn dead_at(&self, times: &Times) -> Instant {
+        times.received + self.patience
     }
 }
 

@@ -426,6 +426,10 @@ impl<P, S> Session<P, S> {
         &mut self.outbox
     }
 
+    pub(crate) fn has_events(&self) -> bool {
+        !self.events.is_empty()
+    }
+
     /// Takes the events so far into `into`, which keeps its memory.
     pub fn take_events(&mut self, into: &mut Vec<Event<P, S>>) {
         into.append(&mut self.events);

@@ -235,6 +235,15 @@ impl Outbox {
         used
     }
 
+    /// All there is to write, where it lies in one piece.
+    pub(crate) fn only_piece(&self) -> Option<&[u8]> {
+        match (self.pieces.len(), self.tail.is_empty()) {
+            (0, false) => Some(&self.tail),
+            (1, true) => self.pieces.front().map(|piece| &piece[..]),
+            _ => None,
+        }
+    }
+
     /// Forgets the first `count` bytes: they are written.
     pub fn advance(&mut self, mut count: usize) {
         self.len -= count;

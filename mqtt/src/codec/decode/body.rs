@@ -46,9 +46,13 @@ impl Body {
 
     pub(super) fn topic(&mut self) -> Result<Text, DecodeError> {
         let text = self.text()?;
-        let kind = self.kind;
-        topic::validate_topic(&text).map_err(|source| DecodeError::Topic { kind, source })?;
+        self.check_topic(&text)?;
         Ok(text)
+    }
+
+    pub(super) fn check_topic(&self, name: &Text) -> Result<(), DecodeError> {
+        let kind = self.kind;
+        topic::validate_name(name.as_bytes()).map_err(|source| DecodeError::Topic { kind, source })
     }
 
     pub(super) fn filter(&mut self) -> Result<Text, DecodeError> {

@@ -84,15 +84,11 @@ fn publish(mut body: Body, flags: u8, version: Version) -> Result<Publish, Decod
     let response = properties
         .as_ref()
         .and_then(|it| it.response_topic.as_ref());
-    for name in [
-        (!topic.as_bytes().is_empty() || !aliased).then_some(&topic),
-        response,
-    ]
-    .into_iter()
-    .flatten()
-    {
-        let kind = body.kind;
-        topic::validate_topic(name).map_err(|source| DecodeError::Topic { kind, source })?;
+    if !topic.as_bytes().is_empty() || !aliased {
+        body.check_topic(&topic)?;
+    }
+    if let Some(response) = response {
+        body.check_topic(response)?;
     }
     let (dup, retain) = (flags & 0b1000 != 0, flags & 1 != 0);
     Ok(Publish {
