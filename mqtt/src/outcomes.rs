@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU64;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use crate::codec::ReasonCode;
@@ -104,7 +104,7 @@ impl Outcomes {
     }
 
     /// Nobody is left who would finish what was issued.
-    fn stop(&self) {
+    pub(crate) fn stop(&self) {
         let mut wakers = Vec::new();
         let mut state = self.state();
         let next = self.next.load(Ordering::Relaxed);
@@ -213,18 +213,9 @@ impl State {
     }
 }
 
-/// Held by the driver: when it ends, in whatever way, nobody waits on.
-#[derive(Debug)]
-pub(crate) struct LastWord(pub(crate) Arc<Outcomes>);
-
-impl Drop for LastWord {
-    fn drop(&mut self) {
-        self.0.stop();
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
     use std::sync::atomic::AtomicUsize;
     use std::task::Wake;
 
@@ -316,7 +307,7 @@ mod tests {
         outcomes.finish(Some(third), Ok(ReasonCode::Success));
         assert!(ask(&outcomes, first).is_pending());
         outcomes.give_up(second);
-        drop(LastWord(Arc::clone(&outcomes)));
+        outcomes.stop();
         for number in [first, fourth] {
             let told = ask(&outcomes, number);
             assert!(matches!(told, Poll::Ready(Err(Error::Stopped))));

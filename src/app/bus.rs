@@ -182,6 +182,13 @@ pub(super) fn endpoint(
                 alpn: settings.mqtt.way.alpn.clone(),
                 ..Tls::default()
             });
+            // The only file of TLS towards the peer that can be configured.
+            if let Some(tls) = &endpoint.tls {
+                tls.check().map_err(|error| Error::Setting {
+                    key: "mqtt.ca".to_owned(),
+                    message: super::chain(&error),
+                })?;
+            }
             endpoint
         }
         // Without TLS also where others need it: the broker lets this machine in without.

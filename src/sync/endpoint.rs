@@ -43,6 +43,25 @@ pub struct Tls {
     pub alpn: Vec<String>,
 }
 
+impl Tls {
+    /// Whether the files can be used, as of now: each connection reads them again.
+    ///
+    /// # Errors
+    /// What a connection would fail with before it says anything to the server.
+    pub fn check(&self) -> Result<(), TlsError> {
+        self.options().check()
+    }
+
+    fn options(&self) -> TlsOptions {
+        TlsOptions {
+            ca: self.ca.clone(),
+            client_certificate: self.client_certificate.clone(),
+            server_name: None,
+            alpn: self.alpn.clone(),
+        }
+    }
+}
+
 impl Endpoint {
     /// MQTT 3.1.1 over plain TCP without credentials, keep alive 30 s.
     #[must_use]
@@ -72,12 +91,7 @@ impl Endpoint {
             keep_alive: self.keep_alive,
             app_id: self.app_id.clone(),
             token: token.map(|token| token.expose_secret().to_owned()),
-            tls: self.tls.as_ref().map(|tls| TlsOptions {
-                ca: tls.ca.clone(),
-                client_certificate: tls.client_certificate.clone(),
-                server_name: None,
-                alpn: tls.alpn.clone(),
-            }),
+            tls: self.tls.as_ref().map(Tls::options),
             transport: self.transport.clone(),
             proxy: self.proxy.clone(),
             ..MqttConfig::default()

@@ -347,6 +347,8 @@ mod tests {
             drop(first);
             let told = runtime().block_on(token.unwrap());
             assert!(matches!(told, Err(Error::Stopped)), "{told:?}");
+            let later = runtime().block_on(client.publish("t", "on", QoS::AtLeastOnce));
+            assert!(matches!(later, Err(Error::NotConnected)), "{later:?}");
         }
     }
 }

@@ -16,7 +16,7 @@ pub(crate) mod keep;
 mod linger;
 mod latency;
 mod write;
-mod tls;
+pub(crate) mod tls;
 mod transport;
 
 use std::collections::VecDeque;
@@ -34,9 +34,9 @@ use crate::error::{ConnectError, Disconnected, Error};
 use crate::inbox::{Delivery, Inbox, Place};
 use crate::message::Message;
 use crate::options::MqttConfig;
-use crate::outcomes::{LastWord, Number, Outcome};
+use crate::outcomes::{Number, Outcome};
 use crate::persistence::Change;
-use crate::queue::{Answered, Batch, Control, Idle, Published, Queue, Quiet};
+use crate::queue::{Answered, Batch, Control, Idle, LastWord, Published, Queue, Quiet};
 use crate::random;
 use crate::session::{self, Session, Terms};
 use crate::stats::{Counters, Recorders};
@@ -178,7 +178,7 @@ enum Next {
 
 impl Driver {
     pub(crate) fn new(shared: Arc<Shared>, left: Left) -> Self {
-        let last_word = LastWord(Arc::clone(shared.queue.outcomes()));
+        let last_word = LastWord(Arc::clone(&shared.queue));
         Self {
             leave: shared.leave.subscribe(),
             shared,

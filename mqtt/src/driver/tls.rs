@@ -32,7 +32,7 @@ pub(super) async fn connect(
         .map_err(|error| explain(name, error))
 }
 
-fn client_config(options: &TlsOptions) -> Result<ClientConfig, TlsError> {
+pub(crate) fn client_config(options: &TlsOptions) -> Result<ClientConfig, TlsError> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let builder = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()

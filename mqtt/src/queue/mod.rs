@@ -477,6 +477,17 @@ impl Queue {
     }
 }
 
+/// Held by the driver: when it ends, in whatever way, nobody waits on, and nothing more is put in.
+#[derive(Debug)]
+pub(crate) struct LastWord(pub(crate) Arc<Queue>);
+
+impl Drop for LastWord {
+    fn drop(&mut self) {
+        self.0.close();
+        self.0.outcomes.stop();
+    }
+}
+
 impl State {
     fn is_empty(&self) -> bool {
         self.publishes.is_empty() && self.arrivals.is_empty()

@@ -78,6 +78,8 @@ fn keys_and_certificates_that_are_none_are_named_with_their_file() {
     let answering = with(answering, "playback", answer);
     let talker = json!({ "port": 0, "service": "db", "tls": tls(&none, &made.key) });
     let broker = json!({ "port": 0, "tls": tls(&none, &none) });
+    let peer = json!({ "host": "127.0.0.1", "port": 9, "tls": true });
+    let peer = with(recording("peer", peer), "mqtt", json!({ "ca": none }));
     let key_file = json!({ "key_id": "k", "key_file": none });
     let key_env = json!({ "key_id": "k", "key_env": "QPROXY_NO_SUCH_KEY" });
     let file = "none.pem";
@@ -94,6 +96,7 @@ fn keys_and_certificates_that_are_none_are_named_with_their_file() {
             ["playback.tcp.tls.tls_cert", file],
         ),
         (playing("broker", broker), ["broker: ", file]),
+        (peer, ["mqtt.ca", file]),
         (
             recording("encryption", key_file),
             ["encryption.key_file", file],
