@@ -164,6 +164,7 @@ pub(crate) struct Driver {
     changes: Vec<session::SessionChange>,
     /// Whether it looks into the queue once more before it sleeps.
     idle: Idle,
+    /// What the last look into the queue has found.
     quiet: Quiet,
     lingering: Lingering,
     /// Said when the driver is gone, in whatever way; also by one that never ran.

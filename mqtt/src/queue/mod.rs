@@ -4,8 +4,8 @@
 
 mod item;
 mod signal;
+mod state;
 
-use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -15,7 +15,7 @@ use tokio::sync::{Notify, broadcast};
 use crate::driver::Event;
 use crate::error::Error;
 use crate::options::{MqttConfig, Overflow};
-use crate::outcomes::{Number, Outcomes};
+use crate::outcomes::Outcomes;
 use crate::session::{AckId, Settled};
 
 pub(crate) use item::{
@@ -23,55 +23,7 @@ pub(crate) use item::{
 };
 
 use signal::Signal;
-
-#[derive(Debug, Default)]
-struct State {
-    publishes: VecDeque<Queued>,
-    /// Behind them those that are not saved yet; always empty where nothing is saved.
-    arrivals: VecDeque<Queued>,
-    /// Saved ones that were thrown out.
-    withdrawn: Vec<u64>,
-    bytes: usize,
-    controls: Vec<Control>,
-    settled: Vec<(AckId, Settled)>,
-    phase: Phase,
-    sleeper: Sleeper,
-    displaced: u64,
-    /// How often waiting producers were sent away.
-    stalls: u64,
-    /// No publish expires before this.
-    earliest: Option<Instant>,
-    expired: u64,
-    flow: Flow,
-}
-
-/// Whether producers were told that they are too fast.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-enum Flow {
-    #[default]
-    Free,
-    Paused,
-}
-
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-enum Phase {
-    /// Before `connect` and after `disconnect`: nothing is taken.
-    #[default]
-    Closed,
-    Open,
-}
-
-/// What would be news to the driver.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-enum Sleeper {
-    /// It is busy and looks again by itself.
-    #[default]
-    Awake,
-    /// It sleeps and has room for publishes.
-    Anything,
-    /// It sleeps with a full window.
-    ControlOnly,
-}
+use state::{Expired, Flow, Phase, Sleeper, State};
 
 #[derive(Debug)]
 pub(crate) struct Queue {
@@ -488,65 +440,6 @@ impl Drop for LastWord {
     }
 }
 
-impl State {
-    fn is_empty(&self) -> bool {
-        self.publishes.is_empty() && self.arrivals.is_empty()
-    }
-
-    fn waiting(&self) -> usize {
-        self.publishes.len() + self.arrivals.len()
-    }
-
-    fn take_controls(&mut self, room: usize, into: &mut Vec<Control>) {
-        let mut wanted = 0;
-        let mut seen = self.controls.iter();
-        while wanted < room
-            && let Some(control) = seen.next()
-        {
-            wanted += usize::from(control.is_wanted());
-        }
-        let passed = self.controls.len() - seen.len();
-        let passed = self.controls.drain(..passed);
-        into.extend(passed.filter(Control::is_wanted));
-    }
-
-    /// The oldest that waits, saved or not.
-    fn pop(&mut self) -> Option<Queued> {
-        let queued = self
-            .publishes
-            .pop_front()
-            .or_else(|| self.arrivals.pop_front())?;
-        self.bytes -= queued.cost();
-        Some(queued)
-    }
-
-    /// Whether there were any.
-    fn take_expired(&mut self, now: impl Fn() -> Instant, into: &mut Expired<'_>) -> bool {
-        let Some(earliest) = self.earliest else {
-            return false;
-        };
-        let now = now();
-        if now < earliest {
-            return false;
-        }
-        self.earliest = None;
-        let before = self.publishes.len();
-        self.publishes.retain_mut(|queued| {
-            if !queued.is_expired(now) {
-                self.earliest = [self.earliest, queued.expires].into_iter().flatten().min();
-                return true;
-            }
-            self.bytes -= queued.cost();
-            self.withdrawn.extend(queued.number());
-            into.numbers.extend(queued.done.take());
-            false
-        });
-        let count = before - self.publishes.len();
-        self.expired += count as u64;
-        count > 0
-    }
-}
-
 /// What became of a publish that was to go in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Pushed {
@@ -555,27 +448,6 @@ enum Pushed {
     Full {
         stalls: u64,
     },
-}
-
-/// Who is to hear that a message expired; dropped, outside of the lock, they do.
-struct Expired<'a> {
-    outcomes: &'a Outcomes,
-    numbers: Vec<Number>,
-}
-
-impl<'a> Expired<'a> {
-    fn new(outcomes: &'a Outcomes) -> Self {
-        let numbers = Vec::new();
-        Self { outcomes, numbers }
-    }
-}
-
-impl Drop for Expired<'_> {
-    fn drop(&mut self) {
-        for number in self.numbers.drain(..) {
-            self.outcomes.finish(Some(number), Err(Error::Expired));
-        }
-    }
 }
 
 #[cfg(test)]
