@@ -1,5 +1,8 @@
 //! Every value decided: what the rest of the program uses.
 
+mod playback;
+mod proxy;
+
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -8,6 +11,15 @@ use secrecy::SecretString;
 use serde::Deserialize;
 
 use super::transport::WaySettings;
+
+pub use playback::{
+    AnswerSettings, AnswerTcpSettings, Auto, BodyMatch, Delay, IgnoreSetting, MatchSettings, Miss,
+    PlaybackSettings, Repeat,
+};
+pub use proxy::{
+    ClientAuth, ForwardProxySettings, Forwarded, HttpSettings, ListenerTls, RouteSettings,
+    TcpSettings, TlsFiles, UpstreamTls,
+};
 
 /// What a node does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -88,46 +100,6 @@ impl fmt::Display for Endpoint {
     }
 }
 
-/// A certificate chain and its key, in PEM.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TlsFiles {
-    /// The chain, the owner's certificate first.
-    pub cert: PathBuf,
-    /// The key.
-    pub key: PathBuf,
-}
-
-/// TLS of a listener.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ListenerTls {
-    /// What it shows.
-    pub files: TlsFiles,
-    /// What clients have to show.
-    pub clients: ClientAuth,
-}
-
-/// Whether clients show a certificate, by an authority in a PEM file.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ClientAuth {
-    /// They are not asked.
-    None,
-    /// They may.
-    Optional(PathBuf),
-    /// They must.
-    Required(PathBuf),
-}
-
-/// TLS towards upstreams.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct UpstreamTls {
-    /// Authorities in place of the system's.
-    pub ca: Option<PathBuf>,
-    /// What we show where an upstream asks.
-    pub identity: Option<TlsFiles>,
-    /// Whether anybody is believed.
-    pub insecure_skip_verify: bool,
-}
-
 /// A node's whole configuration.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -183,118 +155,6 @@ pub enum KeySource {
     File(PathBuf),
     /// In a variable of the environment.
     Variable(String),
-}
-
-/// The HTTP proxy.
-#[derive(Debug, Clone)]
-#[allow(
-    missing_docs,
-    reason = "docs/configuration.md says what each key means"
-)]
-pub struct HttpSettings {
-    pub listen: Endpoint,
-    /// `http://host:port` or `https://host:port`; at least one where there is no `forward_proxy`.
-    pub downstream: Vec<String>,
-    pub forward_proxy: Option<ForwardProxySettings>,
-    pub service: String,
-    pub tls: Option<ListenerTls>,
-    pub proxy_protocol: bool,
-    pub upstream_tls: UpstreamTls,
-    pub max_connections: usize,
-    /// `None` for no limit of its own.
-    pub max_upstream_connections: Option<usize>,
-    pub connect_timeout: Duration,
-    pub response_timeout: Duration,
-    pub body_timeout: Duration,
-    pub write_timeout: Duration,
-    /// `None` for no limit.
-    pub max_request_bytes: Option<u64>,
-    pub tunnel_idle_timeout: Duration,
-    pub forwarded: Forwarded,
-    pub routes: Vec<RouteSettings>,
-}
-
-impl HttpSettings {
-    /// Where requests go, for people.
-    #[must_use]
-    pub fn leads_to(&self) -> Vec<&str> {
-        let open = self.forward_proxy.as_ref().map(|open| match open.ca {
-            Some(_) => "any host asked for, decrypting",
-            None => "any host asked for",
-        });
-        let downstream = self.downstream.iter().map(String::as_str);
-        downstream.chain(open).collect()
-    }
-}
-
-/// What is done for clients that name their target themselves.
-#[derive(Debug, Clone)]
-#[allow(
-    missing_docs,
-    reason = "docs/configuration.md says what each key means"
-)]
-pub struct ForwardProxySettings {
-    /// Lower case; empty for any.
-    pub allowed_hosts: Vec<String>,
-    /// From one to another, both included.
-    pub allowed_ports: Vec<(u16, u16)>,
-    pub credentials: Option<SecretString>,
-    /// Lower case.
-    pub passthrough_hosts: Vec<String>,
-    pub pass_through_refused: bool,
-    pub ca: Option<TlsFiles>,
-    /// `None` for the host.
-    pub service: Option<String>,
-    pub max_hosts: usize,
-    pub idle_timeout: Duration,
-}
-
-/// One of `http.routes`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[allow(
-    missing_docs,
-    reason = "docs/configuration.md says what each key means"
-)]
-pub struct RouteSettings {
-    /// Lower case; `None` for any.
-    pub host: Option<String>,
-    pub path: String,
-    pub downstream: Vec<String>,
-    pub service: String,
-}
-
-/// What the service is told of the client.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-pub enum Forwarded {
-    /// Nothing.
-    #[serde(rename = "none")]
-    None,
-    /// `X-Forwarded-For`, `-Host`, `-Proto`.
-    #[serde(rename = "x-forwarded")]
-    XForwarded,
-    /// `Forwarded` (RFC 7239).
-    #[serde(rename = "forwarded")]
-    Standard,
-}
-
-/// One TCP proxy.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[allow(
-    missing_docs,
-    reason = "docs/configuration.md says what each key means"
-)]
-pub struct TcpSettings {
-    pub listen: Endpoint,
-    /// At least one.
-    pub downstream: Vec<Endpoint>,
-    pub balance: Balance,
-    pub service: String,
-    pub tls: Option<ListenerTls>,
-    pub proxy_protocol: bool,
-    pub upstream_tls: UpstreamTls,
-    pub max_connections: usize,
-    pub connect_timeout: Duration,
-    pub idle_timeout: Duration,
 }
 
 /// The listener of the embedded broker.
@@ -452,122 +312,6 @@ pub struct Rule {
     /// `404` or `5xx`.
     pub statuses: Vec<String>,
     pub content_types: Vec<String>,
-}
-
-/// How records are used.
-#[derive(Debug, Clone)]
-#[allow(
-    missing_docs,
-    reason = "docs/configuration.md says what each key means"
-)]
-pub struct PlaybackSettings {
-    pub answer: Option<AnswerSettings>,
-    pub tcp: Vec<AnswerTcpSettings>,
-    pub miss: Miss,
-    pub auto: Option<Auto>,
-    pub allowed_targets: Vec<String>,
-    pub repeat: Repeat,
-    pub delay: Delay,
-    pub matching: MatchSettings,
-}
-
-/// The listener that answers from the records.
-#[derive(Debug, Clone)]
-#[allow(
-    missing_docs,
-    reason = "docs/configuration.md says what each key means"
-)]
-pub struct AnswerSettings {
-    pub listen: Endpoint,
-    pub tls: Option<ListenerTls>,
-    /// What tunnels are decrypted with.
-    pub ca: Option<TlsFiles>,
-    /// What clients have to show who open one.
-    pub credentials: Option<SecretString>,
-}
-
-/// A listener that answers from recorded streams.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[allow(
-    missing_docs,
-    reason = "docs/configuration.md says what each key means"
-)]
-pub struct AnswerTcpSettings {
-    pub listen: Endpoint,
-    pub service: String,
-    pub tls: Option<ListenerTls>,
-    pub ignore: Vec<IgnoreSetting>,
-    pub max_connections: usize,
-    pub idle_timeout: Duration,
-}
-
-/// What of a client's bytes may be anything.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum IgnoreSetting {
-    /// Those from here to before there, counted from the start of the connection.
-    Bytes(std::ops::Range<u64>),
-    /// What this regular expression finds in what the client said in one go.
-    Pattern(String),
-}
-
-/// What is answered where no record fits.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Miss {
-    /// 404 with the nearest records.
-    Explain,
-    /// What this live service answers, `http://host:port`.
-    PassThrough(String),
-}
-
-/// Replay records as they arrive, to `http://host:port`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Auto(pub String);
-
-/// What comes after the last recorded answer to one request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Repeat {
-    /// The last one again.
-    Last,
-    /// All of them again.
-    Loop,
-    /// No sequence: always the newest.
-    Latest,
-}
-
-/// How long an answer waits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Delay {
-    /// Not at all.
-    None,
-    /// As long as the recorded service took.
-    AsRecorded,
-    /// So long.
-    Fixed(Duration),
-}
-
-/// What makes two requests the same, beside method, path and query.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[allow(
-    missing_docs,
-    reason = "docs/configuration.md says what each key means"
-)]
-pub struct MatchSettings {
-    pub host: bool,
-    pub ignore_query: Vec<String>,
-    /// Lower case.
-    pub headers: Vec<String>,
-    pub body: BodyMatch,
-}
-
-/// How a body takes part in matching.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum BodyMatch {
-    /// Byte for byte.
-    Exact,
-    /// Not at all.
-    Ignore,
 }
 
 /// The API.
