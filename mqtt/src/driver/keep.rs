@@ -234,11 +234,7 @@ impl Driver {
 
     /// Saves the session's changes; what failed is tried again with the next.
     pub(super) fn save_session(&mut self) -> Result<(), Disconnected> {
-        if self.shared.config.persistence.is_none() {
-            return Ok(());
-        }
-        let shared = self.shared.clone();
-        let Some(store) = &shared.config.persistence else {
+        let Some(store) = self.shared.config.persistence.clone() else {
             return Ok(());
         };
         self.collect_changes(None);

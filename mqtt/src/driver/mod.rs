@@ -16,7 +16,7 @@ pub(crate) mod keep;
 mod linger;
 mod latency;
 mod write;
-pub(crate) mod tls;
+mod tls;
 mod transport;
 
 use std::collections::VecDeque;

@@ -16,6 +16,27 @@ use crate::options::TlsOptions;
 
 use super::transport::Tcp;
 
+impl TlsOptions {
+    /// Whether the files are there and have in them what they should, as of now: each connection reads them again.
+    ///
+    /// ```
+    /// use qproxy_mqtt::{error::TlsError, options::TlsOptions};
+    ///
+    /// assert!(TlsOptions::default().check().is_ok());
+    /// let tls = TlsOptions {
+    ///     ca: Some("Cargo.toml".into()),
+    ///     ..TlsOptions::default()
+    /// };
+    /// assert!(matches!(tls.check(), Err(TlsError::File { .. })));
+    /// ```
+    ///
+    /// # Errors
+    /// What a connection would fail with before it says anything to the server.
+    pub fn check(&self) -> Result<(), TlsError> {
+        client_config(self).map(drop)
+    }
+}
+
 /// Files are read at each connection, so that renewed certificates are taken up.
 pub(super) async fn connect(
     options: &TlsOptions,
@@ -32,7 +53,7 @@ pub(super) async fn connect(
         .map_err(|error| explain(name, error))
 }
 
-pub(crate) fn client_config(options: &TlsOptions) -> Result<ClientConfig, TlsError> {
+fn client_config(options: &TlsOptions) -> Result<ClientConfig, TlsError> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let builder = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()

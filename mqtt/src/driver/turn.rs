@@ -117,7 +117,6 @@ impl Driver {
             {
                 turn.written = result?;
                 *needs_flush = true;
-                turn.progress = true;
             } else if outbox.is_empty()
                 && *needs_flush
                 && let Poll::Ready(result) = Pin::new(&mut *stream).poll_flush(context)
@@ -129,13 +128,12 @@ impl Driver {
                 match poll_read(stream, received, context) {
                     Poll::Ready(result) => {
                         turn.read = Some(result?);
-                        turn.progress = true;
                     }
                     Poll::Pending => *arrival = Arrival::Waited,
                 }
             }
             // The next turn begins with a look at the queue and at the clock.
-            if turn.progress {
+            if turn.written > 0 || turn.read.is_some() {
                 return Poll::Ready(Ok(turn));
             }
             turn.told = queue.poll_work(context).is_ready();
@@ -226,5 +224,4 @@ pub(super) struct Turn {
     pub(super) told: bool,
     /// Everything else that could run has had its turn.
     pub(super) yielded: bool,
-    progress: bool,
 }

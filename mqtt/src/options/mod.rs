@@ -8,8 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::codec::{MAX_REMAINING_LENGTH, UserProperty, Version, Will};
-use crate::driver::tls;
-use crate::error::{ConfigError, TlsError};
+use crate::error::ConfigError;
 use crate::persistence::Persistence;
 use crate::session::{AckMode, Continuity, OnSessionLost};
 use crate::topic;
@@ -338,27 +337,6 @@ pub struct TlsOptions {
     /// Protocols to offer (ALPN, RFC 7301), the best first; each of 1 to 255 bytes. A server that knows of ALPN and
     /// of none of them refuses. Some clouds take MQTT on port 443 by it: `x-amzn-mqtt-ca`. Default none.
     pub alpn: Vec<String>,
-}
-
-impl TlsOptions {
-    /// Whether the files are there and have in them what they should, as of now: each connection reads them again.
-    ///
-    /// ```
-    /// use qproxy_mqtt::{error::TlsError, options::TlsOptions};
-    ///
-    /// assert!(TlsOptions::default().check().is_ok());
-    /// let tls = TlsOptions {
-    ///     ca: Some("Cargo.toml".into()),
-    ///     ..TlsOptions::default()
-    /// };
-    /// assert!(matches!(tls.check(), Err(TlsError::File { .. })));
-    /// ```
-    ///
-    /// # Errors
-    /// What a connection would fail with before it says anything to the server.
-    pub fn check(&self) -> Result<(), TlsError> {
-        tls::client_config(self).map(drop)
-    }
 }
 
 /// What happens to a publish when the queue is full.

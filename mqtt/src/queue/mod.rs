@@ -343,13 +343,7 @@ impl Queue {
         let mut state = self.state();
         if state.publishes.is_empty() && state.controls.is_empty() && state.settled.is_empty() {
             self.flow_again(&mut state);
-            let (sleeper, quiet) = match idle {
-                Idle::LooksAgain => (Sleeper::Awake, Quiet::No),
-                Idle::Writes => (Sleeper::ControlOnly, Quiet::No),
-                Idle::Sleeps => (Sleeper::Anything, Quiet::UntilTold),
-            };
-            state.sleeper = sleeper;
-            return quiet;
+            return state.rest(idle);
         }
         state.take_controls(room.controls, &mut batch.controls);
         batch.settled.append(&mut state.settled);
@@ -371,18 +365,17 @@ impl Queue {
             batch.publishes.extend(state.publishes.drain(..count));
         }
         self.flow_again(&mut state);
-        state.sleeper = if idle == Idle::LooksAgain || !batch.is_empty() {
-            Sleeper::Awake
-        } else if state.publishes.is_empty() && idle == Idle::Sleeps {
-            Sleeper::Anything
+        let quiet = if batch.is_empty() {
+            state.rest(idle)
         } else {
-            Sleeper::ControlOnly
+            state.sleeper = Sleeper::Awake;
+            Quiet::No
         };
         drop(state);
         if count > 0 {
             self.space.notify_waiters();
         }
-        Quiet::No
+        quiet
     }
 
     /// Publishes that wait.

@@ -7,7 +7,7 @@ use crate::error::Error;
 use crate::outcomes::{Number, Outcomes};
 use crate::session::{AckId, Settled};
 
-use super::{Control, Queued};
+use super::{Control, Idle, Queued, Quiet};
 
 #[derive(Debug, Default)]
 pub(super) struct State {
@@ -65,6 +65,21 @@ impl State {
 
     pub(super) fn waiting(&self) -> usize {
         self.publishes.len() + self.arrivals.len()
+    }
+
+    /// The driver has found nothing that it can take.
+    pub(super) fn rest(&mut self, idle: Idle) -> Quiet {
+        self.sleeper = match idle {
+            Idle::LooksAgain => Sleeper::Awake,
+            Idle::Sleeps if self.publishes.is_empty() => Sleeper::Anything,
+            Idle::Sleeps | Idle::Writes => Sleeper::ControlOnly,
+        };
+        // Controls may wait for room, of which nothing is told here.
+        if self.sleeper == Sleeper::Anything && self.controls.is_empty() {
+            Quiet::UntilTold
+        } else {
+            Quiet::No
+        }
     }
 
     pub(super) fn take_controls(&mut self, room: usize, into: &mut Vec<Control>) {

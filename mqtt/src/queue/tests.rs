@@ -328,3 +328,17 @@ fn whoever_may_wait_to_be_told_is_told_of_everything() {
         }
     }
 }
+
+#[test]
+fn a_control_that_waits_for_room_is_looked_for_again_without_being_told() {
+    let queue = queue_of(100, 1 << 20, Overflow::Refuse);
+    let mut batch = Batch::default();
+    queue
+        .control(Control::Unsubscribe(Vec::new(), None))
+        .unwrap();
+    let full = Room { controls: 0, ..ALL };
+    assert_eq!(queue.take(full, &mut batch, Idle::Sleeps), Quiet::No);
+    assert!(batch.is_empty());
+    queue.take(ALL, &mut batch, Idle::Sleeps);
+    assert_eq!(batch.controls.len(), 1);
+}

@@ -9,11 +9,11 @@ mod status;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-pub use status::{Backup, Backups, Counts, Health, Status, StoreStatus};
+use crate::store;
 
 pub use super::calls::{Application, Call};
 pub use super::resources::{Network, Usage};
-use crate::store;
+pub use status::{Backup, Backups, Counts, Health, Status, StoreStatus};
 
 pub(super) use model::{sender, text_or_base64};
 
