@@ -8,7 +8,7 @@ use tempfile::TempDir;
 
 use super::certificates::{self, TlsFiles};
 use super::process::Process;
-use super::{free_port, until};
+use super::{quiet_port, until};
 
 pub struct Nats {
     directory: TempDir,
@@ -32,7 +32,7 @@ impl Nats {
     pub fn start(speaks: Speaks) -> Self {
         let directory = TempDir::new().unwrap();
         let tls = (speaks == Speaks::Tls).then(|| certificates::make(directory.path(), "NATS's"));
-        let (own, port, websocket) = (free_port(), free_port(), free_port());
+        let (own, port, websocket) = (quiet_port(), quiet_port(), quiet_port());
         let files = tls.as_ref().map(|files| {
             let (certificate, key) = (files.certificate.display(), files.key.display());
             format!("tls {{ cert_file: \"{certificate}\", key_file: \"{key}\" }}")
